@@ -1,0 +1,5 @@
+"""The package's logger. It never carries keys, transcripts or payloads in a message."""
+
+import logging
+
+logger = logging.getLogger("livekit.plugins.tiro")
