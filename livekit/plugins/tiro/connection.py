@@ -1,0 +1,167 @@
+"""One websocket to the service: open, send, receive, close. Nothing here outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+from livekit.agents import utils
+
+from . import errors, protocol
+from .log import logger
+
+if TYPE_CHECKING:
+    from livekit.agents import APIError
+
+    from .options import Options
+    from .protocol import Response
+
+    _WebSocket = aiohttp.ClientWebSocketResponse[bool]
+
+# s between pings; a peer that does not answer within half of it is dead, so a half-open socket
+# is noticed within 15 s, whether audio flows or not.
+HEARTBEAT = 10.0
+# s for the close frame to leave: a peer that does not read must not hold up `aclose`.
+_CLOSE_TIMEOUT = 0.5
+# Bytes; the gateway cuts lines at 64 KiB, so a longer one is not the service's.
+_MAX_MESSAGE = 4 * 1024 * 1024
+
+
+def new_session() -> aiohttp.ClientSession:
+    """Return an HTTP session for use outside a LiveKit job; whoever made it closes it."""
+    return aiohttp.ClientSession(trust_env=True)
+
+
+class Connection:
+    """An open websocket, and what is known of the session on it."""
+
+    def __init__(self, ws: _WebSocket, opened_in: float) -> None:
+        self.id = utils.shortuuid("tiro_")
+        """A name for this connection; the service gives none."""
+        self.opened_in = opened_in
+        """Seconds that it took to open."""
+        self.opened_at = time.monotonic()
+        self.last_message_at = self.opened_at
+        """When it last said something; monotonic seconds."""
+        self.sent_at = self.opened_at
+        """When something was last sent, or could not be; monotonic seconds."""
+        self.configured: Options | None = None
+        """What the config said, once it is sent."""
+        self.ended = False
+        """Whether the end marker is sent."""
+        self.last_response: Response | None = None
+        self._ws = ws
+
+    @classmethod
+    async def open(
+        cls, session: aiohttp.ClientSession, options: Options, timeout: float
+    ) -> Connection:
+        """Connect within `timeout` seconds.
+
+        Raises:
+            APIStatusError: The service refused the handshake.
+            APITimeoutError: It did not answer in time.
+            APIConnectionError: It could not be reached.
+        """
+        started = time.perf_counter()
+        connecting = asyncio.ensure_future(
+            session.ws_connect(
+                options.url,
+                params={"token": options.api_key},
+                heartbeat=HEARTBEAT,
+                max_msg_size=_MAX_MESSAGE,
+                decode_text=False,
+            )
+        )
+        failure: APIError
+        try:
+            await asyncio.wait({connecting}, timeout=timeout)
+            if connecting.done():
+                return cls(connecting.result(), time.perf_counter() - started)
+            connecting.add_done_callback(_discard)
+            failure = errors.connect_timeout(options.host, timeout)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_discard)
+            raise
+        except aiohttp.WSServerHandshakeError as refusal:
+            failure = errors.from_handshake(refusal.status)
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
+            failure = errors.unreachable(options.host, _reason(fault))
+        finally:
+            await utils.aio.cancel_and_wait(connecting)
+        # Raised here, not above: the context of an exception holds the URL, and so the key.
+        raise failure
+
+    async def configure(self, options: Options, sample_rate: int) -> bool:
+        """Send the config, the first message. Return False if the connection is gone."""
+        self.configured = options
+        return await self._send(protocol.encode_config(options, sample_rate))
+
+    async def send(self, pcm: bytes) -> bool:
+        """Send a chunk of audio. Return False if the connection is gone: `receive` knows why."""
+        return await self._send(protocol.encode_audio(pcm))
+
+    async def end(self) -> bool:
+        """Send the end marker. Return False if the connection is gone."""
+        self.ended = await self._send(protocol.END_OF_AUDIO)
+        return self.ended
+
+    async def _send(self, frame: bytes) -> bool:
+        try:
+            await self._ws.send_frame(frame, aiohttp.WSMsgType.TEXT)
+        except (aiohttp.ClientError, ConnectionError):
+            return False
+        finally:
+            self.sent_at = time.monotonic()
+        return True
+
+    async def receive(self) -> Response | None:
+        """Return the next response, or None when the connection has ended."""
+        while True:
+            message = await self._ws.receive()
+            if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                return None
+            self.last_message_at = time.monotonic()
+            response = protocol.decode(message.data)
+            if response is not None:
+                self.last_response = response
+                return response
+            logger.debug(
+                "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
+            )
+
+    def is_healthy(self, after: float) -> bool:
+        """Tell whether the session has proved itself: it answered, or it outlived `after` s."""
+        return self.last_response is not None or self.age > after
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return time.monotonic() - self.opened_at
+
+    async def close(self) -> None:
+        """Close it now. The task that receives has to be cancelled before."""
+        closing = asyncio.ensure_future(self._ws.close())
+        try:
+            await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT)
+        finally:
+            await utils.aio.cancel_and_wait(closing)
+
+
+def _discard(connecting: asyncio.Future[_WebSocket]) -> None:
+    """Drop a websocket that opened in the moment in which nobody wanted it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()._response.close()
+
+
+def _reason(fault: Exception) -> str:
+    """Name a failure to connect without the text of the exception, which can hold the URL."""
+    if isinstance(fault, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not valid"
+    if isinstance(fault, aiohttp.ClientConnectorDNSError):
+        return "its name is not known"
+    number = fault.errno if isinstance(fault, OSError) else None
+    return os.strerror(number) if number else type(fault).__name__

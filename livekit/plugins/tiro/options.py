@@ -1,0 +1,147 @@
+"""What a user can set: one frozen, validated object, so that a bad value fails at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
+"""Where Tiro's service listens, as its documentation gives it."""
+
+# Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
+MIN_SAMPLE_RATE = 8000
+MAX_SAMPLE_RATE = 48000
+
+# Tiro's API definition: `maxAlternatives` is 0 to 30, and 0 means 1.
+MAX_ALTERNATIVES = 30
+
+_METHOD = "/speech:streamingrecognize"
+_ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
+_TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+# Fields of `RecognitionConfig` that must agree with the audio this package sends.
+_RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
+
+
+def wire_language(language: str) -> str:
+    """Return the language tag that goes to the service.
+
+    Names and short forms of Icelandic become `is-IS`; other tags get the usual case (`en_us` is
+    `en-US`). A tag with a private part (`is-IS-x-exp`) is returned exactly as given, because the
+    service matches it letter by letter.
+
+    Raises:
+        ValueError: If it is not a language tag.
+    """
+    tag = str(language).strip()
+    if tag.lower() in _ICELANDIC:
+        return "is-IS"
+    if not _TAG.fullmatch(tag.replace("_", "-")):
+        raise ValueError(f"language must be a BCP-47 tag such as 'is-IS', not {language!r}")
+    if "-x-" in tag.lower():
+        return tag
+    first, *rest = tag.replace("_", "-").split("-")
+    parts = [part.title() if len(part) == 4 else part.upper() for part in rest]
+    return "-".join([first.lower(), *parts])
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of one stream. `dataclasses.replace` makes a changed, validated copy.
+
+    Raises:
+        ValueError: If a value is out of range; the message says what is allowed.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    language: str = "is-IS"
+    """The tag as sent; see `wire_language`."""
+    interim_results: bool = True
+    punctuate: bool = True
+    max_alternatives: int = 1
+    sample_rate: int | None = None
+    """Hz on the wire; None sends the caller's own rate."""
+    diarization: bool = False
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    extra_config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "language", wire_language(self.language))
+        object.__setattr__(self, "base_url", _websocket_url(self.base_url))
+        object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
+        if not isinstance(self.api_key, str) or not self.api_key.strip():
+            raise ValueError("api_key must not be empty")
+        _check_whole("max_alternatives", self.max_alternatives, 1, MAX_ALTERNATIVES)
+        if self.sample_rate is not None:
+            _check_whole("sample_rate", self.sample_rate, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
+        self._check_speakers()
+
+    def _check_speakers(self) -> None:
+        for name in ("min_speakers", "max_speakers"):
+            count = getattr(self, name)
+            if count is None:
+                continue
+            _check_whole(name, count, 1, None)
+            if not self.diarization:
+                raise ValueError(f"{name} needs diarization=True")
+        if self.min_speakers and self.max_speakers and self.min_speakers > self.max_speakers:
+            raise ValueError(
+                f"min_speakers ({self.min_speakers}) must not exceed "
+                f"max_speakers ({self.max_speakers})"
+            )
+
+    @property
+    def url(self) -> str:
+        """The address of the streaming method, without the key."""
+        base = self.base_url.rstrip("/")
+        return base if base.endswith(_METHOD) else base + _METHOD
+
+    @property
+    def host(self) -> str:
+        """Host and port of the service, fit for messages."""
+        return urlsplit(self.base_url).netloc
+
+
+def _check_whole(name: str, value: Any, low: int, high: int | None) -> None:
+    """Raise ValueError unless `value` is a whole number of `low` to `high`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        allowed = f"{low} or more" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number, {allowed}, not {value!r}")
+
+
+def _websocket_url(url: str) -> str:
+    """Check an address and give it the websocket scheme; http(s) means ws(s)."""
+    try:
+        parts: SplitResult | None = urlsplit(str(url).strip())
+    except ValueError:
+        parts = None
+    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+    if parts is None or parts.scheme.lower() not in schemes or not parts.hostname:
+        # The address is not repeated: people paste URLs with a token in them.
+        raise ValueError(
+            f"base_url must be a ws(s):// or http(s):// URL such as {DEFAULT_BASE_URL}"
+        )
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(
+            "base_url must hold no query, fragment or user name; pass the key as api_key"
+        )
+    return parts._replace(scheme=schemes[parts.scheme.lower()]).geturl()
+
+
+def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of `config`, which later changes by the caller cannot reach."""
+    try:
+        copied = json.loads(json.dumps(dict(config), allow_nan=False))
+    except (TypeError, ValueError):
+        raise ValueError("extra_config must be a mapping that JSON can hold") from None
+    reserved = _RESERVED_FIELDS & copied.keys()
+    if reserved:
+        raise ValueError(f"extra_config must not set {', '.join(sorted(reserved))}")
+    assert isinstance(copied, dict)
+    return copied

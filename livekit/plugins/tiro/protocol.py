@@ -1,0 +1,278 @@
+"""Tiro's wire format, without any I/O: what to send, and what a received frame means."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from base64 import b64encode
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .options import Options
+
+END_OF_AUDIO = b'{"audioContent":""}'
+"""The end marker: no more audio comes on this connection."""
+
+_AUDIO_HEAD = b'{"audioContent":"'
+_AUDIO_TAIL = b'"}'
+# Reason phrases, because a gateway can answer with the bare words ("Not Found") for a frame.
+_REASONS = {status.phrase.lower(): status.value for status in HTTPStatus if status >= 400}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One recognised word."""
+
+    text: str
+    start: float
+    """Seconds of the connection's audio."""
+    end: float
+    confidence: float
+    """0 to 1; 0 is unknown."""
+    speaker: int
+    """The speaker's number; 0 is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One reading of what was said."""
+
+    text: str
+    confidence: float = 0.0
+    words: tuple[Word, ...] = ()
+    """Only on finals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A hypothesis (interim) or a final."""
+
+    is_final: bool
+    alternatives: tuple[Alternative, ...]
+    """At least one, best first."""
+    start: float | None = None
+    """Where its first word starts, seconds of the connection's audio; None if it has no times."""
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceError:
+    """What the service says went wrong. The text is the server's, not yet redacted."""
+
+    code: int | None = None
+    """The gRPC code, if it gave one."""
+    http_status: int | None = None
+    message: str = ""
+    violations: tuple[str, ...] = ()
+    """`field: description` of each field that it refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What one frame says: results, an error, or neither (a segment without words)."""
+
+    results: tuple[Result, ...] = ()
+    error: ServiceError | None = None
+
+
+def encode_config(options: Options, sample_rate: int) -> bytes:
+    """Return the first message of a connection.
+
+    Args:
+        options: The stream's settings.
+        sample_rate: Hz of the audio that follows.
+    """
+    config: dict[str, Any] = {
+        "encoding": "LINEAR16",
+        "sampleRateHertz": sample_rate,
+        "languageCode": options.language,
+        "enableWordTimeOffsets": True,
+        "enableAutomaticPunctuation": options.punctuate,
+        "maxAlternatives": options.max_alternatives,
+    }
+    if options.diarization:
+        diarization: dict[str, Any] = {"enableSpeakerDiarization": True}
+        if options.min_speakers is not None:
+            diarization["minSpeakerCount"] = options.min_speakers
+        if options.max_speakers is not None:
+            diarization["maxSpeakerCount"] = options.max_speakers
+        config["diarizationConfig"] = diarization
+    config.update(options.extra_config)
+    streaming = {"config": config, "interimResults": options.interim_results}
+    return json.dumps({"streamingConfig": streaming}, ensure_ascii=False).encode()
+
+
+def encode_audio(pcm: bytes | bytearray | memoryview) -> bytes:
+    """Return the text frame for a chunk of 16-bit little-endian mono samples.
+
+    An empty chunk would be the end marker, so it must not come here.
+    """
+    return b"".join((_AUDIO_HEAD, b64encode(pcm), _AUDIO_TAIL))
+
+
+def decode(frame: str | bytes) -> Response | None:
+    """Return what a received frame means, or None if it is nothing that the service says.
+
+    Never raises, whatever the frame holds.
+    """
+    text = frame.decode("utf-8", "replace") if isinstance(frame, bytes) else frame
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return _plain_text(text)
+    if not isinstance(document, dict):
+        return None
+    body = document.get("result", document)
+    if not isinstance(body, dict):
+        body = {}
+    error = _error(document) or (_error(body) if body is not document else None)
+    results = tuple(_results(body.get("results")))
+    if error is None and not results and not _is_response(document, body):
+        return None
+    return Response(results, error)
+
+
+def _is_response(document: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Tell an empty response from JSON that is none of the service's."""
+    return "result" in document or "results" in body
+
+
+def _plain_text(text: str) -> Response | None:
+    """Read a frame that is not JSON: an HTTP reason phrase is an error, all else is noise."""
+    status = _REASONS.get(text.strip().lower())
+    if status is None:
+        return None
+    return Response(error=ServiceError(http_status=status, message=text.strip()))
+
+
+def _error(holder: dict[str, Any]) -> ServiceError | None:
+    """Find the error in a frame or in its `result`, whichever of the four shapes it has."""
+    error = holder.get("error")
+    if isinstance(error, dict) and error:
+        return _status(error)
+    if error and isinstance(error, str):
+        return _status({"message": error, **holder})
+    if "code" in holder and "message" in holder:
+        return _status(holder)
+    return None
+
+
+def _status(body: dict[str, Any]) -> ServiceError:
+    message = body.get("message")
+    return ServiceError(
+        code=_first_int(body, "grpcCode", "grpc_code", "code"),
+        http_status=_first_int(body, "httpCode", "http_code"),
+        message=_clean(message) if isinstance(message, str) else "",
+        violations=tuple(_violations(body.get("details"))),
+    )
+
+
+def _violations(details: Any) -> list[str]:
+    """Return the field violations among the details, without the field's common prefix."""
+    found = []
+    for detail in _dicts(details):
+        for violation in _dicts(_either(detail, "fieldViolations", "field_violations")):
+            field = _clean(violation.get("field")).removeprefix("streaming_config.")
+            description = _clean(violation.get("description"))
+            found.append(": ".join(part for part in (field, description) if part))
+    return [violation for violation in found if violation]
+
+
+def _results(raw: Any) -> list[Result]:
+    results = []
+    for item in _dicts(raw):
+        is_final = _either(item, "isFinal", "is_final") is True
+        alternatives = list(_dicts(item.get("alternatives")))
+        if alternatives:
+            results.append(_result(alternatives, is_final))
+    return results
+
+
+def _result(raw: list[dict[str, Any]], is_final: bool) -> Result:
+    """Build a result. Words are built for finals only: an interim lives some 350 ms."""
+    words = list(_dicts(raw[0].get("words")))
+    alternatives = tuple(
+        Alternative(
+            text=_clean(item.get("transcript")),
+            confidence=_fraction(item.get("confidence")),
+            words=tuple(filter(None, map(_word, _dicts(item.get("words"))))) if is_final else (),
+        )
+        for item in (raw if is_final else raw[:1])
+    )
+    if not words:
+        return Result(is_final, alternatives)
+    first, last = _span(words[0]), _span(words[-1])
+    if first is None or last is None or last[1] < first[0]:
+        return Result(is_final, alternatives)
+    return Result(is_final, alternatives, first[0], last[1])
+
+
+def _word(raw: dict[str, Any]) -> Word | None:
+    """Build a word, or None if it says nothing or not when."""
+    text = _clean(raw.get("word"))
+    span = _span(raw)
+    if not text or span is None:
+        return None
+    speaker = _first_int(raw, "speakerTag", "speaker_tag") or 0
+    return Word(text, *span, _fraction(raw.get("confidence")), max(0, speaker))
+
+
+def _span(word: dict[str, Any]) -> tuple[float, float] | None:
+    """Return when a word starts and ends, or None if it does not say."""
+    start = _seconds(_either(word, "startTime", "start_time"))
+    end = _seconds(_either(word, "endTime", "end_time"))
+    if end is None:
+        return None
+    return (end if start is None else min(start, end)), end
+
+
+def _seconds(value: Any) -> float | None:
+    """Read a duration: "0.660s", "4s" or a number; None if it is none of them."""
+    if isinstance(value, str):
+        value = value.strip().removesuffix("s")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _fraction(value: Any) -> float:
+    """Read a confidence; all that is not a number of 0 to 1 is unknown."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    return 0.0
+
+
+def _first_int(holder: dict[str, Any], *names: str) -> int | None:
+    for name in names:
+        value = holder.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _either(holder: dict[str, Any], camel: str, snake: str) -> Any:
+    """Look a field up by its JSON name, then by its proto name."""
+    value = holder.get(camel)
+    return holder.get(snake) if value is None else value
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in what should be a list of objects."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _clean(value: Any) -> str:
+    """Return text in NFC, trimmed, without the lone surrogates that no encoder takes."""
+    if not isinstance(value, str):
+        return ""
+    if not value.isascii():
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return unicodedata.normalize("NFC", whole).strip()
+    return value.strip()

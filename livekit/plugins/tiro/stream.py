@@ -1,0 +1,481 @@
+"""One conversation: the reconnect loop, a task that sends and a task that receives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from livekit.agents import APIConnectOptions, APIError, stt, utils
+from livekit.agents.types import NOT_GIVEN, NotGivenOr
+from livekit.agents.utils import is_given
+
+from livekit import rtc
+
+from . import errors
+from .connection import Connection
+from .log import logger
+from .options import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Options
+from .timeline import ASSUMED_PACE, KEEP_SILENT, KEEP_SPEAKING, MAX_AHEAD, PAUSE, Clock, Timeline
+from .transcript import Transcript
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .protocol import ServiceError
+
+# Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
+_FALLBACK_RATE = 16000
+# s of audio between usage reports.
+_USAGE_INTERVAL = 5.0
+# s; how long to wait, once the end marker is out, for a service that says nothing and stays.
+_DRAIN_PATIENCE = 5.0
+# s; a connection that can not be written to is as good as closed: how long its reader may lag.
+_CLOSE_PATIENCE = 1.0
+# s; how long to wait for an answer to a flush when nothing was heard so far. The framework waits
+# 2 s for it.
+_FLUSH_PATIENCE = 1.5
+# s; a refusal follows the config at once. Sending a backlog into a connection that is being
+# closed would destroy the error frame, so the first chunk goes alone.
+_REFUSAL_PATIENCE = 0.05
+# Sessions in a row that end without a final for the same audio: the fault is not by chance.
+_MAX_FRUITLESS = 3
+# s; a session shorter than this got nowhere, whatever it said.
+_SHORT_SESSION = 1.0
+
+
+class _PauseSentinel(stt.RecognizeStream._FlushSentinel):
+    """Put into the input when the caller's audio has paused in the middle of an utterance."""
+
+
+class _Outcome(Enum):
+    """Why the exchange on a connection is over, unless the service said why."""
+
+    CLOSED = auto()
+    CHANGED = auto()
+    QUIET = auto()
+
+
+class SpeechStream(stt.RecognizeStream):
+    """A live transcription. Make it with `STT.stream`.
+
+    Push audio with `push_frame` (16-bit, any rate and number of channels) and iterate over the
+    stream for events. Times on events are seconds of the pushed audio, pauses of more than 1 s
+    included, plus `start_time_offset`. Iteration raises `APIError` when the stream has failed for
+    good.
+    """
+
+    def __init__(
+        self,
+        *,
+        stt: stt.STT[Any],
+        options: Options,
+        conn_options: APIConnectOptions,
+        session: Callable[[], aiohttp.ClientSession],
+    ) -> None:
+        """Start the stream; use `STT.stream` instead.
+
+        Args:
+            stt: The STT that it belongs to.
+            options: Its settings.
+            conn_options: Retries and timeouts.
+            session: Returns the HTTP session to connect with.
+        """
+        super().__init__(
+            stt=stt, conn_options=conn_options, sample_rate=options.sample_rate or NOT_GIVEN
+        )
+        self._options = options
+        self._session = session
+        self._clock = Clock()
+        self._timeline = Timeline(self._clock)
+        self._transcript = Transcript(self._timeline, self._clock)
+        self._configured: Options | None = None
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._await_audio = False
+        self._fruitless = 0
+        self._drained_before = False
+        self._paused_at = 0.0
+        self._usage_reported = 0.0
+        self._flush_timer: asyncio.TimerHandle | None = None
+
+    # -- the caller's side -----------------------------------------------------------------------
+
+    @property
+    def start_time_offset(self) -> float:
+        """Seconds added to all times; the framework sets it before the first audio."""
+        return self._transcript.offset
+
+    @start_time_offset.setter
+    def start_time_offset(self, value: float) -> None:
+        # The base class adds the wall-clock time of every retry to its own copy. That is not
+        # followed: the audio clock runs on through retries.
+        if value < 0:
+            raise ValueError("start_time_offset must be non-negative")
+        self._transcript.offset = value
+
+    def push_frame(self, frame: rtc.AudioFrame) -> None:
+        """Push audio to be recognised.
+
+        Args:
+            frame: 16-bit samples. Channels are mixed down to one; a rate outside 8000 to 48000 Hz
+                is converted to 16000 Hz.
+
+        Raises:
+            ValueError: The sample rate is not that of the first frame.
+            RuntimeError: The stream is closed, or its input ended.
+        """
+        if frame.num_channels != 1:
+            frame = _mix_down(frame)
+        if not self._pushed_sr and not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
+            self._needed_sr = self._needed_sr or _FALLBACK_RATE
+        super().push_frame(frame)
+        self._clock.push(frame.duration, time.monotonic(), time.time())
+
+    def update_options(
+        self,
+        *,
+        language: NotGivenOr[str] = NOT_GIVEN,
+        interim_results: NotGivenOr[bool] = NOT_GIVEN,
+        punctuate: NotGivenOr[bool] = NOT_GIVEN,
+        max_alternatives: NotGivenOr[int] = NOT_GIVEN,
+        diarization: NotGivenOr[bool] = NOT_GIVEN,
+        min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
+        max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
+        extra_config: NotGivenOr[dict[str, Any]] = NOT_GIVEN,
+    ) -> None:
+        """Change settings of this stream alone; see `STT` for what they mean.
+
+        A real change opens a new connection, which gets the utterance in progress again from its
+        start. Values that change nothing do nothing.
+
+        Raises:
+            ValueError: A value is not valid; nothing is changed then.
+        """
+        changes = locals()
+        del changes["self"]
+        self.apply_options(changed_options(self._options, changes))
+
+    def apply_options(self, options: Options) -> None:
+        """Put validated settings in place of the present ones."""
+        self._options = options
+        if self._configured is not None and self._configured != options:
+            self._changed.set()
+        else:
+            self._changed.clear()
+
+    @property
+    def options(self) -> Options:
+        """The present settings."""
+        return self._options
+
+    async def aclose(self) -> None:
+        """Close the stream now, whatever the service does."""
+        self._input_ch.close()
+        await utils.aio.cancel_and_wait(self._task)
+        # The base class goes on to cancel its metrics task, to which the last usage report is
+        # still on its way. It ends by itself as soon as it has read that.
+        if self._metrics_task is not None:
+            await asyncio.wait({self._metrics_task}, timeout=_CLOSE_PATIENCE)
+        await super().aclose()
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        failure: APIError | None = None
+        try:
+            while not await self._run_session():
+                pass
+        except APIError as error:
+            failure = error
+        except Exception as error:
+            failure = errors.unexpected(error)
+        finally:
+            self._cancel_flush_timer()
+            self._report_usage(at_least=0.0)
+        if failure is None or not self._will_retry(failure):
+            self._emit(self._transcript.finish())
+        if failure is not None:
+            raise failure
+
+    def _will_retry(self, failure: APIError) -> bool:
+        """Tell what the base class will do with a failure."""
+        limit = self._conn_options.max_retry
+        outlived = time.time() - self._start_time > self._conn_options.timeout
+        return failure.retryable and limit > 0 and (self._num_retries < limit or outlived)
+
+    async def _run_session(self) -> bool:
+        """Run one connection from its opening to its end. Return True when all has been said."""
+        if self._clock.is_live(time.monotonic()):
+            self._take_all()
+        if not await self._wait_for_audio():
+            return True
+        timeout = self._conn_options.timeout
+        connection = await Connection.open(self._session(), self._options, timeout)
+        self._report_connection_acquired(connection.opened_in, False)
+        logger.debug("connected to Tiro", extra={"request_id": connection.id})
+        self._begin(connection)
+        start, finals = self._timeline.start, self._transcript.finals
+        try:
+            outcome = await self._exchange(connection)
+        finally:
+            self._configured = None
+            await connection.close()
+        logger.debug("connection to Tiro ended", extra={"request_id": connection.id})
+        if self._transcript.finals > finals:
+            self._fruitless = 0
+        elif connection.age < _SHORT_SESSION or (
+            self._timeline.start == start and self._has_unsaid()
+        ):
+            self._fruitless += 1
+        return self._judge(connection, outcome)
+
+    def _begin(self, connection: Connection) -> None:
+        """Set the timeline back to what has to be said to the new connection."""
+        self._transcript.request_id = connection.id
+        self._timeline.rewind(time.monotonic())
+        given_up = self._timeline.take_given_up()
+        if given_up:
+            logger.warning(
+                "%.1f s of audio were given up: no more than %.0f s are kept while Tiro does not "
+                "answer",
+                given_up,
+                KEEP_SPEAKING,
+            )
+
+    async def _wait_for_audio(self) -> bool:
+        """Wait until there is something to connect for. Return False if that will never be."""
+        while self._await_audio and not self._ended:
+            try:
+                self._await_audio = not self._take(await self._input_ch.recv())
+            except utils.aio.ChanClosed:
+                self._end_input()
+        self._await_audio = False
+        return not self._ended or self._has_unsaid()
+
+    async def _exchange(self, connection: Connection) -> _Outcome | ServiceError:
+        """Send and receive until the connection ends, or must."""
+        sending = asyncio.create_task(self._send(connection), name="tiro.send")
+        receiving = asyncio.create_task(self._receive(connection), name="tiro.receive")
+        changing = asyncio.create_task(self._changed.wait(), name="tiro.changed")
+        tasks = {sending, receiving, changing}
+        try:
+            while not receiving.done() and not changing.done():
+                patience = PAUSE
+                if sending.done():
+                    tasks.discard(sending)
+                    patience = self._patience(connection, alive=sending.result())
+                    if patience <= 0:
+                        return _Outcome.QUIET
+                await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                self._notice_pause()
+            return _Outcome.CHANGED if changing.done() else receiving.result()
+        finally:
+            await utils.aio.cancel_and_wait(receiving, sending, changing)
+
+    def _patience(self, connection: Connection, *, alive: bool) -> float:
+        """Return the seconds that the receiver may still take, once the sender is done."""
+        if connection.configured is None:
+            return 0.0
+        limit = _DRAIN_PATIENCE if alive else _CLOSE_PATIENCE
+        return limit - (time.monotonic() - max(connection.sent_at, connection.last_message_at))
+
+    def _notice_pause(self) -> None:
+        """Bring an utterance to its end when the caller's audio stops in the middle of it.
+
+        The service's endpointer runs on audio: without any, it would wait for ever.
+        """
+        pushed = self._clock.pushed
+        if pushed == self._paused_at or self._input_ch.closed or not self._input_ch.empty():
+            return
+        if self._clock.silent_for(time.monotonic()) > PAUSE and self._has_unsaid():
+            self._paused_at = pushed
+            self._input_ch.send_nowait(_PauseSentinel())
+
+    async def _receive(self, connection: Connection) -> _Outcome | ServiceError:
+        while (response := await connection.receive()) is not None:
+            self._emit(self._transcript.on_response(response))
+            if response.error is not None:
+                return response.error
+        return _Outcome.CLOSED
+
+    async def _send(self, connection: Connection) -> bool:
+        """Send audio until the input ends. Return False if the connection is gone."""
+        while True:
+            chunk = self._timeline.next_chunk(time.monotonic())
+            if chunk is not None:
+                if not await self._send_chunk(connection, chunk):
+                    return False
+            elif self._ended:
+                return connection.configured is not None and await connection.end()
+            else:
+                try:
+                    self._take(await self._input_ch.recv())
+                except utils.aio.ChanClosed:
+                    self._end_input()
+
+    async def _send_chunk(self, connection: Connection, chunk: bytes) -> bool:
+        first = connection.configured is None
+        if first:
+            self._configure()
+            if not await connection.configure(self._options, self._timeline.sample_rate):
+                return False
+        if not await connection.send(chunk):
+            return False
+        self._report_usage(at_least=_USAGE_INTERVAL)
+        if first and (self._timeline.has_backlog or not self._input_ch.empty()):
+            await asyncio.sleep(_REFUSAL_PATIENCE)
+        await self._keep_pace()
+        return True
+
+    def _configure(self) -> None:
+        """Note which settings are in force: a change before this needs no new connection."""
+        self._configured = self._options
+        self._changed.clear()
+        self._transcript.set_language(self._options.language)
+        # Without interims nobody knows that somebody speaks, until the final.
+        interims = self._options.interim_results
+        self._timeline.keep_silent = KEEP_SILENT if interims else KEEP_SPEAKING
+
+    async def _keep_pace(self) -> None:
+        """Let a burst go no further ahead of the service than can be sent again."""
+        ahead = self._timeline.ahead(time.monotonic())
+        while ahead > MAX_AHEAD:
+            await asyncio.sleep(min(_REFUSAL_PATIENCE, (ahead - MAX_AHEAD) / ASSUMED_PACE))
+            ahead = self._timeline.ahead(time.monotonic())
+        if ahead > PAUSE:
+            # An error that has come in must be read before more audio goes out.
+            await asyncio.sleep(0)
+
+    # -- what the end of a connection means ------------------------------------------------------
+
+    def _judge(self, connection: Connection, outcome: _Outcome | ServiceError) -> bool:
+        """Decide how it goes on. Return True when all has been said.
+
+        Raises:
+            APIError: It ended by a failure, and not by a limit of the service.
+        """
+        healthy = connection.is_healthy(self._conn_options.timeout)
+        if not isinstance(outcome, _Outcome) and not (
+            healthy and outcome.code in errors.ROTATION_CODES
+        ):
+            raise errors.from_service(outcome, errors.Redactor(self._options.api_key))
+        if outcome is _Outcome.CHANGED:
+            return False
+        if connection.ended:
+            return self._judge_drained(connection, outcome)
+        if connection.configured is None:
+            # It was opened ahead of the audio. Without any, the service need not keep it.
+            self._await_audio = True
+            return False
+        if not healthy:
+            raise errors.dropped("before it said anything")
+        if self._fruitless >= _MAX_FRUITLESS:
+            raise errors.dropped(f"{self._fruitless} times in a row without a final")
+        # While nobody speaks there is nothing to hurry for. What may be speech is tried once more.
+        self._await_audio = not self._transcript.speaking and (
+            self._fruitless > 1 or not self._has_unsaid()
+        )
+        return False
+
+    def _judge_drained(self, connection: Connection, outcome: _Outcome | ServiceError) -> bool:
+        """Decide whether a connection that got the end marker said all there was to say.
+
+        The service ends every connection alike, by dropping it: a crash looks like success. It
+        has said all if no hypothesis is open and what no final covers is quiet, or if it said
+        itself that there is nothing more: that is what an empty response means.
+        """
+        last = connection.last_response
+        concluded = last is not None and not last.results and last.error is None
+        if not self._has_unsaid() or (concluded and not self._transcript.speaking):
+            return True
+        if outcome is _Outcome.QUIET:
+            if last is None:
+                raise errors.unanswered(_DRAIN_PATIENCE)
+            return True
+        if not self._drained_before:
+            self._drained_before = True
+            return False
+        if last is None:
+            raise errors.dropped("before it said anything")
+        return True
+
+    def _has_unsaid(self) -> bool:
+        """Tell whether there is audio that can hold words which are not final."""
+        return self._transcript.speaking or self._timeline.is_loud()
+
+    # -- input and output ------------------------------------------------------------------------
+
+    def _take_all(self) -> None:
+        while not self._input_ch.empty():
+            self._take(self._input_ch.recv_nowait())
+
+    def _take(self, item: rtc.AudioFrame | stt.RecognizeStream._FlushSentinel) -> bool:
+        """Take in what the caller pushed. Return True if it is a reason to connect."""
+        if isinstance(item, rtc.AudioFrame):
+            self._timeline.push(item.data, item.sample_rate)
+            return True
+        if isinstance(item, _PauseSentinel):
+            self._timeline.flush()
+            return True
+        if self._input_ch.closed and self._input_ch.empty():
+            # `end_input` flushes first; the end itself brings all to its final.
+            return False
+        return self._flush()
+
+    def _flush(self) -> bool:
+        """Have the service decide now. Return True if it has anything to decide."""
+        self._transcript.flush()
+        if not self._has_unsaid():
+            self._give_up_flush()
+            return False
+        self._timeline.flush()
+        self._cancel_flush_timer()
+        loop = asyncio.get_running_loop()
+        self._flush_timer = loop.call_later(_FLUSH_PATIENCE, self._give_up_flush)
+        return True
+
+    def _give_up_flush(self) -> None:
+        self._emit(self._transcript.give_up_flush())
+
+    def _cancel_flush_timer(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+
+    def _end_input(self) -> None:
+        self._ended = True
+        if not self._timeline.is_empty:
+            self._timeline.flush()
+
+    def _report_usage(self, *, at_least: float) -> None:
+        """Report the audio sent since the last report, if it is more than `at_least` seconds."""
+        seconds = self._timeline.sent - self._usage_reported
+        if seconds > at_least:
+            self._usage_reported += seconds
+            event = stt.SpeechEvent(
+                stt.SpeechEventType.RECOGNITION_USAGE,
+                self._transcript.request_id,
+                recognition_usage=stt.RecognitionUsage(audio_duration=seconds),
+            )
+            self._emit([event])
+
+    def _emit(self, events: Iterable[stt.SpeechEvent]) -> None:
+        for event in events:
+            self._event_ch.send_nowait(event)
+
+
+def changed_options(options: Options, changes: dict[str, Any]) -> Options:
+    """Return a validated copy of `options` with the values of `changes` that are given."""
+    return replace(options, **{name: v for name, v in changes.items() if is_given(v)})
+
+
+def _mix_down(frame: rtc.AudioFrame) -> rtc.AudioFrame:
+    """Return the mean of a frame's channels as a frame of one."""
+    samples = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
+    mono = np.rint(samples.mean(axis=1)).astype(np.int16)
+    return rtc.AudioFrame(mono.tobytes(), frame.sample_rate, 1, frame.samples_per_channel)

@@ -1,0 +1,336 @@
+"""The caller's audio: what no final covers yet, and what second of it a server's second is.
+
+Two measures run through this module. A *position* counts samples of the caller's audio from its
+start; a *time* is that in seconds, plus the pauses in which the caller sent nothing. No I/O: the
+present is passed in as `now`, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+BYTES_PER_SAMPLE = 2
+"""16-bit linear PCM, mono."""
+
+# s; enough to hold the onset of speech before its first interim: 0.35 s between interims,
+# 0.3 s of look-ahead, the network, and a slow first hypothesis.
+KEEP_SILENT = 3.0
+# s; the service cuts unbroken speech every 20 s, so three times that is never reached by speech.
+KEEP_SPEAKING = 60.0
+# s; audio sent ahead of what the service can have heard. A burst longer than this is fed on at
+# the pace of the service, so that what it has not heard can still be replayed.
+MAX_AHEAD = 30.0
+# Seconds of audio a second: the slowest pace at which a service is taken to work off a burst.
+ASSUMED_PACE = 4.0
+# s; longer gaps between frames are a muted microphone, shorter ones are the network's.
+PAUSE = 1.0
+# s of zeros sent to bring the service's endpointer to a decision: 0.5 s of silence behind the
+# speech and 0.3 s of look-ahead in the recordings; the rest is for a slower endpointer.
+FLUSH_SILENCE = 1.5
+# s; the zeros go out in pieces, because the endpointer is asked between messages only.
+_SILENCE_PIECE = 0.25
+# Of 32767 (-40 dBFS): quieter than any speech that can be understood, louder than a good line.
+_LOUD = 328
+# s; the sound of the last word can outlast the end that the service gave it.
+_SKIRT = 0.2
+
+
+def chunk_samples(sample_rate: int) -> int:
+    """Return the length of the messages to send at `sample_rate` Hz, in samples.
+
+    50 ms, or the nearest length of 40 to 100 ms that is a whole number of both milliseconds and
+    samples: the service cuts the length of each message to whole milliseconds, and an odd length
+    would make its clock run slow. Where no such length exists, the one that loses least.
+    """
+
+    def loss_and_distance(ms: int) -> tuple[float, int]:
+        return -(-sample_rate * ms // 1000) * 1000 / sample_rate - ms, abs(ms - 50)
+
+    return -(-sample_rate * min(range(40, 101), key=loss_and_distance) // 1000)
+
+
+class Clock:
+    """Turns seconds of pushed audio into seconds since the caller's first sample, pauses included.
+
+    The framework adds these times to a wall-clock anchor, so a pause in the audio (a muted
+    microphone pushes nothing) has to take time here too. Audio that was only late comes in a
+    burst after the gap; what the burst makes good is given back, so that no time lies in the
+    future.
+    """
+
+    __slots__ = ("_audio", "_extra", "_from", "_last", "_started", "wall_anchor")
+
+    def __init__(self) -> None:
+        self._audio = 0.0
+        self._from = [0.0]
+        self._extra = [0.0]
+        self._started = 0.0
+        self._last: float | None = None
+        self.wall_anchor: float | None = None
+        """Wall-clock epoch seconds of the caller's first sample."""
+
+    def push(self, seconds: float, now: float, wall: float) -> None:
+        """Count `seconds` of audio that were pushed at monotonic `now`, epoch seconds `wall`."""
+        if self._last is None:
+            self._started = now - seconds
+            self.wall_anchor = wall - seconds
+        elif now - self._last - seconds > PAUSE:
+            self._jump(now - self._started - seconds)
+        self._last = now
+        self._audio += seconds
+        ahead = self._audio + self._extra[-1] - (now - self._started)
+        if ahead > 0 and len(self._extra) > 1:
+            self._extra[-1] = max(self._extra[-2], self._extra[-1] - ahead)
+
+    def _jump(self, time: float) -> None:
+        """Let the next sample be at `time`, unless it is later than that already."""
+        if time > self._audio + self._extra[-1]:
+            self._from.append(self._audio)
+            self._extra.append(time - self._audio)
+
+    @property
+    def pushed(self) -> float:
+        """Seconds of audio pushed so far."""
+        return self._audio
+
+    def silent_for(self, now: float) -> float:
+        """Return how long ago the last frame was pushed, in seconds; 0 if none ever was."""
+        return 0.0 if self._last is None else now - self._last
+
+    def is_live(self, now: float) -> bool:
+        """Tell live audio from a file that is pushed as fast as it can be read."""
+        return self._last is not None and self._audio < now - self._started + MAX_AHEAD
+
+    def pause_before(self, seconds: float) -> float:
+        """Return how long the pauses before the sample at `seconds` of audio were, together."""
+        return self._extra[bisect_right(self._from, seconds) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What one connection got from one of its samples on: audio, or silence of our making."""
+
+    server: int
+    """The connection's sample at which it starts."""
+    position: int
+    """The caller's sample at which it starts; silence stays there."""
+    is_audio: bool
+
+
+class Timeline:
+    """Keeps the audio that no final covers, and says when things were said.
+
+    The life of audio: `push` takes it in, `next_chunk` hands it out once a connection, `cover`
+    lets it go. `rewind` starts a new connection, which is handed all that is left.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start an empty timeline; `clock` knows of the pauses in the caller's audio."""
+        self.speaking = False
+        """Whether a hypothesis is open, so that all of its audio has to be kept."""
+        self.keep_silent = KEEP_SILENT
+        """Seconds to keep while no hypothesis is open."""
+        self._clock = clock
+        self._set_rate(16000)
+        self._pcm = bytearray()
+        self._base = 0
+        self._covered = 0
+        self._given_up = 0
+        self._fresh = 0
+        self._fresh_to = 0
+        self._flushes: list[int] = []
+        self._heard = 0.0
+        self._stretches: list[_Stretch] = []
+        self._start_connection(0.0)
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def push(self, pcm: bytes | memoryview, sample_rate: int) -> None:
+        """Take in 16-bit mono samples; they are copied.
+
+        Args:
+            pcm: The samples.
+            sample_rate: Hz; the same each time.
+        """
+        if sample_rate != self.sample_rate:
+            self._set_rate(sample_rate)
+        self._pcm += pcm
+
+    def _set_rate(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self._chunk = chunk_samples(sample_rate)
+        self._piece = max(1, round(_SILENCE_PIECE * sample_rate / self._chunk)) * self._chunk
+
+    def flush(self) -> None:
+        """Have silence sent behind what was pushed so far, so that the service decides."""
+        waiting = self._flushes[self._next_flush :]
+        if waiting[-1:] != [self._end]:
+            self._flushes.append(self._end)
+
+    @property
+    def _end(self) -> int:
+        return self._base + len(self._pcm) // BYTES_PER_SAMPLE
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def rewind(self, now: float) -> None:
+        """Start a new connection: all that no final covers is handed out again."""
+        self._trim()
+        self._start_connection(now)
+
+    def _start_connection(self, now: float) -> None:
+        self._next_flush = 0
+        self._silence_left = 0
+        self._next = self._base
+        self._server = 0
+        self._stretches = [_Stretch(0, self._base, True)]
+        self._heard, self._heard_at = float(self._base), now
+
+    def next_chunk(self, now: float) -> bytes | None:
+        """Return the samples of the next message, or None if there is not enough for one."""
+        if self._silence_left:
+            return self._take_silence(b"", self._piece)
+        flush = self._next_flush < len(self._flushes)
+        ready = (self._flushes[self._next_flush] if flush else self._end) - self._next
+        if ready >= self._chunk:
+            pcm = self._take(self._chunk)
+        elif flush:
+            self._next_flush += 1
+            self._silence_left = round(FLUSH_SILENCE * self.sample_rate)
+            # The odd end of the audio is filled up, so that each message is of whole milliseconds.
+            pcm = self._take_silence(self._take(ready), self._piece - ready)
+        else:
+            return None
+        self._hear(now)
+        self._trim()
+        return pcm
+
+    def _take(self, samples: int) -> bytes:
+        start = (self._next - self._base) * BYTES_PER_SAMPLE
+        self._next += samples
+        self._server += samples
+        if self._next > self._fresh_to:
+            self._fresh += self._next - max(self._fresh_to, self._next - samples)
+            self._fresh_to = self._next
+        return bytes(memoryview(self._pcm)[start : start + samples * BYTES_PER_SAMPLE])
+
+    def _take_silence(self, pcm: bytes, samples: int) -> bytes:
+        self._stretches.append(_Stretch(self._server, self._next, False))
+        self._server += samples
+        self._stretches.append(_Stretch(self._server, self._next, True))
+        self._silence_left = max(0, self._silence_left - samples)
+        return pcm + bytes(samples * BYTES_PER_SAMPLE)
+
+    def ahead(self, now: float) -> float:
+        """Return how many seconds of audio the service has yet to work off, as far as is known."""
+        self._hear(now)
+        return (self._next - self._heard) / self.sample_rate
+
+    def _hear(self, now: float) -> None:
+        """Move the mark up to which the service must have heard, at the pace it is trusted with."""
+        pace = ASSUMED_PACE * self.sample_rate
+        self._heard = min(self._next, self._heard + pace * (now - self._heard_at))
+        self._heard_at = now
+
+    # -- what is final ---------------------------------------------------------------------------
+
+    def is_covered(self, server_end: float) -> bool:
+        """Tell whether all up to this second of the connection is final already."""
+        return self._locate(server_end) <= self._covered
+
+    def cover(self, server_end: float | None) -> None:
+        """Let go of the audio up to `server_end`, seconds of the connection: it is final.
+
+        A final without times (None) covers what was sent, but for the last half second: the
+        service takes that long to decide, so it can hold the start of what comes next.
+        """
+        if server_end is None:
+            end = max(self._stretches[0].position, self._next - self.sample_rate // 2)
+        else:
+            end = self._locate(server_end)
+        self._covered = max(self._covered, end)
+        self._heard = max(self._heard, float(end))
+        self._given_up = 0
+        self._trim()
+
+    def _trim(self) -> None:
+        """Drop what need not be kept, and what is too much."""
+        floor = max(self._covered, self._base)
+        if not self.speaking:
+            floor = max(floor, int(self._heard - self.keep_silent * self.sample_rate))
+        bound = self._end - round(KEEP_SPEAKING * self.sample_rate)
+        if bound > floor:
+            self._given_up += max(0, bound - (floor if self.speaking else max(floor, self._next)))
+            floor = bound
+        if floor > self._base:
+            self._drop(floor)
+
+    def _drop(self, floor: int) -> None:
+        """Forget the audio before `floor`, and what is noted about it."""
+        del self._pcm[: (floor - self._base) * BYTES_PER_SAMPLE]
+        self._base = floor
+        if self._next < floor:
+            self._next = floor
+            self._stretches.append(_Stretch(self._server, floor, True))
+        passed = bisect_left(self._flushes, floor)
+        del self._flushes[:passed]
+        self._next_flush = max(0, self._next_flush - passed)
+        while len(self._stretches) > 1 and self._stretches[1].position <= self._covered:
+            del self._stretches[0]
+
+    def take_given_up(self) -> float:
+        """Return the seconds that can not be sent any more, and forget them."""
+        samples, self._given_up = self._given_up, 0
+        return samples / self.sample_rate
+
+    # -- what is known of it ---------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no audio ever came."""
+        return self._end == 0
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether a whole chunk waits to be sent."""
+        return self._end - self._next >= self._chunk
+
+    @property
+    def start(self) -> int:
+        """The position from which a new connection would be fed."""
+        return max(self._base, self._covered)
+
+    @property
+    def sent(self) -> float:
+        """Seconds of the caller's audio that were sent, each of them counted once."""
+        return self._fresh / self.sample_rate
+
+    def is_loud(self) -> bool:
+        """Tell whether the audio that no final covers can hold speech."""
+        skirt = _SKIRT if self._covered else 0.0
+        skip = max(0, self._covered + round(skirt * self.sample_rate) - self._base)
+        samples = np.frombuffer(self._pcm, np.int16)[skip:]
+        return bool(samples.size) and max(int(samples.max()), -int(samples.min())) >= _LOUD
+
+    def span(self, start: float, end: float) -> tuple[float, float]:
+        """Turn seconds of the connection into seconds of the caller's audio, pauses included.
+
+        A span never straddles a pause: the pauses before its middle count for both ends.
+        """
+        first, last = self._locate(start), self._locate(end)
+        pause = self._clock.pause_before((first + last) / 2 / self.sample_rate)
+        return first / self.sample_rate + pause, last / self.sample_rate + pause
+
+    def _locate(self, server: float) -> int:
+        """Return the position of a second of the connection, within what was sent on it."""
+        sample = round(server * self.sample_rate)
+        index = max(0, bisect_right(self._stretches, sample, key=lambda s: s.server) - 1)
+        stretch = self._stretches[index]
+        if not stretch.is_audio:
+            return stretch.position
+        following = self._stretches[index + 1 : index + 2]
+        limit = following[0].position if following else self._next
+        return min(stretch.position + max(0, sample - stretch.server), limit)
