@@ -1,0 +1,163 @@
+"""What stands behind the gateway: speech gate, look-ahead, endpoints and the stream's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from .recognizer import RECOGNIZER_RATE, Hypothesis, Recognition, Samples
+from .resample import Resampler
+from .wire import Alternative, FrameStyle, SpeechConfig, TimedWord
+
+T = TypeVar("T")
+
+# Samples; a shorter message opens the gate even if it is silent (30 ms).
+GATE_SAMPLES = 480
+# Samples the acoustic model looks ahead over: so much of the newest audio is never decoded (0.3 s).
+LOOKAHEAD_SAMPLES = 4800
+# Seconds of a segment without any speech, after which it is given up with an empty response.
+SILENT_SEGMENT = 5.0
+# Seconds after which a segment is cut wherever it is.
+LONGEST_SEGMENT = 20.0
+# Samples to one call of a recogniser that blocks, so that it never holds the process up for long.
+BLOCKING_SAMPLES = 800
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of the service that tests change, in seconds.
+
+    Attributes:
+        endpoint_silence: Decoded silence behind speech that ends a segment.
+        interim_interval: Wall clock from one result to the next interim, at least.
+    """
+
+    endpoint_silence: float = 0.5
+    interim_interval: float = 0.35
+
+
+class Backend:
+    """Recognises one session's audio; what it returns are the frames to send, in order."""
+
+    def __init__(
+        self,
+        config: SpeechConfig,
+        recognition: Recognition,
+        *,
+        style: FrameStyle,
+        timing: Timing,
+        clock: Callable[[], float],
+        executor: Executor | None = None,
+    ) -> None:
+        self._config = config
+        self._recognition = recognition
+        self._style = style
+        self._timing = timing
+        self._clock = clock
+        self._executor = executor
+        self._resampler = Resampler(config.sample_rate, RECOGNIZER_RATE)
+        # Milliseconds of the stream so far; each message's length is cut to whole ones.
+        self._now_ms = 0
+        self._open = False
+        self._start_ms = 0
+        self._decoded = 0
+        self._pending: Samples = np.zeros(0, np.int16)
+        self._shown = ""
+        self._sent_at = clock()
+        self.done = False
+
+    async def audio(self, pcm: bytes) -> list[str]:
+        """Takes one message of audio; an odd last byte is lost."""
+        raw = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
+        samples = self._resampler.feed(raw)
+        start_ms = self._now_ms
+        self._now_ms += len(raw) * 1000 // self._config.sample_rate
+        if not self._open:
+            if len(samples) >= GATE_SAMPLES and not samples.any():
+                return []
+            self._open, self._start_ms = True, start_ms
+        await self._decode(samples)
+        if self._at_endpoint():
+            frames = await self._close_segment()
+            if self._config.single_utterance:
+                self.done = True
+                frames.append(self._style.end_of_utterance())
+            return frames
+        return await self._interim()
+
+    async def end(self) -> list[str]:
+        """Closes the open segment; its last 300 ms are not decoded, as at the service."""
+        self.done = True
+        return await self._close_segment() if self._decoded else []
+
+    async def close(self) -> None:
+        """Frees the recogniser."""
+        await self._call(self._recognition.close)
+
+    async def _decode(self, samples: Samples) -> None:
+        self._pending = np.concatenate((self._pending, samples))
+        ready = max(0, len(self._pending) - LOOKAHEAD_SAMPLES)
+        step = BLOCKING_SAMPLES if self._recognition.blocking else max(1, ready)
+        for at in range(0, ready, step):
+            part = self._pending[at : min(at + step, ready)]
+            start = self._start_ms / 1000 + self._decoded / RECOGNIZER_RATE
+            self._decoded += len(part)
+            await self._call(self._recognition.feed, part, start)
+        self._pending = self._pending[ready:]
+
+    def _at_endpoint(self) -> bool:
+        length = self._decoded / RECOGNIZER_RATE
+        silence = self._recognition.silence()
+        if silence is None:
+            return length >= SILENT_SEGMENT
+        # Half a millisecond of room for sums of binary fractions.
+        return silence >= self._timing.endpoint_silence - 0.0005 or length >= LONGEST_SEGMENT
+
+    async def _close_segment(self) -> list[str]:
+        count = max(1, self._config.max_alternatives)
+        hypotheses = await self._call(self._recognition.final, count)
+        self._open, self._decoded, self._shown = False, 0, ""
+        self._pending = self._pending[:0]
+        self._sent_at = self._clock()
+        return [self._style.result(self._alternatives(hypotheses), final=True)]
+
+    async def _interim(self) -> list[str]:
+        now = self._clock()
+        due = now - self._sent_at >= self._timing.interim_interval
+        if not (self._config.interim_results and due):
+            return []
+        words = await self._call(self._recognition.partial)
+        text = _text(words)
+        if text in ("", self._shown):
+            return []
+        self._shown, self._sent_at = text, now
+        return [self._style.result(self._alternatives([words]), final=False)]
+
+    def _alternatives(self, hypotheses: Sequence[Hypothesis]) -> list[Alternative]:
+        texts = [_text(words) for words in hypotheses]
+        best = hypotheses[0] if hypotheses and self._config.word_offsets else ()
+        timed = [
+            TimedWord(w.text, round(w.start * 1000), round(w.end * 1000), w.speaker) for w in best
+        ]
+        return [Alternative(text, () if n else timed) for n, text in enumerate(texts)]
+
+    async def _call(self, function: Callable[..., T], *args: object) -> T:
+        """Calls the recogniser, in a thread if it blocks; even cancelled, waits for the thread."""
+        if not self._recognition.blocking:
+            return function(*args)
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._executor, lambda: function(*args))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+
+def _text(words: Hypothesis) -> str:
+    return " ".join(word.text for word in words)

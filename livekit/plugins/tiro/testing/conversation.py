@@ -1,0 +1,201 @@
+"""One websocket of the server: reads ahead like the gateway, answers, and drops the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import web
+
+from .backend import Backend
+from .hooks import Drop, Hooks
+from .session import Session
+from .wire import (
+    UNAUTHENTICATED,
+    ClientMessage,
+    FrameStyle,
+    GatewayError,
+    MessageReader,
+    SpeechConfig,
+    StatusError,
+    check_config,
+    check_first,
+    check_size,
+)
+
+# Bytes of client frames taken in while the backend does not keep up; then the client's send blocks.
+READ_AHEAD_BYTES = 10_000_000
+# Bytes; the gateway reads its own lines through a 64 KiB buffer, and a longer one ends the session.
+LONGEST_LINE = 65_532
+
+
+class HalfClose:
+    """The client has closed, or the gateway has stopped reading it."""
+
+
+Incoming = ClientMessage | GatewayError | HalfClose
+
+
+class Inbox:
+    """Client messages between the reader and the backend, bounded by their bytes."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[Incoming, int]] = deque()
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+
+    async def put(self, item: Incoming, size: int = 0) -> None:
+        """Adds an item, then waits until there is room for more."""
+        async with self._changed:
+            self._items.append((item, size))
+            self._bytes += size
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._bytes <= READ_AHEAD_BYTES)
+
+    async def get(self) -> Incoming:
+        """Takes the oldest item, waiting for one."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(self._items))
+            item, size = self._items.popleft()
+            self._bytes -= size
+            self._changed.notify_all()
+            return item
+
+
+class Conversation:
+    """Speaks with one client from its first message to the end of the connection."""
+
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        session: Session,
+        *,
+        style: FrameStyle,
+        hooks: Hooks,
+        known: Callable[[str], bool],
+        backend: Callable[[SpeechConfig], Backend],
+        key: str | None,
+        found: bool,
+    ) -> None:
+        self._websocket = websocket
+        self._session = session
+        self._style = style
+        self._hooks = hooks
+        self._known = known
+        self._open_backend = backend
+        self._key = key
+        self._found = found
+        self._inbox = Inbox()
+
+    async def run(self) -> None:
+        """Returns when nothing more will be said; the caller drops the connection."""
+        reader = asyncio.create_task(self._read(), name=f"tiro-server-read-{self._session.number}")
+        try:
+            await self._answer()
+        except StatusError as error:
+            self._session.status = error.code
+            await self._send_quietly(self._style.error(error))
+        except (ConnectionError, Drop):
+            pass
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    async def _read(self) -> None:
+        """Reads the client to its end, also when nobody wants its audio any more."""
+        reader: MessageReader | None = MessageReader()
+        while True:
+            frame = await self._websocket.receive()
+            if frame.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                self._session.closed_by = self._session.closed_by or "client"
+                await self._inbox.put(HalfClose())
+                return
+            if reader is None:
+                continue
+            data = frame.data
+            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+            try:
+                for message in reader.feed(text):
+                    await self._inbox.put(message, len(message.audio or b""))
+            except GatewayError as error:
+                reader = None
+                await self._inbox.put(error)
+
+    async def _answer(self) -> None:
+        first = await self._inbox.get()
+        if isinstance(first, HalfClose):
+            return
+        if not self._found:
+            await self._send(self._style.not_found())
+            return
+        if isinstance(first, GatewayError):
+            await self._send(self._style.gateway_error(str(first)))
+            return
+        backend = await self._accept(first)
+        try:
+            await self._recognize(backend)
+        finally:
+            await backend.close()
+
+    async def _accept(self, first: ClientMessage) -> Backend:
+        """The backend for a first message that passes every check."""
+        if first.config is not None:
+            self._session.streaming_config = dict(first.config.raw)
+        await self._hooks.first_message(self._session)
+        if self._key is not None and self._session.token != self._key:
+            raise StatusError(UNAUTHENTICATED, "the API key is missing or not valid")
+        config = check_first(first)
+        check_config(config, known_language=self._known(config.language))
+        return self._open_backend(config)
+
+    async def _recognize(self, backend: Backend) -> None:
+        while not backend.done:
+            message = await self._inbox.get()
+            end = _end_of(message)
+            if end is None and isinstance(message, ClientMessage) and message.audio is not None:
+                frames = await self._hear(backend, message.audio)
+            else:
+                self._session.end = end
+                await self._hooks.end(self._session)
+                frames = await backend.end()
+            for frame in frames:
+                await self._send(frame)
+            # Decoding never waits by itself, so give the other sessions their turn.
+            await asyncio.sleep(0)
+
+    async def _hear(self, backend: Backend, pcm: bytes) -> list[str]:
+        await self._hooks.audio(self._session, pcm)
+        check_size(pcm)
+        self._session.audio += pcm
+        self._session.sizes.append(len(pcm))
+        return await backend.audio(pcm)
+
+    async def _send(self, text: str) -> None:
+        changed = await self._hooks.frame(self._session, text)
+        if changed is None:
+            return
+        if len(changed.encode()) > LONGEST_LINE:
+            raise Drop
+        await self._websocket.send_str(changed)
+        self._session.frames.append(changed)
+
+    async def _send_quietly(self, text: str) -> None:
+        with contextlib.suppress(ConnectionError, Drop):
+            await self._send(text)
+
+
+def _end_of(message: Incoming) -> str | None:
+    """How the message ends the audio, None if it is audio: whatever is not audio is the end."""
+    if not isinstance(message, ClientMessage):
+        return "half-close"
+    if message.config is not None:
+        return "streaming_config"
+    if message.audio is None:
+        return "empty message"
+    if message.audio == b"END":
+        return "END"
+    return None if message.audio else "audio_content"

@@ -1,0 +1,243 @@
+"""The seam between the local server and whatever hears the audio, and the scripted recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .wire import SpeechConfig
+
+Samples = npt.NDArray[np.int16]
+
+# Hz; recognisers hear this rate only, the server converts to it.
+RECOGNIZER_RATE = 16000
+# Samples; 20 ms, the grid on which the scripted recogniser's word times lie in the recordings.
+FRAME_SAMPLES = 320
+# RMS in units of 16-bit samples; with 300 the recorded Icelandic words come out to the frame.
+VOICED_RMS = 300.0
+# Words a second of voiced audio; a calm talker.
+WORDS_PER_SECOND = 2.5
+# Marks that end a sentence of a script.
+SENTENCE_MARKS = ".!?"
+# Marks that a transcript without punctuation does not have.
+MARKS = SENTENCE_MARKS + ",;:"
+
+DEFAULT_SCRIPT = (
+    "Góðan daginn og velkomin í prófunina.",
+    "Veðrið er milt í dag og sólin skín.",
+    "Ég ætla að fara út í búð og kaupa mjólk.",
+    "Hesturinn stóð lengi við ána og þagði.",
+    "Við skulum sjá hvað setur á morgun.",
+    "Þetta er síðasta setningin í þessum lista.",
+)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word; `start` and `end` are seconds from the start of the stream."""
+
+    text: str
+    start: float
+    end: float
+    speaker: int = 0
+
+
+Hypothesis = tuple[Word, ...]
+
+
+class Recognition(Protocol):
+    """One session's hearing, a segment at a time.
+
+    Attributes:
+        blocking: Whether the calls take long enough to need a thread. They never overlap.
+    """
+
+    blocking: bool
+
+    def feed(self, samples: Samples, start: float) -> None:
+        """Hears more of the open segment; the first call after `final` opens the next one.
+
+        Args:
+            samples: Mono audio at 16 kHz, shape `(n,)`.
+            start: Where in the stream the samples start, in seconds.
+        """
+        ...
+
+    def silence(self) -> float | None:
+        """Seconds of silence behind the last speech of the segment, None before any speech."""
+        ...
+
+    def partial(self) -> Hypothesis:
+        """The words of the open segment so far; words and ends may still change."""
+        ...
+
+    def final(self, alternatives: int) -> Sequence[Hypothesis]:
+        """Closes the segment: at most `alternatives` hypotheses, best first, none if no words."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the session holds; called once, at its end."""
+        ...
+
+
+# Called once for each session, with its validated config.
+RecognizerFactory = Callable[[SpeechConfig], Recognition]
+
+Script = str | Sequence[str | tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class _Line:
+    plain: str
+    punctuated: str
+    speaker: int
+
+
+class ScriptedRecognizer:
+    """A factory of recognitions that say a script, word by word, while there is voiced audio.
+
+    Deterministic: the same audio in the same session always gives the same words and times.
+    Every session starts at the top of the script, and the script loops.
+
+    Args:
+        script: A text, or sentences, or pairs of speaker number (from 1) and sentence. Without
+            `enableAutomaticPunctuation` the marks and the capital of each sentence's first
+            word are left out; with it they are there, supplied where the script lacks them.
+        words_per_second: How many words a second of voiced audio gives.
+
+    Raises:
+        ValueError: The script has no words or the pace is not positive.
+    """
+
+    def __init__(
+        self, script: Script | None = None, *, words_per_second: float = WORDS_PER_SECOND
+    ) -> None:
+        if words_per_second <= 0:
+            raise ValueError("words_per_second must be positive")
+        self._lines = _lines(DEFAULT_SCRIPT if script is None else script)
+        if not self._lines:
+            raise ValueError("the script has no words")
+        frames_per_second = RECOGNIZER_RATE / FRAME_SAMPLES
+        self._frames_per_word = max(1, round(frames_per_second / words_per_second))
+
+    def __call__(self, config: SpeechConfig) -> ScriptedRecognition:
+        """Opens a session's recognition at the top of the script."""
+        return ScriptedRecognition(self._lines, self._frames_per_word, config)
+
+
+class ScriptedRecognition:
+    """A session of `ScriptedRecognizer`; counts voiced 20 ms frames from the segment's start."""
+
+    blocking = False
+
+    def __init__(self, lines: Sequence[_Line], frames_per_word: int, config: SpeechConfig) -> None:
+        self._lines = lines
+        self._frames_per_word = frames_per_word
+        self._config = config
+        self._next = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._start: float | None = None
+        self._rest: Samples = np.zeros(0, np.int16)
+        self._frames = 0
+        self._voiced: list[int] = []
+
+    def feed(self, samples: Samples, start: float) -> None:
+        """Marks each whole frame as voiced or not."""
+        if self._start is None:
+            self._start = start
+        samples = np.concatenate((self._rest, samples))
+        count = len(samples) // FRAME_SAMPLES
+        used = count * FRAME_SAMPLES
+        self._rest = samples[used:]
+        frames = samples[:used].reshape(count, FRAME_SAMPLES).astype(np.float64)
+        loud = np.sqrt(np.mean(frames**2, axis=1)) > VOICED_RMS
+        self._voiced.extend((np.flatnonzero(loud) + self._frames).tolist())
+        self._frames += count
+
+    def silence(self) -> float | None:
+        """Seconds behind the last voiced frame, None if there was none."""
+        if not self._voiced:
+            return None
+        return (self._frames - 1 - self._voiced[-1]) * FRAME_SAMPLES / RECOGNIZER_RATE
+
+    def partial(self) -> Hypothesis:
+        """The complete words, and the first half of the next once half of it is heard."""
+        words = self._complete()
+        done = len(words) * self._frames_per_word
+        if 2 * (len(self._voiced) - done) >= self._frames_per_word:
+            text, speaker = self._say(len(words))
+            half = text[: (len(text) + 1) // 2]
+            words += (Word(half, self._at(self._voiced[done]), self._at(self._frames), speaker),)
+        return words
+
+    def final(self, alternatives: int) -> Sequence[Hypothesis]:
+        """The complete words; one that is cut short is said again, whole, by the next segment."""
+        words = self._complete()
+        self._next += len(words)
+        self._reset()
+        return [_variant(words, n) for n in range(alternatives)] if words else []
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _complete(self) -> Hypothesis:
+        per = self._frames_per_word
+        words = []
+        for n in range(len(self._voiced) // per):
+            text, speaker = self._say(n)
+            first, last = self._voiced[n * per], self._voiced[n * per + per - 1]
+            words.append(Word(text, self._at(first), self._at(last + 1), speaker))
+        return tuple(words)
+
+    def _say(self, ahead: int) -> tuple[str, int]:
+        line = self._lines[(self._next + ahead) % len(self._lines)]
+        text = line.punctuated if self._config.punctuation else line.plain
+        return text, line.speaker if self._config.diarization else 0
+
+    def _at(self, frame: int) -> float:
+        return (self._start or 0.0) + frame * FRAME_SAMPLES / RECOGNIZER_RATE
+
+
+def _variant(words: Hypothesis, number: int) -> Hypothesis:
+    """The words with one of them changed, another for each `number`; 0 changes nothing."""
+    if number == 0:
+        return words
+    index = (number - 1) % len(words)
+    ending = "a" * ((number - 1) // len(words) + 1)
+    changed = words[index]
+    word = Word(changed.text + ending, changed.start, changed.end, changed.speaker)
+    return (*words[:index], word, *words[index + 1 :])
+
+
+def _lines(script: Script) -> list[_Line]:
+    """The script's words in order, each with its two spellings."""
+    parts = [script] if isinstance(script, str) else script
+    words: list[_Line] = []
+    for part in parts:
+        speaker, text = part if isinstance(part, tuple) else (0, part)
+        sentence: list[str] = []
+        for word in text.split():
+            sentence.append(word)
+            if word[-1] in SENTENCE_MARKS:
+                words += _sentence(sentence, speaker)
+                sentence = []
+        words += _sentence(sentence, speaker)
+    return words
+
+
+def _sentence(words: list[str], speaker: int) -> list[_Line]:
+    plain = [word.rstrip(MARKS) for word in words]
+    marked = list(words)
+    if words:
+        plain[0] = plain[0][:1].lower() + plain[0][1:]
+        marked[0] = marked[0][:1].upper() + marked[0][1:]
+        if marked[-1][-1] not in SENTENCE_MARKS:
+            marked[-1] += "."
+    pairs = zip(plain, marked, strict=True)
+    return [_Line(bare, mark, speaker) for bare, mark in pairs if bare]

@@ -1,0 +1,222 @@
+"""A local server that speaks Tiro's streaming protocol, for tests without key or network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from aiohttp import web
+
+from .backend import Backend, Timing
+from .conversation import Conversation
+from .hooks import Hooks
+from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
+from .session import Session
+from .sphinx import SphinxRecognizer
+from .wire import ErrorStyle, FrameStyle, SpeechConfig
+
+# What the service's own base URL ends in.
+BASE_PATH = "/v2beta1"
+# The one method that answers over a websocket.
+STREAMING_PATH = f"{BASE_PATH}/speech:streamingrecognize"
+# Answered over HTTP only by the service; over a websocket it is mute.
+UNARY_PATH = f"{BASE_PATH}/speech:recognize"
+# Bytes; far over what the service takes, so that its own limit is the one a client meets.
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+# Seconds for the site's sockets at the end; the sessions are over by then.
+SHUTDOWN_TIMEOUT = 1.0
+# Threads for recognisers that block; more would only queue for the interpreter.
+RECOGNIZER_THREADS = 2
+
+
+class TiroServer:
+    """Serves Tiro's websocket on loopback; use as `async with`, or `start` and `aclose`.
+
+    Recognisers go by language tag: Icelandic says a script while it hears voiced audio, English
+    is recognised by PocketSphinx (extra `local`), any other tag is refused as the service would.
+
+    Args:
+        api_key: The key clients have to send; None takes any.
+        script: What the Icelandic recogniser says, see `ScriptedRecognizer`; None for a default.
+        words_per_second: Its pace in words a second of voiced audio.
+        endpoint_silence: Seconds of silence behind speech that make a final.
+        interim_interval: Seconds of wall clock between interims, at least.
+        emit_unpopulated: Whether frames carry fields with default values, as Tiro's do.
+        error_style: `v1` or `v2`, the major version of grpc-gateway that writes errors.
+        recognizers: Factories by prefix of the language tag, letter by letter, the longest one
+            that fits wins; these come before the two of the default.
+        hooks: Consulted at every step of a session, see `Hooks`.
+        host: The interface to listen on.
+        port: 0 for a free one.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = "test",
+        script: Script | None = None,
+        words_per_second: float = WORDS_PER_SECOND,
+        endpoint_silence: float = 0.5,
+        interim_interval: float = 0.35,
+        emit_unpopulated: bool = True,
+        error_style: ErrorStyle = "v1",
+        recognizers: Mapping[str, RecognizerFactory] | None = None,
+        hooks: Hooks | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._api_key = api_key
+        self._style = FrameStyle(error_style, emit_unpopulated)
+        self._timing = Timing(endpoint_silence, interim_interval)
+        self._recognizers: dict[str, RecognizerFactory] = {
+            "is": ScriptedRecognizer(script, words_per_second=words_per_second),
+            "en": SphinxRecognizer(),
+            **(recognizers or {}),
+        }
+        self._hooks = hooks or Hooks()
+        self._host = host
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
+        self.sessions: list[Session] = []
+
+    async def __aenter__(self) -> TiroServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as base URL, such as `ws://127.0.0.1:40000/v2beta1`.
+
+        Raises:
+            RuntimeError: The server has not been started, and its port was to be a free one.
+        """
+        if self._port == 0:
+            raise RuntimeError("the server has not been started")
+        return f"ws://{self._host}:{self._port}{BASE_PATH}"
+
+    async def start(self) -> None:
+        """Listens, once; returns when clients can connect.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        if self._runner is not None:
+            return
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._port = runner.addresses[0][1]
+        self._executor = ThreadPoolExecutor(RECOGNIZER_THREADS, "tiro-server-recognizer")
+        self._runner = runner
+
+    async def aclose(self) -> None:
+        """Drops every session and stops listening; a second call does nothing."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        handlers = list(self._handlers)
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        await runner.cleanup()
+        if self._executor is not None:
+            self._executor.shutdown()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if not web.WebSocketResponse().can_prepare(request):
+            return self._plain(request)
+        session = Session(
+            number=len(self.sessions),
+            path=request.path,
+            token=_token(request),
+            opened_at=asyncio.get_running_loop().time(),
+        )
+        self.sessions.append(session)
+        refusal = await self._hooks.handshake(session)
+        if refusal is not None:
+            return web.Response(status=refusal.status, text=refusal.body)
+        websocket = web.WebSocketResponse(
+            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES
+        )
+        await websocket.prepare(request)
+        handler = asyncio.create_task(
+            self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
+        )
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+        await asyncio.wait([handler])
+        return websocket
+
+    async def _converse(
+        self, request: web.Request, websocket: web.WebSocketResponse, session: Session
+    ) -> None:
+        conversation = Conversation(
+            websocket,
+            session,
+            style=self._style,
+            hooks=self._hooks,
+            known=lambda language: self._recognizer(language) is not None,
+            backend=self._open_backend,
+            key=self._api_key,
+            found=request.path == STREAMING_PATH,
+        )
+        try:
+            await conversation.run()
+        finally:
+            # Never a close frame: what is written goes out, then the connection is gone.
+            if request.transport is not None:
+                request.transport.close()
+            session.closed_by = session.closed_by or "server"
+            session.closed_at = asyncio.get_running_loop().time()
+            session.closed.set()
+
+    def _open_backend(self, config: SpeechConfig) -> Backend:
+        factory = self._recognizer(config.language)
+        assert factory is not None
+        return Backend(
+            config,
+            factory(config),
+            style=self._style,
+            timing=self._timing,
+            clock=asyncio.get_running_loop().time,
+            executor=self._executor,
+        )
+
+    def _recognizer(self, language: str) -> RecognizerFactory | None:
+        prefixes = [prefix for prefix in self._recognizers if language.startswith(prefix)]
+        return self._recognizers[max(prefixes, key=len)] if prefixes else None
+
+    def _plain(self, request: web.Request) -> web.Response:
+        """What a request that asks for no upgrade gets."""
+        if request.path not in (STREAMING_PATH, UNARY_PATH):
+            return web.Response(status=404, text="Not Found\n")
+        return web.Response(status=405, text="Method Not Allowed\n")
+
+
+def _token(request: web.Request) -> str | None:
+    """The key of a handshake; the Authorization header is not looked at, as by the gateway."""
+    if "token" in request.query:
+        return request.query["token"]
+    offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    scheme, *keys = (part.strip() for part in offered)
+    if scheme == "Bearer" and keys:
+        return keys[0]
+    return request.cookies.get("token")

@@ -1,0 +1,132 @@
+"""Real English words without a network: PocketSphinx 5 with the model that comes with it."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .recognizer import RECOGNIZER_RATE, Hypothesis, Samples, Word
+from .wire import FAILED_PRECONDITION, SpeechConfig, StatusError
+
+if TYPE_CHECKING:
+    import pocketsphinx
+
+# Seconds; the decoder's grid.
+FRAME = 0.01
+# Cepstral mean to start each segment from: of the usual loudness of speech, so that the first
+# words are right before the running mean is; with the model's own, fox.wav has a wrong word.
+CEPSTRAL_MEAN = "50,0,0"
+# Entries of the decoder's list looked at for each alternative, as many of them read the same.
+NBEST_DEPTH = 20
+# Decoders kept for the next session: loading one takes half a second and 90 MB.
+MAX_IDLE = 2
+
+_idle: deque[pocketsphinx.Decoder] = deque(maxlen=MAX_IDLE)
+
+
+class SphinxRecognizer:
+    """A factory of recognitions by PocketSphinx; imports it for the first session only."""
+
+    def __call__(self, config: SpeechConfig) -> SphinxRecognition:
+        """Opens a session's recognition.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION, PocketSphinx is not installed.
+        """
+        if importlib.util.find_spec("pocketsphinx") is None:
+            extra = "pip install 'livekit-plugins-tiro[local]'"
+            text = f"{config.language} needs PocketSphinx, which is not installed: {extra}"
+            raise StatusError(FAILED_PRECONDITION, text)
+        return SphinxRecognition()
+
+
+class SphinxRecognition:
+    """A session of PocketSphinx; the decoder is fetched with the first audio."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self._decoder: pocketsphinx.Decoder | None = None
+        self._start: float | None = None
+        self._decoded = 0
+
+    def feed(self, samples: Samples, start: float) -> None:
+        """Decodes; the first call of a segment starts an utterance."""
+        decoder = self._decoder = self._decoder or _take()
+        if self._start is None:
+            self._start = start
+            decoder.set_cmn(CEPSTRAL_MEAN)
+            decoder.start_utt()
+        self._decoded += len(samples)
+        decoder.process_raw(samples.tobytes())
+
+    def silence(self) -> float | None:
+        """Seconds behind the last word of the running hypothesis, None if it has no word."""
+        words = self.partial()
+        if not words:
+            return None
+        return (self._start or 0.0) + self._decoded / RECOGNIZER_RATE - words[-1].end
+
+    def partial(self) -> Hypothesis:
+        """The words of the running hypothesis."""
+        if self._start is None or self._decoder is None or self._decoder.hyp() is None:
+            return ()
+        return tuple(
+            Word(_bare(segment.word), *self._span(segment.start_frame, segment.end_frame))
+            for segment in self._decoder.seg()
+            if segment.word[0] not in "<["
+        )
+
+    def final(self, alternatives: int) -> Sequence[Hypothesis]:
+        """Ends the utterance; alternatives have the words only, all with the time of the whole."""
+        if self._start is None or self._decoder is None:
+            return []
+        self._decoder.end_utt()
+        best = self.partial()
+        found = [best] if best else []
+        if best and alternatives > 1:
+            found += self._others(best, alternatives - 1)
+        self._start, self._decoded = None, 0
+        return found
+
+    def close(self) -> None:
+        """Keeps the decoder for the next session."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            if self._start is not None:
+                decoder.end_utt()
+            _idle.append(decoder)
+
+    def _others(self, best: Hypothesis, count: int) -> list[Hypothesis]:
+        assert self._decoder is not None
+        texts = {" ".join(word.text for word in best)}
+        others: list[Hypothesis] = []
+        for entry in itertools.islice(self._decoder.nbest(), NBEST_DEPTH * count):
+            if entry is None or len(others) == count:
+                break
+            if entry.hypstr and entry.hypstr not in texts:
+                texts.add(entry.hypstr)
+                span = best[0].start, best[-1].end
+                others.append(tuple(Word(text, *span) for text in entry.hypstr.split()))
+        return others
+
+    def _span(self, first: int, last: int) -> tuple[float, float]:
+        start = self._start or 0.0
+        return start + first * FRAME, start + (last + 1) * FRAME
+
+
+def _bare(word: str) -> str:
+    """Without the number that tells pronunciations apart: `the(2)`."""
+    return word.split("(")[0]
+
+
+def _take() -> pocketsphinx.Decoder:
+    import pocketsphinx
+
+    try:
+        return _idle.popleft()
+    except IndexError:
+        return pocketsphinx.Decoder(loglevel="FATAL")
