@@ -97,9 +97,11 @@ class SpeechStream(stt.RecognizeStream):
         self._changed = asyncio.Event()
         self._ended = False
         self._await_audio = False
+        self._began_at = 0, 0
         self._fruitless = 0
         self._drained_before = False
         self._paused_at = 0.0
+        self._pause_flushed = False
         self._usage_reported = 0.0
         self._flush_timer: asyncio.TimerHandle | None = None
 
@@ -173,6 +175,9 @@ class SpeechStream(stt.RecognizeStream):
         """The present settings."""
         return self._options
 
+    async def __aenter__(self) -> SpeechStream:
+        return self
+
     async def aclose(self) -> None:
         """Close the stream now, whatever the service does."""
         self._input_ch.close()
@@ -219,25 +224,21 @@ class SpeechStream(stt.RecognizeStream):
         self._report_connection_acquired(connection.opened_in, False)
         logger.debug("connected to Tiro", extra={"request_id": connection.id})
         self._begin(connection)
-        start, finals = self._timeline.start, self._transcript.finals
         try:
             outcome = await self._exchange(connection)
         finally:
             self._configured = None
             await connection.close()
         logger.debug("connection to Tiro ended", extra={"request_id": connection.id})
-        if self._transcript.finals > finals:
-            self._fruitless = 0
-        elif connection.age < _SHORT_SESSION or (
-            self._timeline.start == start and self._has_unsaid()
-        ):
-            self._fruitless += 1
         return self._judge(connection, outcome)
 
     def _begin(self, connection: Connection) -> None:
         """Set the timeline back to what has to be said to the new connection."""
         self._transcript.request_id = connection.id
+        if self._transcript.flush_owed:
+            self._arm_flush_timer()
         self._timeline.rewind(time.monotonic())
+        self._began_at = self._timeline.start, self._transcript.finals
         given_up = self._timeline.take_given_up()
         if given_up:
             logger.warning(
@@ -290,15 +291,18 @@ class SpeechStream(stt.RecognizeStream):
         The service's endpointer runs on audio: without any, it would wait for ever.
         """
         pushed = self._clock.pushed
-        if pushed == self._paused_at or self._input_ch.closed or not self._input_ch.empty():
+        if self._input_ch.closed or not self._clock.is_paused(time.monotonic()):
             return
-        if self._clock.silent_for(time.monotonic()) > PAUSE and self._has_unsaid():
-            self._paused_at = pushed
+        if self._paused_at != pushed:
+            # Looked at once more before anything is done: a stalled event loop looks the same.
+            self._paused_at, self._pause_flushed = pushed, False
+        elif not self._pause_flushed and self._has_unsaid():
+            self._pause_flushed = True
             self._input_ch.send_nowait(_PauseSentinel())
 
     async def _receive(self, connection: Connection) -> _Outcome | ServiceError:
         while (response := await connection.receive()) is not None:
-            self._emit(self._transcript.on_response(response))
+            self._emit(self._transcript.on_response(response, time.monotonic()))
             if response.error is not None:
                 return response.error
         return _Outcome.CLOSED
@@ -360,20 +364,22 @@ class SpeechStream(stt.RecognizeStream):
             APIError: It ended by a failure, and not by a limit of the service.
         """
         healthy = connection.is_healthy(self._conn_options.timeout)
+        idle = connection.configured is None
         if not isinstance(outcome, _Outcome) and not (
-            healthy and outcome.code in errors.ROTATION_CODES
+            (healthy or idle) and outcome.code in errors.ROTATION_CODES
         ):
             raise errors.from_service(outcome, errors.Redactor(self._options.api_key))
         if outcome is _Outcome.CHANGED:
             return False
         if connection.ended:
             return self._judge_drained(connection, outcome)
-        if connection.configured is None:
+        if idle:
             # It was opened ahead of the audio. Without any, the service need not keep it.
             self._await_audio = True
             return False
         if not healthy:
             raise errors.dropped("before it said anything")
+        self._count_fruitless(connection)
         if self._fruitless >= _MAX_FRUITLESS:
             raise errors.dropped(f"{self._fruitless} times in a row without a final")
         # While nobody speaks there is nothing to hurry for. What may be speech is tried once more.
@@ -381,6 +387,15 @@ class SpeechStream(stt.RecognizeStream):
             self._fruitless > 1 or not self._has_unsaid()
         )
         return False
+
+    def _count_fruitless(self, connection: Connection) -> None:
+        """Count the sessions in a row that brought nothing for the audio they began with."""
+        start, finals = self._began_at
+        stuck = self._timeline.start == start and self._has_unsaid()
+        if self._transcript.finals > finals:
+            self._fruitless = 0
+        elif stuck or connection.age < _SHORT_SESSION:
+            self._fruitless += 1
 
     def _judge_drained(self, connection: Connection, outcome: _Outcome | ServiceError) -> bool:
         """Decide whether a connection that got the end marker said all there was to say.
@@ -434,10 +449,13 @@ class SpeechStream(stt.RecognizeStream):
             self._give_up_flush()
             return False
         self._timeline.flush()
+        self._arm_flush_timer()
+        return True
+
+    def _arm_flush_timer(self) -> None:
         self._cancel_flush_timer()
         loop = asyncio.get_running_loop()
         self._flush_timer = loop.call_later(_FLUSH_PATIENCE, self._give_up_flush)
-        return True
 
     def _give_up_flush(self) -> None:
         self._emit(self._transcript.give_up_flush())

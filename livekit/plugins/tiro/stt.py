@@ -192,6 +192,9 @@ class STT(stt.STT[Any]):
         for stream, stream_options in changed:
             stream.apply_options(stream_options)
 
+    async def __aenter__(self) -> STT:
+        return self
+
     async def aclose(self) -> None:
         """Close every live stream, and the HTTP session if it is this object's own."""
         for stream in list(self._streams):

@@ -36,6 +36,10 @@ _SILENCE_PIECE = 0.25
 _LOUD = 328
 # s; the sound of the last word can outlast the end that the service gave it.
 _SKIRT = 0.2
+# s of loud audio that can be a word; shorter is a click.
+_SHORTEST_WORD = 0.2
+# s; the service decides no sooner than this behind the speech it decides on.
+_DECISION = 0.5
 
 
 def chunk_samples(sample_rate: int) -> int:
@@ -96,9 +100,12 @@ class Clock:
         """Seconds of audio pushed so far."""
         return self._audio
 
-    def silent_for(self, now: float) -> float:
-        """Return how long ago the last frame was pushed, in seconds; 0 if none ever was."""
-        return 0.0 if self._last is None else now - self._last
+    def is_paused(self, now: float) -> bool:
+        """Tell whether live audio has stopped coming."""
+        if self._last is None:
+            return False
+        behind = now - self._started - (self._audio + self._extra[-1])
+        return min(now - self._last, behind) > PAUSE
 
     def is_live(self, now: float) -> bool:
         """Tell live audio from a file that is pushed as fast as it can be read."""
@@ -143,6 +150,7 @@ class Timeline:
         self._fresh_to = 0
         self._flushes: list[int] = []
         self._heard = 0.0
+        self._decided = 0
         self._stretches: list[_Stretch] = []
         self._start_connection(0.0)
 
@@ -162,6 +170,7 @@ class Timeline:
     def _set_rate(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self._chunk = chunk_samples(sample_rate)
+        self._decision = round(_DECISION * sample_rate)
         self._piece = max(1, round(_SILENCE_PIECE * sample_rate / self._chunk)) * self._chunk
 
     def flush(self) -> None:
@@ -244,17 +253,22 @@ class Timeline:
     def cover(self, server_end: float | None) -> None:
         """Let go of the audio up to `server_end`, seconds of the connection: it is final.
 
-        A final without times (None) covers what was sent, but for the last half second: the
-        service takes that long to decide, so it can hold the start of what comes next.
+        A final without times (None) covers what was sent, but for the last half second: it can
+        hold the start of what comes next.
         """
         if server_end is None:
-            end = max(self._stretches[0].position, self._next - self.sample_rate // 2)
+            end = max(self._stretches[0].position, self._next - self._decision)
         else:
             end = self._locate(server_end)
         self._covered = max(self._covered, end)
         self._heard = max(self._heard, float(end))
         self._given_up = 0
         self._trim()
+
+    def decide(self, now: float) -> None:
+        """Note that the service has decided on a segment: what it did not find there is no word."""
+        self._hear(now)
+        self._decided = max(self._decided, int(self._heard) - self._decision)
 
     def _trim(self) -> None:
         """Drop what need not be kept, and what is too much."""
@@ -309,11 +323,14 @@ class Timeline:
         return self._fresh / self.sample_rate
 
     def is_loud(self) -> bool:
-        """Tell whether the audio that no final covers can hold speech."""
-        skirt = _SKIRT if self._covered else 0.0
-        skip = max(0, self._covered + round(skirt * self.sample_rate) - self._base)
+        """Tell whether there can be words in the audio on which the service did not decide yet."""
+        skirt = round(_SKIRT * self.sample_rate) if self._covered else 0
+        skip = max(0, max(self._covered + skirt, self._decided) - self._base)
+        frame = self.sample_rate // 50
         samples = np.frombuffer(self._pcm, np.int16)[skip:]
-        return bool(samples.size) and max(int(samples.max()), -int(samples.min())) >= _LOUD
+        frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
+        loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
+        return float(np.count_nonzero(loud)) / 50 >= _SHORTEST_WORD
 
     def span(self, start: float, end: float) -> tuple[float, float]:
         """Turn seconds of the connection into seconds of the caller's audio, pauses included.

@@ -54,8 +54,15 @@ class Transcript:
 
     # -- from the service ------------------------------------------------------------------------
 
-    def on_response(self, response: Response) -> list[SpeechEvent]:
-        """Return the events that a response gives rise to; an error in it is not looked at."""
+    def on_response(self, response: Response, now: float) -> list[SpeechEvent]:
+        """Return the events that a response gives rise to; an error in it is not looked at.
+
+        Args:
+            response: What the service said.
+            now: Monotonic seconds.
+        """
+        if response.error is None and not any(not r.is_final for r in response.results):
+            self._timeline.decide(now)
         if not response.results:
             return [] if response.error else self._on_nothing_heard()
         finals: list[SpeechEvent] = []
@@ -106,6 +113,11 @@ class Transcript:
         events = [] if self.speaking else [self._start(interims[0])]
         self._interim = data
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
+
+    @property
+    def flush_owed(self) -> bool:
+        """Whether somebody waits for a final."""
+        return self._flush_owed
 
     # -- from the stream -------------------------------------------------------------------------
 

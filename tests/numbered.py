@@ -1,0 +1,179 @@
+"""Audio in which every 10 ms carries its own number, and a recogniser that reads the numbers.
+
+It makes every mistake visible: a word is heard only if all of its samples arrived on one
+connection, in order and without a gap. What arrived in part is heard as `#` and the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from livekit.plugins.tiro.testing.recognizer import Hypothesis, Samples, Word
+
+RATE = 16000
+BLOCK = 160
+"""Samples of 10 ms."""
+SECONDS = BLOCK / RATE
+
+# Values that no other sample has: where a block starts. Quiet ones are below the plugin's
+# threshold for speech, loud ones above it.
+_QUIET, _LOUD = 300, 12000
+_QUIET_FILL, _LOUD_FILL = 7, 5000
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word and the blocks of the audio in which it is said, the last one excluded."""
+
+    text: str
+    first: int
+    last: int
+
+    @property
+    def start(self) -> float:
+        return self.first * SECONDS
+
+    @property
+    def end(self) -> float:
+        return self.last * SECONDS
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Numbered audio and what is said in it."""
+
+    words: tuple[Spoken, ...]
+    blocks: int
+
+    @property
+    def texts(self) -> list[str]:
+        return [word.text for word in self.words]
+
+    @property
+    def seconds(self) -> float:
+        return self.blocks * SECONDS
+
+    def pcm(self) -> npt.NDArray[np.int16]:
+        """Return the samples, 16 kHz."""
+        audio = np.full((self.blocks, BLOCK), _QUIET_FILL, np.int16)
+        numbers = np.arange(self.blocks)
+        audio[:, 0] = _QUIET
+        for word in self.words:
+            audio[word.first : word.last, 0] = _LOUD
+            audio[word.first : word.last, 4:] = _LOUD_FILL
+        audio[:, 1], audio[:, 2], audio[:, 3] = (
+            numbers % 100,
+            numbers // 100 % 100,
+            numbers // 10000,
+        )
+        return audio.reshape(-1)
+
+
+def talk(*utterances: int, word: float = 0.3, gap: float = 1.0, lead: float = 0.5) -> Talk:
+    """Return a talk of utterances with so many words each.
+
+    Args:
+        utterances: How many words each utterance has.
+        word: Seconds a word.
+        gap: Seconds of silence behind each utterance.
+        lead: Seconds of silence before the first.
+    """
+    at = round(lead / SECONDS)
+    words: list[Spoken] = []
+    for count in utterances:
+        for _ in range(count):
+            words.append(Spoken(f"w{len(words)}", at, at + round(word / SECONDS)))
+            at = words[-1].last
+        at += round(gap / SECONDS)
+    return Talk(tuple(words), at)
+
+
+class NumberedRecognizer:
+    """A recogniser factory for `TiroServer`: hears the words of a talk by the audio's numbers."""
+
+    def __init__(self, said: Talk) -> None:
+        self._words = said.words
+
+    def __call__(self, config: object) -> NumberedRecognition:
+        return NumberedRecognition(self._words)
+
+
+class NumberedRecognition:
+    """One connection's hearing."""
+
+    blocking = False
+
+    def __init__(self, words: Sequence[Spoken]) -> None:
+        self._words = words
+        self._samples: Samples = np.zeros(0, np.int16)
+        self._start = 0.0
+        self._heard: list[tuple[int, float]] = []
+        self._now = 0.0
+        self._last_loud: float | None = None
+
+    def feed(self, samples: Samples, start: float) -> None:
+        if not len(self._samples):
+            self._start = start
+        self._samples = np.concatenate((self._samples, samples))
+        self._now = start + len(samples) / RATE
+        at = 0
+        while True:
+            marks = np.flatnonzero((self._samples[at:] == _QUIET) | (self._samples[at:] == _LOUD))
+            if not len(marks) or at + marks[0] + BLOCK > len(self._samples):
+                at = at + int(marks[0]) if len(marks) else len(self._samples)
+                break
+            at += int(marks[0])
+            self._read(self._samples[at : at + BLOCK], self._start + at / RATE)
+            at += BLOCK
+        self._start += at / RATE
+        self._samples = self._samples[at:]
+
+    def _read(self, block: Samples, time: float) -> None:
+        loud = bool(block[0] == _LOUD)
+        if not np.all(block[4:] == (_LOUD_FILL if loud else _QUIET_FILL)):
+            return
+        if loud:
+            self._heard.append((int(block[1]) + 100 * int(block[2]) + 10000 * int(block[3]), time))
+            self._last_loud = time + SECONDS
+
+    def silence(self) -> float | None:
+        return None if self._last_loud is None else max(0.0, self._now - self._last_loud)
+
+    def partial(self) -> Hypothesis:
+        return self._hear(whole=False)
+
+    def final(self, alternatives: int) -> Sequence[Hypothesis]:
+        words = self._hear(whole=True)
+        # A word that is cut in two by the service's own limit is heard in the next segment.
+        end = words[-1].end if words else 0.0
+        self._heard = [(number, time) for number, time in self._heard if time >= end - 1e-6]
+        silent = (self.silence() or 0.0) > 0.1
+        if silent:
+            self._heard = []
+        self._last_loud = None
+        return [words] if words else []
+
+    def close(self) -> None: ...
+
+    def _hear(self, *, whole: bool) -> Hypothesis:
+        times = dict(self._heard)
+        ongoing = self._heard[-1][0] if self._heard and not (self.silence() or 0.0) > 0.1 else -1
+        heard = []
+        for word in self._words:
+            blocks = [n for n in range(word.first, word.last) if n in times]
+            if not blocks:
+                continue
+            start, end = times[blocks[0]], times[blocks[-1]] + SECONDS
+            unbroken = abs(end - start - (word.last - word.first) * SECONDS) < 1e-6
+            if len(blocks) == word.last - word.first and unbroken:
+                heard.append(Word(word.text, start, end))
+            elif blocks[0] == word.first and blocks[-1] == ongoing:
+                if not whole:
+                    heard.append(Word(word.text[:-1], start, end))
+            else:
+                heard.append(Word("#" + word.text, start, end))
+        return tuple(heard)

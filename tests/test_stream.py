@@ -1,0 +1,533 @@
+"""The stream against the local server: nothing lost, nothing doubled, times true, errors true."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+import pytest
+from livekit.agents import APIConnectionError, APIConnectOptions, APIError, APIStatusError
+from livekit.agents.stt import SpeechEvent
+
+from livekit.plugins import tiro
+from livekit.plugins.tiro.testing import (
+    Drop,
+    HandshakeRefusal,
+    Hooks,
+    Session,
+    SpeechConfig,
+    StatusError,
+    TiroServer,
+)
+
+from .harness import (
+    FINAL,
+    assert_alternating,
+    collect,
+    finals,
+    frames,
+    read_wav,
+    until,
+    usage,
+    words,
+)
+from .numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
+
+QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
+ONCE = APIConnectOptions(max_retry=0, timeout=2)
+
+
+class Cuts(Hooks):
+    """Drops each connection after so many seconds of its audio; None lets it live."""
+
+    def __init__(self, *seconds: float | None) -> None:
+        self.seconds = seconds
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        limit = self.seconds[session.number] if session.number < len(self.seconds) else None
+        if limit is not None and session.seconds >= limit:
+            raise Drop
+
+
+def numbered_server(said: Talk, hooks: Hooks | None = None) -> TiroServer:
+    return TiroServer(api_key="test", recognizers={"is": NumberedRecognizer(said)}, hooks=hooks)
+
+
+def new_stt(server: TiroServer, **options: object) -> tiro.STT:
+    return tiro.STT(base_url=server.base_url, api_key="test", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+async def _no_leaks(no_leaked_tasks: None) -> AsyncIterator[None]:
+    yield
+
+
+def assert_times(events: list[SpeechEvent], said: Talk, offset: float = 0.0) -> None:
+    """Every word of the finals lies within 60 ms of where it was said."""
+    heard = [
+        word
+        for event in events
+        if event.type is FINAL
+        for word in event.alternatives[0].words or ()
+    ]
+    assert [str(word) for word in heard] == said.texts
+    for word, spoken in zip(heard, said.words, strict=True):
+        assert word.start_time == pytest.approx(spoken.start + offset, abs=0.06)
+        assert word.end_time == pytest.approx(spoken.end + offset, abs=0.06)
+
+
+async def test_words_and_times_without_a_fault() -> None:
+    said = talk(4, 5, 3)
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        events = await collect(stt.stream(), frames(said.pcm()))
+    assert finals(events) == ["w0 w1 w2 w3", "w4 w5 w6 w7 w8", "w9 w10 w11"]
+    assert_times(events, said)
+    assert_alternating(events)
+    assert usage(events) == pytest.approx(said.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.55, 0.9, 1.2, 1.65, 1.75, 2.2, 2.75, 3.4, 4.2, 4.9])
+@pytest.mark.parametrize("paced", [False, True])
+async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> None:
+    said = talk(4, 5)
+    async with numbered_server(said, Cuts(cut)) as server, new_stt(server) as stt:
+        events = await collect(
+            stt.stream(conn_options=QUICK),
+            frames(said.pcm()),
+            pace=0.005 if paced else 0.0,
+        )
+        assert len(server.sessions) >= 2
+    assert words(events) == said.texts
+    assert_times(events, said)
+    assert_alternating(events)
+    assert usage(events) == pytest.approx(said.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_many_cuts_change_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    said = talk(*(chance.randint(1, 6) for _ in range(5)), word=chance.choice([0.2, 0.3, 0.5]))
+    cuts = Cuts(*(chance.uniform(1.0, 6.0) for _ in range(chance.randint(1, 4))))
+    async with numbered_server(said, cuts) as server, new_stt(server) as stt:
+        events = await collect(
+            stt.stream(conn_options=QUICK),
+            frames(said.pcm(), ms=chance.choice([7, 10, 50])),
+            pace=chance.choice([0.0, 0.001]),
+        )
+    assert words(events) == said.texts, f"seed {seed}"
+    assert_times(events, said)
+    assert_alternating(events)
+
+
+@pytest.mark.parametrize("ms", [7, 10, 10.667, 50, 1000])
+async def test_any_frame_size(ms: float) -> None:
+    said = talk(3, 4)
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        events = await collect(stt.stream(), frames(said.pcm(), ms=ms))
+        sizes = set(server.sessions[0].sizes)
+    assert words(events) == said.texts
+    assert_times(events, said)
+    assert all(size % 32 == 0 for size in sizes), "messages of whole milliseconds"
+
+
+def bursts(rate: int) -> npt.NDArray[Any]:
+    """Two stretches of noise, 2.2 s and 1.4 s long: five and three words of 0.4 s."""
+    chance = np.random.default_rng(1)
+
+    def loud(seconds: float) -> npt.NDArray[Any]:
+        return chance.integers(-6000, 6000, round(rate * seconds))
+
+    def quiet(seconds: float) -> npt.NDArray[Any]:
+        return np.zeros(round(rate * seconds))
+
+    parts = (quiet(0.5), loud(2.2), quiet(1.2), loud(1.4), quiet(1.0))
+    return np.concatenate(parts).astype(np.int16)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
+async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
+    script = "einn tveir þrír fjórir fimm sex sjö átta níu tíu"
+    async with (
+        TiroServer(api_key="test", script=script) as server,
+        new_stt(server, punctuate=False) as stt,
+    ):
+        events = await collect(stt.stream(), frames(bursts(rate), rate, channels=channels))
+        assert server.sessions[0].sample_rate == rate
+    assert finals(events) == ["einn tveir þrír fjórir fimm", "sex sjö átta"]
+    first, second = (e.alternatives[0] for e in events if e.type is FINAL)
+    assert first.start_time == pytest.approx(0.5, abs=0.06)
+    assert second.start_time == pytest.approx(3.9, abs=0.06)
+
+
+@pytest.mark.parametrize("rate", [4000, 96000])
+async def test_a_rate_the_service_does_not_take_is_converted(rate: int) -> None:
+    async with TiroServer(api_key="test") as server, new_stt(server) as stt:
+        events = await collect(stt.stream(), frames(bursts(rate), rate))
+        assert server.sessions[0].sample_rate == 16000
+    assert len(finals(events)) == 2
+
+
+async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
+    async with TiroServer(api_key="test") as server, new_stt(server, sample_rate=8000) as stt:
+        events = await collect(stt.stream(), frames(bursts(24000), 24000))
+        assert server.sessions[0].sample_rate == 8000
+    assert len(finals(events)) == 2
+
+
+async def test_a_hundred_streams_each_with_its_own_words() -> None:
+    said = [talk(3, 2, word=0.2 + 0.01 * (n % 20), lead=0.3 + 0.01 * n) for n in range(100)]
+
+    def recognizer(config: SpeechConfig) -> NumberedRecognition:
+        return NumberedRecognizer(said[int(config.language.rpartition("-")[2])])(config)
+
+    async with TiroServer(recognizers={"is": recognizer}) as server, new_stt(server) as stt:
+        streams = [stt.stream(language=f"is-IS-x-{n}") for n in range(100)]
+        heard = await asyncio.gather(
+            *(collect(s, frames(t.pcm())) for s, t in zip(streams, said, strict=True))
+        )
+    for events, expected in zip(heard, said, strict=True):
+        assert words(events) == expected.texts
+        assert_times(events, expected)
+
+
+# -- times ---------------------------------------------------------------------------------------
+
+
+async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() -> None:
+    """A refused handshake shifts the times of other plugins by the outage."""
+
+    class Refuses(Hooks):
+        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+            return HandshakeRefusal(503) if session.number < 2 else None
+
+    said = talk(3)
+    async with numbered_server(said, Refuses()) as server, new_stt(server) as stt:
+        stream = stt.stream(conn_options=QUICK)
+        stream.start_time_offset = 100.0
+        events = await collect(stream, frames(said.pcm()))
+        assert len(server.sessions) == 3
+    assert_times(events, said, offset=100.0)
+    assert events[-1].alternatives == [] or events[-1].type is not FINAL
+
+
+async def test_start_time_offset_must_not_be_negative() -> None:
+    async with TiroServer() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        with pytest.raises(ValueError):
+            stream.start_time_offset = -1
+        await stream.aclose()
+
+
+async def test_injected_silence_changes_no_later_time() -> None:
+    said = talk(3, 4, gap=0.5)
+    audio = list(frames(said.pcm()))
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        boundary = round((said.words[2].end + 0.2) / 0.05)
+        for frame in audio[:boundary]:
+            stream.push_frame(frame)
+        stream.flush()
+        await until(lambda: bool(server.sessions) and server.sessions[0].seconds > 2.5)
+        events = await collect(stream, audio[boundary:])
+    assert words(events) == said.texts
+    assert_times(events, said)
+
+
+# -- flush ---------------------------------------------------------------------------------------
+
+
+async def test_flush_brings_the_final_without_an_endpoint() -> None:
+    said = talk(3, gap=5.0)
+    spoken = said.pcm()[: round((said.words[-1].end + 0.02) * RATE)]
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        for frame in frames(spoken):
+            stream.push_frame(frame)
+        stream.flush()
+        async for event in stream:
+            if event.type is FINAL:
+                break
+        assert event.alternatives[0].text == "w0 w1 w2"
+        assert not server.sessions[0].ended, "the connection stays"
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+async def test_flush_with_nothing_heard_gives_one_empty_final_and_sends_nothing(
+    seconds: float,
+) -> None:
+    async with TiroServer() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        for frame in frames(np.zeros(round(seconds * RATE), np.int16)):
+            stream.push_frame(frame)
+        started = time.monotonic()
+        stream.flush()
+        event = await stream.__anext__()
+        assert time.monotonic() - started < 0.3
+        assert (event.type, event.alternatives[0].text) == (FINAL, "")
+        stream.end_input()
+        rest = [event async for event in stream]
+        assert FINAL not in [event.type for event in rest]
+        await stream.aclose()
+        assert sum(session.seconds for session in server.sessions) <= seconds + 1.75
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+async def test_an_empty_stream_ends_at_once() -> None:
+    async with TiroServer() as server, new_stt(server) as stt:
+        started = time.monotonic()
+        assert await collect(stt.stream(), []) == []
+        assert time.monotonic() - started < 1.0
+        assert all(not session.sizes for session in server.sessions)
+
+
+async def test_the_end_waits_for_a_slow_final() -> None:
+    class Slow(Hooks):
+        async def end(self, session: Session) -> None:
+            await asyncio.sleep(0.5)
+
+    said = talk(3, gap=0.0)
+    async with numbered_server(said, Slow()) as server, new_stt(server) as stt:
+        assert words(await collect(stt.stream(), frames(said.pcm()))) == said.texts
+
+
+async def test_an_interim_that_never_became_final_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The service shows a hypothesis and neither decides nor hangs up."""
+    monkeypatch.setattr("livekit.plugins.tiro.stream._DRAIN_PATIENCE", 0.3)
+
+    class NoFinal(Hooks):
+        async def frame(self, session: Session, text: str) -> str | None:
+            return None if '"isFinal":true' in text else text
+
+        async def end(self, session: Session) -> None:
+            await asyncio.sleep(5)
+
+    said = talk(3, gap=0.2)
+    server = TiroServer(
+        recognizers={"is": NumberedRecognizer(said)}, hooks=NoFinal(), interim_interval=0.01
+    )
+    async with server, new_stt(server) as stt:
+        stream = stt.stream()
+        for frame in frames(said.pcm()):
+            stream.push_frame(frame)
+            await asyncio.sleep(0.02)
+        stream.end_input()
+        events = [event async for event in stream]
+        await stream.aclose()
+    assert finals(events) and finals(events)[0].startswith("w0")
+    assert_alternating(events)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.4])
+async def test_l5_aclose_is_prompt_even_if_the_server_is_mute(after: float) -> None:
+    class Mute(Hooks):
+        async def first_message(self, session: Session) -> None:
+            await asyncio.sleep(30)
+
+    async with TiroServer(hooks=Mute()) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        for frame in frames(read_wav("is.wav")):
+            stream.push_frame(frame)
+        await asyncio.sleep(after)
+        started = time.monotonic()
+        await stream.aclose()
+        await stream.aclose()
+        assert time.monotonic() - started < 1.5
+
+
+async def test_l8_closing_the_stt_closes_its_streams_and_not_a_session_it_was_given() -> None:
+    async with TiroServer() as server, aiohttp.ClientSession() as session:
+        stt = new_stt(server, http_session=session)
+        streams = [stt.stream() for _ in range(3)]
+        await until(lambda: len(server.sessions) == 3)
+        await stt.aclose()
+        for stream in streams:
+            with pytest.raises(RuntimeError):
+                stream.push_frame(next(frames(read_wav("is.wav"))))
+        assert not session.closed
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error_style", ["v1", "v2"])
+@pytest.mark.parametrize("burst", [False, True])
+async def test_a_bad_key_fails_at_once_with_one_attempt(error_style: str, burst: bool) -> None:
+    server = TiroServer(api_key="right", error_style=error_style)  # type: ignore[arg-type]
+    async with server, new_stt(server) as stt:
+        stream = stt.stream(conn_options=QUICK)
+        with pytest.raises(APIStatusError) as caught:
+            await collect(stream, frames(read_wav("is2.wav")), pace=0.0 if burst else 0.01)
+        assert len(server.sessions) == 1
+    assert caught.value.status_code == 401
+    assert not caught.value.retryable
+    assert "TIRO_API_KEY" in str(caught.value)
+
+
+async def test_field_violations_are_part_of_the_message() -> None:
+    async with TiroServer() as server, new_stt(server, language="xx-XX") as stt:
+        with pytest.raises(APIStatusError, match="config.language_code: ") as caught:
+            await collect(stt.stream(), frames(read_wav("fox.wav")))
+    assert caught.value.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts"), [(401, 1), (403, 1), (404, 1), (400, 1), (429, 4), (500, 4), (503, 4)]
+)
+async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) -> None:
+    class Refuses(Hooks):
+        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+            return HandshakeRefusal(status)
+
+    async with TiroServer(hooks=Refuses()) as server, new_stt(server) as stt:
+        with pytest.raises(APIError) as caught:
+            await collect(stt.stream(conn_options=QUICK), frames(read_wav("fox.wav")))
+        assert len(server.sessions) == attempts
+    error = caught.value if attempts == 1 else caught.value.__cause__
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == status
+
+
+async def test_a_wrong_path_is_a_404() -> None:
+    async with TiroServer() as server:
+        stt = tiro.STT(base_url=server.base_url + "/nowhere", api_key="test")
+        async with stt:
+            with pytest.raises(APIStatusError) as caught:
+                await collect(stt.stream(), frames(read_wav("fox.wav")))
+    assert caught.value.status_code == 404
+
+
+async def test_a_service_that_is_not_there_is_named() -> None:
+    async with TiroServer() as server:
+        base_url = server.base_url
+    async with tiro.STT(base_url=base_url, api_key="test") as stt:
+        with pytest.raises(APIConnectionError, match="Connection refused"):
+            await collect(stt.stream(conn_options=ONCE), frames(read_wav("fox.wav")))
+
+
+@pytest.mark.parametrize("code", [1, 4, 10, 11])
+async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
+    class Limit(Hooks):
+        async def audio(self, session: Session, pcm: bytes) -> None:
+            if session.number == 0 and session.seconds >= 2.8:
+                raise StatusError(code, "the session is over")
+
+    said = talk(4, 4)
+    async with numbered_server(said, Limit()) as server, new_stt(server) as stt:
+        errors: list[object] = []
+        stt.on("error", errors.append)
+        events = await collect(stt.stream(conn_options=ONCE), frames(said.pcm()), pace=0.005)
+        assert len(server.sessions) == 2
+    assert words(events) == said.texts
+    assert_times(events, said)
+    assert not errors
+
+
+@pytest.mark.parametrize("code", [2, 8, 13, 14, 15])
+async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> None:
+    class Fails(Hooks):
+        async def audio(self, session: Session, pcm: bytes) -> None:
+            if session.number == 0 and session.seconds >= 1.2:
+                raise StatusError(code, "a fault")
+
+    said = talk(4, 4)
+    async with numbered_server(said, Fails()) as server, new_stt(server) as stt:
+        errors: list[object] = []
+        stt.on("error", errors.append)
+        events = await collect(stt.stream(conn_options=QUICK), frames(said.pcm()), pace=0.005)
+    assert words(events) == said.texts
+    assert_times(events, said)
+    assert len(errors) == 1
+
+
+async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> None:
+    class Drops(Hooks):
+        async def audio(self, session: Session, pcm: bytes) -> None:
+            raise Drop
+
+    async with TiroServer(hooks=Drops()) as server, new_stt(server) as stt:
+        with pytest.raises(APIConnectionError):
+            await collect(stt.stream(conn_options=QUICK), frames(read_wav("is.wav")))
+        assert len(server.sessions) == 4
+
+
+async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None:
+    """Each session shows a hypothesis, so it is healthy, and dies before the final."""
+
+    class Poison(Hooks):
+        async def audio(self, session: Session, pcm: bytes) -> None:
+            if session.seconds >= 2.0:
+                raise Drop
+
+    said = talk(20, word=0.5)
+    async with numbered_server(said, Poison()) as server, new_stt(server) as stt:
+        with pytest.raises(APIError):
+            await collect(stt.stream(conn_options=QUICK), frames(said.pcm()), pace=0.02)
+        assert 3 <= len(server.sessions) <= 12
+
+
+# -- options and batch ---------------------------------------------------------------------------
+
+
+async def test_a_change_of_language_decodes_the_utterance_again() -> None:
+    said = talk(6, gap=1.0)
+    server = TiroServer(recognizers={"is": NumberedRecognizer(said)}, interim_interval=0.0)
+    async with server, new_stt(server) as stt:
+        stream = stt.stream()
+        audio = list(frames(said.pcm()))
+        for frame in audio[:30]:
+            stream.push_frame(frame)
+        await until(lambda: bool(server.sessions) and bool(server.sessions[0].frames))
+        stream.update_options(language="is-IS")
+        assert len(server.sessions) == 1, "nothing changed"
+        stream.update_options(language="is-IS-x-exp")
+        with pytest.raises(ValueError):
+            stream.update_options(max_alternatives=99)
+        events = await collect(stream, audio[30:])
+        assert [session.language for session in server.sessions] == ["is-IS", "is-IS-x-exp"]
+        assert stt.model == "is-IS"
+    assert words(events) == said.texts
+    assert_times(events, said)
+    assert_alternating(events)
+
+
+async def test_recognize_joins_the_finals() -> None:
+    said = talk(3, 4)
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        metrics: list[object] = []
+        stt.on("metrics_collected", metrics.append)
+        event = await stt.recognize(list(frames(said.pcm())), language="is-IS-x-exp")
+        assert server.sessions[0].language == "is-IS-x-exp"
+    data = event.alternatives[0]
+    assert (event.type, data.text) == (FINAL, " ".join(said.texts))
+    assert [str(word) for word in data.words or ()] == said.texts
+    assert data.start_time == pytest.approx(0.5, abs=0.06)
+    assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)  # type: ignore[attr-defined]
+
+
+async def test_recognize_of_silence_is_empty() -> None:
+    async with TiroServer() as server, new_stt(server) as stt:
+        event = await stt.recognize(next(frames(read_wav("silence.wav"), ms=3000)))
+    assert event.alternatives[0].text == ""
+
+
+async def test_real_speech_is_recognised() -> None:
+    pytest.importorskip("pocketsphinx")
+    async with TiroServer() as server, new_stt(server, language="en-US") as stt:
+        fox = await collect(stt.stream(), frames(read_wav("fox.wav")))
+        two = await collect(stt.stream(), frames(read_wav("two.wav")))
+    assert finals(fox) == ["the quick brown fox jumps over the lazy dog"]
+    assert len(finals(two)) == 2
+    assert finals(two)[1] == "the weather is very nice today and the sun is shining"
+    assert_alternating(two)
