@@ -36,14 +36,15 @@ def wire_language(language: str) -> str:
     Raises:
         ValueError: If it is not a language tag.
     """
-    tag = str(language).strip()
+    tag = language.strip() if isinstance(language, str) else ""
     if tag.lower() in _ICELANDIC:
         return "is-IS"
-    if not _TAG.fullmatch(tag.replace("_", "-")):
+    hyphened = tag.replace("_", "-")
+    if not _TAG.fullmatch(hyphened):
         raise ValueError(f"language must be a BCP-47 tag such as 'is-IS', not {language!r}")
-    if "-x-" in tag.lower():
+    if "-x-" in hyphened.lower():
         return tag
-    first, *rest = tag.replace("_", "-").split("-")
+    first, *rest = hyphened.split("-")
     parts = [part.title() if len(part) == 4 else part.upper() for part in rest]
     return "-".join([first.lower(), *parts])
 
@@ -74,8 +75,9 @@ class Options:
         object.__setattr__(self, "language", wire_language(self.language))
         object.__setattr__(self, "base_url", _websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
-        if not isinstance(self.api_key, str) or not self.api_key.strip():
-            raise ValueError("api_key must not be empty")
+        object.__setattr__(self, "api_key", _plain_key(self.api_key))
+        for name in ("interim_results", "punctuate", "diarization"):
+            _check_flag(name, getattr(self, name))
         _check_whole("max_alternatives", self.max_alternatives, 1, MAX_ALTERNATIVES)
         if self.sample_rate is not None:
             _check_whole("sample_rate", self.sample_rate, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
@@ -107,6 +109,21 @@ class Options:
         return urlsplit(self.base_url).netloc
 
 
+def _plain_key(key: str) -> str:
+    """Return the key without the white space that comes with it from a file."""
+    plain = key.strip() if isinstance(key, str) else ""
+    if not plain or not plain.isprintable():
+        # The value is not repeated: it is a key all the same.
+        raise ValueError("api_key must not be empty, and must hold printable characters only")
+    return plain
+
+
+def _check_flag(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is True or False: "false" would be sent as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
 def _check_whole(name: str, value: Any, low: int, high: int | None) -> None:
     """Raise ValueError unless `value` is a whole number of `low` to `high`."""
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -117,28 +134,35 @@ def _check_whole(name: str, value: Any, low: int, high: int | None) -> None:
 
 def _websocket_url(url: str) -> str:
     """Check an address and give it the websocket scheme; http(s) means ws(s)."""
-    try:
-        parts: SplitResult | None = urlsplit(str(url).strip())
-    except ValueError:
-        parts = None
+    parts = _split(url)
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if parts is None or parts.scheme.lower() not in schemes or not parts.hostname:
+    if parts is None or parts.scheme.lower() not in schemes:
         # The address is not repeated: people paste URLs with a token in them.
         raise ValueError(
             f"base_url must be a ws(s):// or http(s):// URL such as {DEFAULT_BASE_URL}"
         )
-    if parts.query or parts.fragment or parts.username:
+    if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(
             "base_url must hold no query, fragment or user name; pass the key as api_key"
         )
     return parts._replace(scheme=schemes[parts.scheme.lower()]).geturl()
 
 
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of an address, or None if it names no host or a port that cannot be."""
+    try:
+        parts = urlsplit(str(url).strip())
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:
+        return None
+
+
 def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deep copy of `config`, which later changes by the caller cannot reach."""
     try:
-        copied = json.loads(json.dumps(dict(config), allow_nan=False))
-    except (TypeError, ValueError):
+        text = json.dumps({**config}, allow_nan=False, ensure_ascii=False)
+        copied = json.loads(text.encode())
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("extra_config must be a mapping that JSON can hold") from None
     reserved = _RESERVED_FIELDS & copied.keys()
     if reserved:
