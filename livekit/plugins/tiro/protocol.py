@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from base64 import b64encode
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 END_OF_AUDIO = b'{"audioContent":""}'
 """The end marker: no more audio comes on this connection."""
 
+# s; no duration of the protocol's `google.protobuf.Duration` is longer (10 000 years).
+_MAX_SECONDS = 315_576_000_000
 _AUDIO_HEAD = b'{"audioContent":"'
 _AUDIO_TAIL = b'"}'
 # Reason phrases, because a gateway can answer with the bare words ("Not Found") for a frame.
@@ -151,11 +152,12 @@ def _plain_text(text: str) -> Response | None:
 def _error(holder: dict[str, Any]) -> ServiceError | None:
     """Find the error in a frame or in its `result`, whichever of the four shapes it has."""
     error = holder.get("error")
-    if isinstance(error, dict) and error:
+    # A status of code 0 with nothing else in it is gRPC's OK.
+    if isinstance(error, dict) and any(error.values()):
         return _status(error)
     if error and isinstance(error, str):
-        return _status({"message": error, **holder})
-    if "code" in holder and "message" in holder:
+        return _status({**holder, "message": holder.get("message") or error})
+    if "code" in holder and "message" in holder and (holder["code"] or holder["message"]):
         return _status(holder)
     return None
 
@@ -239,7 +241,7 @@ def _seconds(value: Any) -> float | None:
         seconds = float(value)
     except (ValueError, OverflowError):
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return seconds if 0 <= seconds <= _MAX_SECONDS else None
 
 
 def _fraction(value: Any) -> float:
