@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .protocol import ServiceError
 
 # A credential that is not ours: `token=…` of a URL, `Bearer …` of a header.
-_CREDENTIAL = re.compile(r"(?i)(\b(?:token|key|api_key)=|\bbearer\s+)[^\s&\"',;}]+")
+_CREDENTIAL = re.compile(r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+")
 # A server's text longer than this is a page, not a message (characters).
 _MAX_SERVER_TEXT = 500
 
@@ -90,11 +90,13 @@ def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
     """Return the exception for an error frame."""
     status = GRPC_STATUS.get(error.code) if error.code is not None else None
     if status is None:
-        http = error.http_status if error.http_status and error.http_status >= 400 else 500
-        status = Status(f"HTTP {http}", http, True)
-    parts = [redact(part) for part in (error.message, *error.violations) if part]
-    said = "; ".join(parts) or "no reason given"
-    return _status_error(f"Tiro answered {status.name}: {said}", status.http, status.retryable)
+        given = error.http_status or 0
+        http = given if 400 <= given < 600 else 500
+        status = Status(f"HTTP {http}", http, http != 501)
+    said = redact("; ".join(filter(None, (error.message, *error.violations))))
+    return _status_error(
+        f"Tiro answered {status.name}: {said or 'no reason given'}", status.http, status.retryable
+    )
 
 
 def from_handshake(http_status: int) -> APIStatusError:
