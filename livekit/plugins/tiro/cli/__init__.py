@@ -1,0 +1,22 @@
+"""The command line, `python -m livekit.plugins.tiro`: typer's application and its commands."""
+
+from __future__ import annotations
+
+import typer
+
+from .exits import MEANINGS
+from .serve import serve
+from .transcribe import transcribe
+
+# Typer shows the lines as they are; its older versions join them.
+_EPILOG = "Exit codes:\n" + ";\n".join(f"{code:d} {what}" for code, what in MEANINGS.items())
+
+app = typer.Typer(
+    help="Tiro's Icelandic speech recognition: transcribe files, or run a local server.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(epilog=_EPILOG)(transcribe)
+app.command(epilog=_EPILOG)(serve)

@@ -1,0 +1,158 @@
+"""How a command ends: one exit code and one line a person can act on for every way it can fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import IntEnum
+
+import typer
+from livekit.agents import APIConnectionError, APIError, APIStatusError
+
+from ..errors import Redactor
+from .formats import printable
+
+
+class Exit(IntEnum):
+    """The exit codes. They are part of the command line's interface."""
+
+    UNEXPECTED = 1
+    USAGE = 2
+    NO_KEY = 3
+    NO_FILE = 4
+    NO_AUDIO = 5
+    KEY_REFUSED = 6
+    UNREACHABLE = 7
+    SERVICE = 8
+    OUTPUT = 9
+    MISSING_EXTRA = 10
+    ADDRESS = 11
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+MEANINGS = {
+    0: "all went well",
+    Exit.UNEXPECTED: "a fault in this program",
+    Exit.USAGE: "the command line is wrong",
+    Exit.NO_KEY: "no key (TIRO_API_KEY)",
+    Exit.NO_FILE: "no such file, or not readable",
+    Exit.NO_AUDIO: "no audio in the file, or not decodable",
+    Exit.KEY_REFUSED: "the service refused the key",
+    Exit.UNREACHABLE: "the service cannot be reached",
+    Exit.SERVICE: "the service refused the request, or failed",
+    Exit.OUTPUT: "the output cannot be written",
+    Exit.MISSING_EXTRA: "an optional part is not installed",
+    Exit.ADDRESS: "serve: cannot listen at that address",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+    Exit.BROKEN_PIPE: "the reader of the output went away",
+}
+"""What `--help` says about each exit code."""
+
+
+class CliError(Exception):
+    """A failure that the user can do something about.
+
+    Args:
+        code: The exit code.
+        message: One line: what is wrong, and what to do unless that is obvious.
+    """
+
+    def __init__(self, code: Exit, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FileError(CliError):
+    """A failure that concerns one input file; the others can still be transcribed."""
+
+
+def complain(error: CliError) -> None:
+    """Write the error's line to stderr."""
+    print(f"error: {printable(_redact(str(error)))}", file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """Write a remark to stderr that is not an error."""
+    print(f"note: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def from_api(error: APIError) -> CliError:
+    """Return what a failure of the service means for the user."""
+    # The framework wraps the last failure in "failed to recognize speech after n attempts".
+    while isinstance(error.__cause__, APIError):
+        error = error.__cause__
+    if isinstance(error, APIStatusError):
+        refused = error.status_code in (401, 403)
+        return CliError(Exit.KEY_REFUSED if refused else Exit.SERVICE, error.message)
+    lost = isinstance(error, APIConnectionError)
+    return CliError(Exit.UNREACHABLE if lost else Exit.SERVICE, error.message)
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Run a command's body: turn each failure into its line on stderr and its exit code.
+
+    Output is UTF-8 whatever the locale says, and the logs of the libraries are silent: what they
+    have to say is in the error line.
+
+    Raises:
+        typer.Exit: With the code, if the body failed.
+    """
+    _speak_utf8()
+    silence = logging.NullHandler()
+    logging.getLogger().addHandler(silence)
+    try:
+        yield
+        sys.stdout.flush()
+    except CliError as error:
+        complain(error)
+        raise typer.Exit(error.code) from None
+    except APIError as error:
+        failure = from_api(error)
+        complain(failure)
+        raise typer.Exit(failure.code) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        abandon_stdout()
+        raise typer.Exit(Exit.BROKEN_PIPE) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        complain(_unexpected(error))
+        raise typer.Exit(Exit.UNEXPECTED) from None
+    finally:
+        logging.getLogger().removeHandler(silence)
+
+
+def abandon_stdout() -> None:
+    """Send what is left in stdout's buffer nowhere, so that the interpreter's exit is quiet."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _unexpected(error: Exception) -> CliError:
+    return CliError(
+        Exit.UNEXPECTED, f"unexpected {type(error).__name__}: {error}. Please report this."
+    )
+
+
+def _speak_utf8() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="replace")
+
+
+def _redact(text: str) -> str:
+    """Take the keys of the environment out of a text, should one have got into it."""
+    for name in ("TIRO_API_KEY", "TIRO_SPEECH_KEY"):
+        if key := os.environ.get(name, "").strip():
+            text = Redactor(key)(text)
+    return text
