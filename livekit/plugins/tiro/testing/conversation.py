@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -14,7 +15,10 @@ from .backend import Backend
 from .hooks import Drop, Hooks
 from .session import Session
 from .wire import (
+    INTERNAL,
+    NOT_FOUND,
     UNAUTHENTICATED,
+    UNKNOWN,
     ClientMessage,
     FrameStyle,
     GatewayError,
@@ -26,6 +30,12 @@ from .wire import (
     check_size,
 )
 
+logger = logging.getLogger(__name__)
+
+# The one method that answers over a websocket.
+STREAMING_PATH = "/v2beta1/speech:streamingrecognize"
+# For HTTP only; over a websocket it is mute.
+UNARY_PATH = "/v2beta1/speech:recognize"
 # Bytes of client frames taken in while the backend does not keep up; then the client's send blocks.
 READ_AHEAD_BYTES = 10_000_000
 # Bytes; the gateway reads its own lines through a 64 KiB buffer, and a longer one ends the session.
@@ -75,19 +85,17 @@ class Conversation:
         *,
         style: FrameStyle,
         hooks: Hooks,
+        key: str | None,
         known: Callable[[str], bool],
         backend: Callable[[SpeechConfig], Backend],
-        key: str | None,
-        found: bool,
     ) -> None:
         self._websocket = websocket
         self._session = session
         self._style = style
         self._hooks = hooks
+        self._key = key
         self._known = known
         self._open_backend = backend
-        self._key = key
-        self._found = found
         self._inbox = Inbox()
 
     async def run(self) -> None:
@@ -96,10 +104,12 @@ class Conversation:
         try:
             await self._answer()
         except StatusError as error:
-            self._session.status = error.code
-            await self._send_quietly(self._style.error(error))
-        except (ConnectionError, Drop):
+            await self._fail(error)
+        except Drop:
             pass
+        except Exception:
+            logger.exception("a recogniser or a hook of the local server failed")
+            await self._fail(StatusError(INTERNAL, "the recogniser failed"))
         finally:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -129,10 +139,15 @@ class Conversation:
         first = await self._inbox.get()
         if isinstance(first, HalfClose):
             return
-        if not self._found:
+        if self._session.path == UNARY_PATH:
+            await self._stay_mute()
+            return
+        if self._session.path != STREAMING_PATH:
+            self._session.status = NOT_FOUND
             await self._send(self._style.not_found())
             return
         if isinstance(first, GatewayError):
+            self._session.status = UNKNOWN
             await self._send(self._style.gateway_error(str(first)))
             return
         backend = await self._accept(first)
@@ -141,10 +156,15 @@ class Conversation:
         finally:
             await backend.close()
 
+    async def _stay_mute(self) -> None:
+        """Waits for the end of the request's body, which is the end of the connection."""
+        while not isinstance(await self._inbox.get(), HalfClose):
+            pass
+
     async def _accept(self, first: ClientMessage) -> Backend:
         """The backend for a first message that passes every check."""
         if first.config is not None:
-            self._session.streaming_config = dict(first.config.raw)
+            self._session.speech = first.config
         await self._hooks.first_message(self._session)
         if self._key is not None and self._session.token != self._key:
             raise StatusError(UNAUTHENTICATED, "the API key is missing or not valid")
@@ -175,17 +195,20 @@ class Conversation:
         return await backend.audio(pcm)
 
     async def _send(self, text: str) -> None:
+        """Sends a frame; the backend does its work also for a client that has gone."""
         changed = await self._hooks.frame(self._session, text)
         if changed is None:
             return
         if len(changed.encode()) > LONGEST_LINE:
             raise Drop
-        await self._websocket.send_str(changed)
-        self._session.frames.append(changed)
+        with contextlib.suppress(ConnectionError):
+            await self._websocket.send_str(changed)
+            self._session.frames.append(changed)
 
-    async def _send_quietly(self, text: str) -> None:
-        with contextlib.suppress(ConnectionError, Drop):
-            await self._send(text)
+    async def _fail(self, error: StatusError) -> None:
+        self._session.status = error.code
+        with contextlib.suppress(Drop):
+            await self._send(self._style.error(error))
 
 
 def _end_of(message: Incoming) -> str | None:

@@ -10,19 +10,15 @@ from types import TracebackType
 from aiohttp import web
 
 from .backend import Backend, Timing
-from .conversation import Conversation
+from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .session import Session
 from .sphinx import SphinxRecognizer
-from .wire import ErrorStyle, FrameStyle, SpeechConfig
+from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
 
 # What the service's own base URL ends in.
 BASE_PATH = "/v2beta1"
-# The one method that answers over a websocket.
-STREAMING_PATH = f"{BASE_PATH}/speech:streamingrecognize"
-# Answered over HTTP only by the service; over a websocket it is mute.
-UNARY_PATH = f"{BASE_PATH}/speech:recognize"
 # Bytes; far over what the service takes, so that its own limit is the one a client meets.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 # Seconds for the site's sockets at the end; the sessions are over by then.
@@ -81,6 +77,8 @@ class TiroServer:
         self._runner: web.AppRunner | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._handlers: set[asyncio.Task[None]] = set()
+        self._transports: list[asyncio.Transport] = []
+        self._arrived = asyncio.Condition()
         self.sessions: list[Session] = []
 
     async def __aenter__(self) -> TiroServer:
@@ -136,9 +134,19 @@ class TiroServer:
         for handler in handlers:
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+        # A client that does not read would keep a closed connection up until it does.
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
         await runner.cleanup()
         if self._executor is not None:
             self._executor.shutdown()
+
+    async def wait_for_session(self, number: int = 0) -> Session:
+        """Returns the record of the connection `number`, from 0, as soon as it is there."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.sessions) > number)
+        return self.sessions[number]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if not web.WebSocketResponse().can_prepare(request):
@@ -149,9 +157,12 @@ class TiroServer:
             token=_token(request),
             opened_at=asyncio.get_running_loop().time(),
         )
-        self.sessions.append(session)
+        async with self._arrived:
+            self.sessions.append(session)
+            self._arrived.notify_all()
         refusal = await self._hooks.handshake(session)
         if refusal is not None:
+            _close(session)
             return web.Response(status=refusal.status, text=refusal.body)
         websocket = web.WebSocketResponse(
             protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES
@@ -173,20 +184,18 @@ class TiroServer:
             session,
             style=self._style,
             hooks=self._hooks,
+            key=self._api_key,
             known=lambda language: self._recognizer(language) is not None,
             backend=self._open_backend,
-            key=self._api_key,
-            found=request.path == STREAMING_PATH,
         )
         try:
             await conversation.run()
         finally:
             # Never a close frame: what is written goes out, then the connection is gone.
             if request.transport is not None:
+                self._transports.append(request.transport)
                 request.transport.close()
-            session.closed_by = session.closed_by or "server"
-            session.closed_at = asyncio.get_running_loop().time()
-            session.closed.set()
+            _close(session)
 
     def _open_backend(self, config: SpeechConfig) -> Backend:
         factory = self._recognizer(config.language)
@@ -206,9 +215,20 @@ class TiroServer:
 
     def _plain(self, request: web.Request) -> web.Response:
         """What a request that asks for no upgrade gets."""
-        if request.path not in (STREAMING_PATH, UNARY_PATH):
-            return web.Response(status=404, text="Not Found\n")
-        return web.Response(status=405, text="Method Not Allowed\n")
+        known = request.path in (STREAMING_PATH, UNARY_PATH)
+        text = "Method Not Allowed" if known else "Not Found"
+        if self._style.errors == "v1":
+            return web.Response(status=405 if known else 404, text=f"{text}\n")
+        body = self._style.gateway_error(text, UNIMPLEMENTED if known else NOT_FOUND)
+        return web.Response(
+            status=501 if known else 404, text=body, content_type="application/json"
+        )
+
+
+def _close(session: Session) -> None:
+    session.closed_by = session.closed_by or "server"
+    session.closed_at = asyncio.get_running_loop().time()
+    session.closed.set()
 
 
 def _token(request: web.Request) -> str | None:

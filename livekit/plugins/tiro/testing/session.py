@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .wire import SpeechConfig
+
 
 @dataclass
 class Session:
@@ -18,7 +20,7 @@ class Session:
         opened_at: When the handshake came, in seconds of the event loop's clock.
         closed_at: When the connection was over, None while it lives.
         closed_by: Who ended it: a close frame or a lost connection counts as the client.
-        streaming_config: The `streamingConfig` as sent, empty before it.
+        speech: What the config asks for, as read; None before it.
         audio: All PCM received, in the client's sample rate, 16 bits, mono.
         sizes: Bytes of PCM of each audio message.
         end: How the audio ended: `audio_content`, `END`, `empty message`, `streaming_config` or
@@ -34,7 +36,7 @@ class Session:
     opened_at: float
     closed_at: float | None = None
     closed_by: Literal["client", "server"] | None = None
-    streaming_config: dict[str, Any] = field(default_factory=dict)
+    speech: SpeechConfig | None = None
     audio: bytearray = field(default_factory=bytearray, repr=False)
     sizes: list[int] = field(default_factory=list, repr=False)
     end: str | None = None
@@ -43,20 +45,24 @@ class Session:
     closed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
+    def streaming_config(self) -> dict[str, Any]:
+        """The `streamingConfig` object as sent; empty before it."""
+        return dict(self.speech.raw) if self.speech else {}
+
+    @property
     def config(self) -> dict[str, Any]:
-        """The `config` inside `streaming_config`, as sent; empty before it."""
-        config = self.streaming_config.get("config")
-        return config if isinstance(config, dict) else {}
+        """The `config` object inside `streaming_config`, as sent; empty without one."""
+        return dict(self.streaming_config.get("config") or {})
 
     @property
     def language(self) -> str:
         """The language tag, letter by letter; empty before the config."""
-        return str(self.config.get("languageCode", self.config.get("language_code", "")))
+        return self.speech.language if self.speech else ""
 
     @property
     def sample_rate(self) -> int:
         """Hz of `audio`; 0 before the config."""
-        return int(self.config.get("sampleRateHertz", self.config.get("sample_rate_hertz", 0)))
+        return self.speech.sample_rate if self.speech else 0
 
     @property
     def messages(self) -> int:

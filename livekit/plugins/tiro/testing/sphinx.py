@@ -93,11 +93,9 @@ class SphinxRecognition:
         return found
 
     def close(self) -> None:
-        """Keeps the decoder for the next session."""
+        """Keeps the decoder for the next session, unless it is in the middle of an utterance."""
         decoder, self._decoder = self._decoder, None
-        if decoder is not None:
-            if self._start is not None:
-                decoder.end_utt()
+        if decoder is not None and self._start is None:
             _idle.append(decoder)
 
     def _others(self, best: Hypothesis, count: int) -> list[Hypothesis]:

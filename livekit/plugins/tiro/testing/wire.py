@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,8 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 RATES = (8000, 48000)
 # Hypotheses; the most the service's definition allows.
 MAX_ALTERNATIVES = 30
+# A whole number that the definition's JSON may write as a string.
+INTEGER = re.compile(r"-?[0-9]{1,19}")
 # The encodings of the service's definition, in the order of their numbers.
 ENCODINGS = ("ENCODING_UNSPECIFIED", "LINEAR16", "FLAC", "MP3")
 
@@ -28,6 +31,7 @@ INVALID_ARGUMENT = 3
 NOT_FOUND = 5
 RESOURCE_EXHAUSTED = 8
 FAILED_PRECONDITION = 9
+UNIMPLEMENTED = 12
 INTERNAL = 13
 UNAUTHENTICATED = 16
 
@@ -142,6 +146,8 @@ class MessageReader:
                 if error.pos >= len(self._text.rstrip()):
                     return
                 raise GatewayError(_syntax_error(self._text, error)) from None
+            except (ValueError, RecursionError):
+                raise GatewayError("json: a number too long or a value too deep") from None
             self._text = self._text[end:].lstrip()
             yield parse_message(value)
 
@@ -228,8 +234,11 @@ def _object(value: Any) -> Json:
 
 
 def _str(value: Any) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # Halves of surrogate pairs can be escaped in JSON, but are no text.
+        return value.encode(errors="surrogatepass").decode(errors="replace")
     raise _wrong_type(value, "string")
 
 
@@ -240,14 +249,14 @@ def _bool(value: Any) -> bool:
 
 
 def _int(value: Any) -> int:
-    number = value
-    if isinstance(value, str) and value.lstrip("-").isdecimal():
-        number = int(value)
-    if number is None:
+    if value is None:
         return 0
-    if isinstance(number, int) and not isinstance(number, bool):
-        return number
-    raise _wrong_type(value, "int32")
+    number = int(value) if isinstance(value, str) and INTEGER.fullmatch(value) else value
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise _wrong_type(value, "int32")
+    if not -(2**31) <= number < 2**31:
+        raise GatewayError(f"json: cannot unmarshal number {number} into Go value of type int32")
+    return number
 
 
 def _encoding(value: Any) -> int:
@@ -256,7 +265,7 @@ def _encoding(value: Any) -> int:
     if value in ENCODINGS:
         return ENCODINGS.index(value)
     enum = "tiro.speech.v1alpha.RecognitionConfig_AudioEncoding"
-    raise GatewayError(f'unknown value "{value}" for enum {enum}')
+    raise GatewayError(f'unknown value "{_str(value)}" for enum {enum}')
 
 
 def _bytes(value: Any) -> bytes:
