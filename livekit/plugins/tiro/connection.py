@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     _WebSocket = aiohttp.ClientWebSocketResponse[bool]
 
-# s between pings; a peer that does not answer within half of it is dead, so a half-open socket
-# is noticed within 15 s, whether audio flows or not.
-HEARTBEAT = 10.0
+# s without a frame after which the peer is asked for a sign of life. While it answers, this also
+# says how far the audio has got.
+_PING_AFTER = 2.0
 # s for the close frame to leave: a peer that does not read must not hold up `aclose`.
 _CLOSE_TIMEOUT = 0.5
 # Bytes; the gateway cuts lines at 64 KiB, so a longer one is not the service's.
@@ -53,6 +53,17 @@ class Connection:
         self.ended = False
         """Whether the end marker is sent."""
         self.last_response: Response | None = None
+        self.reached = 0
+        """The position of the audio that the peer is known to have got, as `ping` was told it."""
+        self.unanswered = 0.0
+        """Seconds of audio that may be speech since it last said something."""
+        self.watched_at = self.opened_at
+        """When the stream last looked after it; monotonic seconds."""
+        self.watched_to = 0
+        """The position of the audio up to which it looked."""
+        self._alive_at = self.opened_at
+        self._pinging: asyncio.Task[bool] | None = None
+        self._ping_position = 0
         self._ws = ws
 
     @classmethod
@@ -71,7 +82,7 @@ class Connection:
             session.ws_connect(
                 options.url,
                 params={"token": options.api_key},
-                heartbeat=HEARTBEAT,
+                autoping=False,
                 max_msg_size=_MAX_MESSAGE,
                 decode_text=False,
             )
@@ -109,9 +120,9 @@ class Connection:
         self.ended = await self._send(protocol.END_OF_AUDIO)
         return self.ended
 
-    async def _send(self, frame: bytes) -> bool:
+    async def _send(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
         try:
-            await self._ws.send_frame(frame, aiohttp.WSMsgType.TEXT)
+            await self._ws.send_frame(frame, kind)
         except (aiohttp.ClientError, ConnectionError):
             return False
         finally:
@@ -122,16 +133,43 @@ class Connection:
         """Return the next response, or None when the connection has ended."""
         while True:
             message = await self._ws.receive()
+            self._alive_at = time.monotonic()
+            if message.type is aiohttp.WSMsgType.PING:
+                await self._send(message.data, aiohttp.WSMsgType.PONG)
+                continue
+            if message.type is aiohttp.WSMsgType.PONG:
+                self.reached = self._ping_position
+                continue
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 return None
-            self.last_message_at = time.monotonic()
+            self.last_message_at = self._alive_at
             response = protocol.decode(message.data)
             if response is not None:
                 self.last_response = response
+                self.unanswered = 0.0
                 return response
             logger.debug(
                 "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
             )
+
+    def ping(self, position: int) -> None:
+        """Ask for a sign of life, unless there was one lately.
+
+        Args:
+            position: The audio sent so far; what `reached` becomes when the answer comes.
+        """
+        unanswered = self.reached != self._ping_position
+        if unanswered or self.silence < _PING_AFTER or self._ws.closed:
+            return
+        self._ping_position = position
+        self._pinging = asyncio.create_task(
+            self._send(b"", aiohttp.WSMsgType.PING), name="tiro.ping"
+        )
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self._alive_at
 
     def is_healthy(self, after: float) -> bool:
         """Tell whether the session has proved itself: it answered, or it outlived `after` s."""
@@ -145,10 +183,11 @@ class Connection:
     async def close(self) -> None:
         """Close it now. The task that receives has to be cancelled before."""
         closing = asyncio.ensure_future(self._ws.close())
+        pinging = [] if self._pinging is None else [self._pinging]
         try:
             await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT)
         finally:
-            await utils.aio.cancel_and_wait(closing)
+            await utils.aio.cancel_and_wait(closing, *pinging)
 
 
 def _discard(connecting: asyncio.Future[_WebSocket]) -> None:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 # Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
 _FALLBACK_RATE = 16000
+# s without a sign of life, asked for every 2 s, after which the peer is gone: with the second
+# between two looks, a half-open socket is noticed within 15 s, whether audio flows or not.
+_DEAD_AFTER = 13.0
+# s of audio that may be speech without any answer, after which a new connection is tried. Doubled
+# each time, because noise that the service does not answer looks the same.
+_MUTE_AFTER = 15.0
 # s of audio between usage reports.
 _USAGE_INTERVAL = 5.0
 # s; how long to wait, once the end marker is out, for a service that says nothing and stays.
@@ -57,6 +63,7 @@ class _Outcome(Enum):
 
     CLOSED = auto()
     CHANGED = auto()
+    MUTE = auto()
     QUIET = auto()
 
 
@@ -100,6 +107,7 @@ class SpeechStream(stt.RecognizeStream):
         self._began_at = 0, 0
         self._fruitless = 0
         self._drained_before = False
+        self._mute_after = _MUTE_AFTER
         self._paused_at = 0.0
         self._pause_flushed = False
         self._usage_reported = 0.0
@@ -273,10 +281,27 @@ class SpeechStream(stt.RecognizeStream):
                     if patience <= 0:
                         return _Outcome.QUIET
                 await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                self._notice_pause()
+                outcome = self._watch(connection)
+                if outcome is not None and not receiving.done():
+                    return outcome
             return _Outcome.CHANGED if changing.done() else receiving.result()
         finally:
             await utils.aio.cancel_and_wait(receiving, sending, changing)
+
+    def _watch(self, connection: Connection) -> _Outcome | None:
+        """Look after a connection, once a second. Return why it has to end, if it has."""
+        self._notice_pause()
+        if connection.silence > _DEAD_AFTER:
+            return _Outcome.CLOSED
+        timeline = self._timeline
+        timeline.reach(connection.reached)
+        now = time.monotonic()
+        if timeline.is_loud_since(connection.watched_to):
+            connection.unanswered += now - connection.watched_at
+        timeline.in_doubt = connection.unanswered > 0
+        connection.watched_to, connection.watched_at = timeline.position, now
+        connection.ping(timeline.position)
+        return _Outcome.MUTE if connection.unanswered > self._mute_after else None
 
     def _patience(self, connection: Connection, *, alive: bool) -> float:
         """Return the seconds that the receiver may still take, once the sender is done."""
@@ -302,6 +327,8 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _receive(self, connection: Connection) -> _Outcome | ServiceError:
         while (response := await connection.receive()) is not None:
+            self._timeline.in_doubt = False
+            self._mute_after = _MUTE_AFTER
             self._emit(self._transcript.on_response(response, time.monotonic()))
             if response.error is not None:
                 return response.error
@@ -370,6 +397,13 @@ class SpeechStream(stt.RecognizeStream):
         ):
             raise errors.from_service(outcome, errors.Redactor(self._options.api_key))
         if outcome is _Outcome.CHANGED:
+            return False
+        if outcome is _Outcome.MUTE and not connection.ended:
+            logger.warning(
+                "Tiro said nothing to %.0f s of audio that may be speech; connecting anew",
+                connection.unanswered,
+            )
+            self._mute_after *= 2
             return False
         if connection.ended:
             return self._judge_drained(connection, outcome)

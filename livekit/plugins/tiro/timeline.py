@@ -138,6 +138,8 @@ class Timeline:
         """Start an empty timeline; `clock` knows of the pauses in the caller's audio."""
         self.speaking = False
         """Whether a hypothesis is open, so that all of its audio has to be kept."""
+        self.in_doubt = False
+        """Whether audio that may be speech waits for any answer, so that it has to be kept."""
         self.keep_silent = KEEP_SILENT
         """Seconds to keep while no hypothesis is open."""
         self._clock = clock
@@ -197,6 +199,7 @@ class Timeline:
         self._server = 0
         self._stretches = [_Stretch(0, self._base, True)]
         self._heard, self._heard_at = float(self._base), now
+        self._reached = self._base
 
     def next_chunk(self, now: float) -> bytes | None:
         """Return the samples of the next message, or None if there is not enough for one."""
@@ -244,6 +247,15 @@ class Timeline:
         self._heard = min(self._next, self._heard + pace * (now - self._heard_at))
         self._heard_at = now
 
+    @property
+    def position(self) -> int:
+        """The caller's sample up to which audio was handed out on this connection."""
+        return self._next
+
+    def reach(self, position: int) -> None:
+        """Note that the peer has got the audio up to `position`: it is not lost on the way."""
+        self._reached = max(self._reached, position)
+
     # -- what is final ---------------------------------------------------------------------------
 
     def is_covered(self, server_end: float) -> bool:
@@ -262,6 +274,7 @@ class Timeline:
             end = self._locate(server_end)
         self._covered = max(self._covered, end)
         self._heard = max(self._heard, float(end))
+        self._reached = max(self._reached, end)
         self._given_up = 0
         self._trim()
 
@@ -273,11 +286,13 @@ class Timeline:
     def _trim(self) -> None:
         """Drop what need not be kept, and what is too much."""
         floor = max(self._covered, self._base)
-        if not self.speaking:
-            floor = max(floor, int(self._heard - self.keep_silent * self.sample_rate))
+        keep_all = self.speaking or self.in_doubt
+        if not keep_all:
+            heard = min(self._heard, self._reached)
+            floor = max(floor, int(heard - self.keep_silent * self.sample_rate))
         bound = self._end - round(KEEP_SPEAKING * self.sample_rate)
         if bound > floor:
-            self._given_up += max(0, bound - (floor if self.speaking else max(floor, self._next)))
+            self._given_up += max(0, bound - (floor if keep_all else max(floor, self._next)))
             floor = bound
         if floor > self._base:
             self._drop(floor)
@@ -331,6 +346,16 @@ class Timeline:
         frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
         loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
         return float(np.count_nonzero(loud)) / 50 >= _SHORTEST_WORD
+
+    def is_loud_since(self, position: int) -> bool:
+        """Tell whether there can be speech in what was handed out from `position` on.
+
+        A glance, not a look: every eighth sample.
+        """
+        first = max(position - self._base, 0)
+        samples = np.frombuffer(self._pcm, np.int16)[first : self._next - self._base : 8]
+        loud = np.count_nonzero((samples >= _LOUD) | (samples <= -_LOUD))
+        return bool(loud * 50 > samples.size)
 
     def span(self, start: float, end: float) -> tuple[float, float]:
         """Turn seconds of the connection into seconds of the caller's audio, pauses included.
