@@ -226,7 +226,8 @@ def _span(word: dict[str, Any]) -> tuple[float, float] | None:
     """Return when a word starts and ends, or None if it does not say."""
     start = _seconds(_either(word, "startTime", "start_time"))
     end = _seconds(_either(word, "endTime", "end_time"))
-    if end is None:
+    if not end:
+        # No word is over at 0.0: the field is there, and nobody filled it.
         return None
     return (end if start is None else min(start, end)), end
 

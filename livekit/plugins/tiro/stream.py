@@ -34,7 +34,8 @@ _FALLBACK_RATE = 16000
 # between two looks, a half-open socket is noticed within 15 s, whether audio flows or not.
 _DEAD_AFTER = 13.0
 # s of audio that may be speech without any answer, after which a new connection is tried. Doubled
-# each time, because noise that the service does not answer looks the same.
+# each time, because noise that the service does not answer looks the same; and doubled where no
+# hypotheses are asked for, because a final can take 20 s.
 _MUTE_AFTER = 15.0
 # s of audio between usage reports.
 _USAGE_INTERVAL = 5.0
@@ -107,7 +108,7 @@ class SpeechStream(stt.RecognizeStream):
         self._began_at = 0, 0
         self._fruitless = 0
         self._drained_before = False
-        self._mute_after = _MUTE_AFTER
+        self._mute_connections = 0
         self._paused_at = 0.0
         self._pause_flushed = False
         self._usage_reported = 0.0
@@ -301,7 +302,9 @@ class SpeechStream(stt.RecognizeStream):
         timeline.in_doubt = connection.unanswered > 0
         connection.watched_to, connection.watched_at = timeline.position, now
         connection.ping(timeline.position)
-        return _Outcome.MUTE if connection.unanswered > self._mute_after else None
+        doublings = self._mute_connections + (not self._options.interim_results)
+        mute = connection.unanswered > _MUTE_AFTER * 2**doublings
+        return _Outcome.MUTE if mute else None
 
     def _patience(self, connection: Connection, *, alive: bool) -> float:
         """Return the seconds that the receiver may still take, once the sender is done."""
@@ -328,7 +331,7 @@ class SpeechStream(stt.RecognizeStream):
     async def _receive(self, connection: Connection) -> _Outcome | ServiceError:
         while (response := await connection.receive()) is not None:
             self._timeline.in_doubt = False
-            self._mute_after = _MUTE_AFTER
+            self._mute_connections = 0
             self._emit(self._transcript.on_response(response, time.monotonic()))
             if response.error is not None:
                 return response.error
@@ -403,7 +406,7 @@ class SpeechStream(stt.RecognizeStream):
                 "Tiro said nothing to %.0f s of audio that may be speech; connecting anew",
                 connection.unanswered,
             )
-            self._mute_after *= 2
+            self._mute_connections += 1
             return False
         if connection.ended:
             return self._judge_drained(connection, outcome)
@@ -430,6 +433,8 @@ class SpeechStream(stt.RecognizeStream):
             self._fruitless = 0
         elif stuck or connection.age < _SHORT_SESSION:
             self._fruitless += 1
+        else:
+            self._fruitless = 0
 
     def _judge_drained(self, connection: Connection, outcome: _Outcome | ServiceError) -> bool:
         """Decide whether a connection that got the end marker said all there was to say.
