@@ -1,0 +1,339 @@
+"""What a user can set: every bad value fails at once, and the key is shown nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pickle
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from livekit.plugins import tiro
+from livekit.plugins.tiro.options import DEFAULT_BASE_URL, Options, wire_language
+
+KEY = "lykill-0123456789"
+
+
+def options(**changes: Any) -> Options:
+    return Options(api_key=KEY, **changes)
+
+
+# -- language ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_tag", "wire"),
+    [
+        ("is-IS", "is-IS"),
+        ("is", "is-IS"),
+        ("IS", "is-IS"),
+        ("is-is", "is-IS"),
+        ("is_IS", "is-IS"),
+        ("isl", "is-IS"),
+        ("ice", "is-IS"),
+        ("icelandic", "is-IS"),
+        ("Icelandic", "is-IS"),
+        ("íslenska", "is-IS"),
+        ("  is  ", "is-IS"),
+        ("en_us", "en-US"),
+        ("EN-us", "en-US"),
+        ("en", "en"),
+        ("fo-FO", "fo-FO"),
+        ("sr-latn-rs", "sr-Latn-RS"),
+        ("ZH_HANT_TW", "zh-Hant-TW"),
+    ],
+)
+def test_a_language_is_brought_to_the_form_of_the_wire(given_tag: str, wire: str) -> None:
+    assert wire_language(given_tag) == wire
+    assert options(language=given_tag).language == wire
+
+
+@pytest.mark.parametrize("tag", ["is-IS-x-exp", "is-is-x-Exp", "is-IS-X-EXP", "is_IS_x_Exp"])
+def test_a_tag_with_a_private_part_goes_out_letter_by_letter(tag: str) -> None:
+    assert options(language=tag).language == tag
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "i", "is-", "-is", "is--IS", "is IS", "is-IS\n-x", "123", "þý-IS", "x-exp", "is.IS"]
+    + ["a" * 9, "is-" + "a" * 9, None, 7, True, b"is", ["is"]],
+)
+def test_what_is_no_language_tag_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="language must be a BCP-47 tag"):
+        options(language=value)
+
+
+@given(st.text(max_size=20))
+def test_wire_language_is_a_tag_or_a_value_error(text: str) -> None:
+    try:
+        tag = wire_language(text)
+    except ValueError:
+        return
+    assert re.fullmatch(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*", tag)
+    assert wire_language(tag) == tag
+
+
+# -- numbers and flags ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("max_alternatives", [1, 2, 30]),
+        ("sample_rate", [None, 8000, 16000, 22050, 44100, 48000]),
+        ("interim_results", [True, False]),
+        ("punctuate", [True, False]),
+        ("diarization", [True, False]),
+    ],
+)
+def test_good_values_are_taken_as_they_are(name: str, good: list[Any]) -> None:
+    assert [getattr(options(**{name: value}), name) for value in good] == good
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("max_alternatives", [0, -1, 31, 1.0, "1", None, True, math.nan]),
+        ("sample_rate", [0, -16000, 7999, 48001, 16000.0, "16000", True]),
+        ("interim_results", [None, 0, 1, "yes", "false"]),
+        ("punctuate", [None, 0, 1, "yes", "false"]),
+        ("diarization", [None, 0, 1, "yes", "false"]),
+    ],
+)
+def test_bad_values_are_refused_by_name(name: str, bad: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            options(**{name: value})
+
+
+def test_the_number_of_speakers() -> None:
+    both = options(diarization=True, min_speakers=2, max_speakers=2)
+    assert (both.min_speakers, both.max_speakers) == (2, 2)
+    assert options(diarization=True, max_speakers=1).min_speakers is None
+    for name in ("min_speakers", "max_speakers"):
+        for value in (0, -1, 1.5, "2", True):
+            with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+                options(diarization=True, **{name: value})
+        with pytest.raises(ValueError, match=f"{name} needs diarization=True"):
+            options(**{name: 2})
+    with pytest.raises(ValueError, match=r"min_speakers \(3\) must not exceed max_speakers \(2\)"):
+        options(diarization=True, min_speakers=3, max_speakers=2)
+
+
+# -- address -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("wss://host/v2beta1", "wss://host/v2beta1"),
+        ("wss://host/v2beta1/", "wss://host/v2beta1"),
+        ("https://host/v2beta1", "wss://host/v2beta1"),
+        ("http://127.0.0.1:8080", "ws://127.0.0.1:8080"),
+        ("ws://127.0.0.1:8080", "ws://127.0.0.1:8080"),
+        ("HTTPS://Host/Path", "wss://Host/Path"),
+        (" wss://host/a/b \n", "wss://host/a/b"),
+        ("ws://[::1]:8080/v1", "ws://[::1]:8080/v1"),
+        ("wss://host/v2beta1/speech:streamingrecognize", "wss://host/v2beta1"),
+        ("wss://host/v2beta1/speech:streamingrecognize/", "wss://host/v2beta1"),
+    ],
+)
+def test_the_address_of_the_method(base_url: str, url: str) -> None:
+    assert options(base_url=base_url).url == url + "/speech:streamingrecognize"
+
+
+def test_the_default_address_is_the_documented_one() -> None:
+    assert options().url == "wss://speech.talgreinir.is/v2beta1/speech:streamingrecognize"
+    assert options().host == "speech.talgreinir.is"
+
+
+def test_the_host_is_fit_for_messages() -> None:
+    assert options(base_url="http://127.0.0.1:8080/some/path").host == "127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["", "host", "host:8080/path", "ftp://host", "wss://", "wss:///path", "//host", "wss://[::1"]
+    + ["wss://host:99999", "wss://host:abc", "wss://host:0", None, 7],
+)
+def test_what_is_no_address_is_refused(base_url: Any) -> None:
+    with pytest.raises(ValueError, match="base_url must be a ws"):
+        options(base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "wss://host/v2beta1?token=SECRET",
+        "wss://host/v2beta1#SECRET",
+        "wss://SECRET@host/",
+        "wss://user:SECRET@host/",
+        "wss://:SECRET@host/",
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(base_url: str) -> None:
+    with pytest.raises(ValueError, match="pass the key as api_key") as raised:
+        options(base_url=base_url)
+    assert "SECRET" not in str(raised.value)
+
+
+def test_a_broken_address_is_not_repeated_either() -> None:
+    with pytest.raises(ValueError) as raised:
+        options(base_url="speech.talgreinir.is?token=SECRET")
+    assert "SECRET" not in repr(raised.value)
+
+
+# -- extra_config --------------------------------------------------------------------------------
+
+
+def test_extra_config_is_out_of_reach_of_the_caller() -> None:
+    mine: dict[str, Any] = {"metadata": {"topics": ["veður"]}}
+    held = options(extra_config=mine)
+    mine["metadata"]["topics"].append("fréttir")
+    mine["model"] = "other"
+    assert held.extra_config == {"metadata": {"topics": ["veður"]}}
+
+
+@pytest.mark.parametrize("name", ["encoding", "sampleRateHertz", "sample_rate_hertz"])
+def test_extra_config_must_agree_with_the_audio(name: str) -> None:
+    with pytest.raises(ValueError, match=f"extra_config must not set {name}"):
+        options(extra_config={name: 1, "model": "m"})
+
+
+def test_extra_config_must_be_json() -> None:
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    bad = [None, [], [("model", "m")], "model", 7, {"a": {1}}, {"a": b"x"}, {"a": math.nan}]
+    for value in [*bad, {"a": math.inf}, {"a": "\ud800"}, {"a": object()}, endless, {"a": deep}]:
+        with pytest.raises(ValueError, match="extra_config must be a mapping that JSON can hold"):
+            options(extra_config=value)
+
+
+# -- the object ----------------------------------------------------------------------------------
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options().language = "en-US"  # type: ignore[misc]
+
+
+def test_replace_validates_again() -> None:
+    changed = dataclasses.replace(options(extra_config={"model": "m"}), language="en_us")
+    assert (changed.language, changed.extra_config) == ("en-US", {"model": "m"})
+    with pytest.raises(ValueError, match="max_alternatives"):
+        dataclasses.replace(changed, max_alternatives=31)
+    with pytest.raises(ValueError, match="needs diarization"):
+        dataclasses.replace(changed, min_speakers=2)
+
+
+def test_equal_settings_are_equal() -> None:
+    assert options(language="is") == options(language="is-IS")
+    assert options() != options(punctuate=False)
+    assert options() != dataclasses.replace(options(), api_key="other")
+
+
+@pytest.mark.parametrize("value", ["", "  ", "\n", "a\nb", "a\x00b", "a\ud800", None, 7, b"key"])
+def test_a_key_that_can_be_none_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="api_key must not be empty"):
+        Options(api_key=value)
+
+
+def test_white_space_around_the_key_is_not_of_the_key() -> None:
+    assert Options(api_key=f" {KEY}\r\n").api_key == KEY
+
+
+def test_the_key_is_not_shown() -> None:
+    held = options(language="is-IS-x-exp")
+    assert KEY not in repr(held)
+    assert KEY not in str(held)
+    assert KEY not in f"{held.url} {held.host}"
+    assert KEY not in repr(tiro.STT(api_key=KEY))
+    assert pickle.loads(pickle.dumps(held)) == held
+
+
+# -- through the constructor of the STT ----------------------------------------------------------
+
+
+def key_of(stt: tiro.STT) -> str:
+    return stt._options.api_key
+
+
+def test_the_key_is_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_SPEECH_KEY", "speech")
+    assert key_of(tiro.STT()) == "speech"
+    monkeypatch.setenv("TIRO_API_KEY", "api")
+    assert key_of(tiro.STT()) == "api"
+    assert key_of(tiro.STT(api_key="argument")) == "argument"
+    assert key_of(tiro.STT(api_key="")) == "api"
+    monkeypatch.setenv("TIRO_API_KEY", "")
+    assert key_of(tiro.STT()) == "speech"
+
+
+def test_a_missing_key_names_both_variables() -> None:
+    with pytest.raises(ValueError, match=r"TIRO_API_KEY.*TIRO_SPEECH_KEY"):
+        tiro.STT()
+
+
+def test_the_address_is_the_argument_then_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert tiro.STT(api_key=KEY)._options.base_url == DEFAULT_BASE_URL
+    monkeypatch.setenv("TIRO_BASE_URL", "http://from-environment/v9")
+    assert tiro.STT(api_key=KEY)._options.base_url == "ws://from-environment/v9"
+    assert tiro.STT(api_key=KEY, base_url="ws://mine")._options.base_url == "ws://mine"
+    monkeypatch.setenv("TIRO_BASE_URL", "")
+    assert tiro.STT(api_key=KEY)._options.base_url == DEFAULT_BASE_URL
+    monkeypatch.setenv("TIRO_BASE_URL", "nonsense")
+    with pytest.raises(ValueError, match="base_url must be"):
+        tiro.STT(api_key=KEY)
+
+
+def test_every_setting_reaches_the_options() -> None:
+    settings: dict[str, Any] = {
+        "language": "en-US",
+        "interim_results": False,
+        "punctuate": False,
+        "max_alternatives": 3,
+        "sample_rate": 24000,
+        "diarization": True,
+        "min_speakers": 1,
+        "max_speakers": 4,
+        "extra_config": {"model": "m"},
+        "api_key": KEY,
+        "base_url": "ws://mine",
+    }
+    stt = tiro.STT(**settings)
+    assert dataclasses.asdict(stt._options) == settings
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"language": "not a tag"},
+        {"max_alternatives": 31},
+        {"sample_rate": 96000},
+        {"min_speakers": 2},
+        {"base_url": "nonsense"},
+        {"extra_config": {"encoding": "FLAC"}},
+    ],
+)
+def test_a_bad_setting_fails_at_construction(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        tiro.STT(api_key=KEY, **setting)
+
+
+def test_a_bad_update_changes_nothing() -> None:
+    stt = tiro.STT(api_key=KEY)
+    before = stt._options
+    with pytest.raises(ValueError, match="max_alternatives"):
+        stt.update_options(language="en-US", max_alternatives=31)
+    assert stt._options == before
+    stt.update_options(language="en-US")
+    assert stt.model == "en-US"
