@@ -181,7 +181,7 @@ class BreaksOff(BytesIO):
         return super().read(size)
 
 
-@pytest.mark.parametrize("limit", [0, 40_000])
+@pytest.mark.parametrize("limit", [0, 200_000])
 def test_a_file_that_cannot_be_read_to_its_end(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     content = (DATA / "two.wav").read_bytes()
     monkeypatch.setattr(audio_module, "_open_file", lambda path: BreaksOff(content, limit))

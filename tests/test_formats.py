@@ -259,6 +259,7 @@ def test_json_joins_the_finals_with_a_blank() -> None:
         (unicodedata.normalize("NFD", "Það er ísöld"), "Það er ísöld"),
         ("a\x1b[31mb\x00c\x9bd", "a [31mb c d"),
         ("hálf \ud83d stafur", "hálf ? stafur"),
+        ("\udcc3\udcbeögn", "þögn"),
         ("", ""),
     ],
 )

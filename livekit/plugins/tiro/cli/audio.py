@@ -78,20 +78,16 @@ class AudioFile:
                 raise _unreadable(error) from None
             for frame in frames:
                 assert isinstance(frame, AudioFrame)
-                if frame.samples:
-                    yield frame
+                yield frame
 
     def _pcm(self) -> Iterator[bytes]:
         resampler = _Resampler(self.sample_rate)
         # Seconds of the file up to which there is sound.
-        position: float | None = None
+        position = self._first.time or 0.0
         for frame in chain([self._first], self._decoded):
-            if frame.time is not None and position is not None:
-                yield from self._silence(frame.time - position)
-            if frame.time is not None:
-                position = frame.time if position is None else max(position, frame.time)
-            if position is not None:
-                position += frame.samples / frame.sample_rate
+            start = position if frame.time is None else frame.time
+            yield from self._silence(start - position)
+            position = max(position, start) + frame.samples / frame.sample_rate
             yield from resampler.push(frame)
         yield from resampler.flush()
 

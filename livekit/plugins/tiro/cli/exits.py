@@ -132,8 +132,9 @@ def exits() -> Iterator[None]:
 def abandon_stdout() -> None:
     """Send what is left in stdout's buffer nowhere, so that the interpreter's exit is quiet."""
     with suppress(OSError):
+        stdout = sys.stdout.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stdout)
         os.close(nowhere)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -93,7 +94,10 @@ def printable(text: str) -> str:
     """Return `text` on one line, NFC, and free of what a terminal or a subtitle would act on.
 
     Runs of white space become one blank; control characters and halves of surrogate pairs go.
+    File names that the locale could not decode are taken for UTF-8.
     """
+    with suppress(UnicodeEncodeError):
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     text = text.encode("utf-8", "replace").decode()
     text = unicodedata.normalize("NFC", text)
     kept = (" " if unicodedata.category(char) == "Cc" else char for char in text)

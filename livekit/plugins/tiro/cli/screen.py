@@ -17,7 +17,6 @@ from .formats import clock
 # Seconds of audio from which on people want to know how long it will take.
 _LONG = 20.0
 _BAR_WIDTH = 40
-_REFRESHES_PER_SECOND = 8
 
 
 class Screen:
@@ -34,11 +33,12 @@ class Screen:
         self._done = 0.0
         self._speed = 0.0
         self._began = time.monotonic()
+        # No refreshing by a thread: what changes is shown at once, and nothing else moves.
         self._live = console and Live(
             self,
             console=console,
+            auto_refresh=False,
             transient=True,
-            refresh_per_second=_REFRESHES_PER_SECOND,
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -46,15 +46,21 @@ class Screen:
     def show(self, line: str) -> None:
         """Show what is being said; it takes the place of what was shown before."""
         self._line = line
+        self._refresh()
 
     def heard(self, seconds: float) -> None:
         """Show that so many seconds of the audio are done."""
         self._done = seconds
         self._speed = seconds / max(time.monotonic() - self._began, 0.001)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._live:
+            self._live.refresh()
 
     def __enter__(self) -> Screen:
         if self._live:
-            self._live.start()
+            self._live.start(refresh=True)
         return self
 
     def __exit__(
@@ -89,4 +95,4 @@ def _tail(text: str, width: int) -> str:
         return text
     while cell_len(text) > width - 2:
         text = text[1:]
-    return f"… {text}"
+    return f"… {text.lstrip()}"
