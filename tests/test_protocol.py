@@ -457,9 +457,9 @@ def test_an_interim_has_times_but_no_words() -> None:
     ],
 )
 def test_a_duration(value: Any, seconds: float) -> None:
-    result = final_of({"word": "já", "startTime": 0, "endTime": value})
-    assert result.end == seconds
-    assert result.alternatives[0].words[0].end == seconds
+    result = final_of({"word": "já", "startTime": value, "endTime": "315576000000s"})
+    assert result.start == seconds
+    assert result.alternatives[0].words[0].start == seconds
 
 
 @pytest.mark.parametrize(
@@ -469,6 +469,13 @@ def test_a_duration(value: Any, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_unknown(value: Any) -> None:
     result = final_of({"word": "já", "startTime": "0s", "endTime": value})
+    assert (result.start, result.end) == (None, None)
+    assert result.alternatives == (Alternative("já"),)
+
+
+def test_a_word_that_is_over_at_zero_has_no_time() -> None:
+    """T3: the field is there, and nobody filled it."""
+    result = final_of({"word": "já", "startTime": "0s", "endTime": "0s"})
     assert (result.start, result.end) == (None, None)
     assert result.alternatives == (Alternative("já"),)
 

@@ -1,0 +1,304 @@
+"""What went wrong: the right class, the right status, a way out for the user, and no secret."""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+
+from livekit.plugins.tiro import errors
+from livekit.plugins.tiro.errors import Redactor
+from livekit.plugins.tiro.protocol import ServiceError, decode
+
+KEY = "lykill+með/bili ="
+redact = Redactor(KEY)
+
+
+def of_code(code: int | None, message: str = "so it is") -> APIStatusError:
+    return errors.from_service(ServiceError(code, None, message), redact)
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "retryable"),
+    [
+        (16, 401, False),
+        (7, 403, False),
+        (3, 400, False),
+        (9, 400, False),
+        (5, 404, False),
+        (12, 501, False),
+        (8, 429, True),
+        (14, 503, True),
+        (13, 500, True),
+        (2, 500, True),
+        (15, 500, True),
+        (4, 504, True),
+    ],
+)
+def test_a_grpc_code_is_told_as_the_http_status_that_fits(
+    code: int, status: int, retryable: bool
+) -> None:
+    error = of_code(code)
+    assert (error.status_code, error.retryable) == (status, retryable)
+
+
+@pytest.mark.parametrize("code", [1, 4, 10, 11])
+def test_a_code_that_ends_a_healthy_session_is_retryable_on_any_other(code: int) -> None:
+    """The framework makes every 4xx but 408, 429 and 499 final, so they need another status."""
+    assert code in errors.ROTATION_CODES
+    error = of_code(code)
+    assert error.retryable
+    assert error.status_code == 499 or error.status_code >= 500
+
+
+def test_no_other_code_is_a_rotation() -> None:
+    assert set(errors.ROTATION_CODES) == {1, 4, 10, 11}
+
+
+@pytest.mark.parametrize("code", [None, 0, 6, 17, -1, 401, 10**30])
+def test_a_code_that_nobody_knows_is_a_fault_of_the_service(code: int | None) -> None:
+    error = of_code(code)
+    assert (error.status_code, error.retryable) == (500, True)
+    assert "so it is" in error.message
+
+
+@pytest.mark.parametrize("code", sorted(errors.GRPC_STATUS))
+def test_the_framework_keeps_what_the_table_says(code: int) -> None:
+    row = errors.GRPC_STATUS[code]
+    error = of_code(code)
+    assert (error.status_code, error.retryable) == (row.http, row.retryable)
+    assert row.name in error.message
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "retryable"),
+    [(404, 404, False), (401, 401, False), (429, 429, True), (503, 503, True), (501, 501, False)]
+    + [(None, 500, True), (0, 500, True), (200, 500, True), (-5, 500, True), (10**40, 500, True)],
+)
+def test_an_http_status_without_a_code(given: int | None, status: int, retryable: bool) -> None:
+    error = errors.from_service(ServiceError(None, given, "so it is"), redact)
+    assert (error.status_code, error.retryable) == (status, retryable)
+
+
+def test_the_code_counts_for_more_than_the_status_beside_it() -> None:
+    """The gateway tells OUT_OF_RANGE as HTTP 400, which the framework would make final."""
+    error = errors.from_service(ServiceError(11, 400, "over its limit"), redact)
+    assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("frame", "status"),
+    [
+        ("Not Found", 404),
+        ({"code": 5, "message": "Not Found", "details": []}, 404),
+        ({"error": {"grpcCode": 16, "httpCode": 401, "message": "no"}}, 401),
+        ({"error": "no", "message": "no", "code": 14, "details": []}, 503),
+        ({"result": {"error": {"code": 8, "message": "no"}}}, 429),
+    ],
+)
+def test_from_the_frame_to_the_exception(frame: object, status: int) -> None:
+    response = decode(frame if isinstance(frame, str) else json.dumps(frame))
+    assert response is not None and response.error is not None
+    assert errors.from_service(response.error, redact).status_code == status
+
+
+# -- the handshake -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
+def test_a_refused_handshake_fails_at_once(status: int) -> None:
+    error = errors.from_handshake(status)
+    assert (error.status_code, error.retryable) == (status, False)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_handshake_that_can_go_better_is_retried(status: int) -> None:
+    error = errors.from_handshake(status)
+    assert (error.status_code, error.retryable) == (status, True)
+
+
+@pytest.mark.parametrize("status", [200, 301, 302, 307])
+def test_an_answer_without_an_upgrade_is_not_from_the_service(status: int) -> None:
+    assert not errors.from_handshake(status).retryable
+
+
+# -- what the message says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (of_code(16), ["api_key", "TIRO_API_KEY", "TIRO_SPEECH_KEY"]),
+        (of_code(7), ["key", "ask Tiro"]),
+        (of_code(3), ["options", "tiro.STT"]),
+        (of_code(9), ["options", "tiro.STT"]),
+        (of_code(5), ["base_url", "TIRO_BASE_URL"]),
+        (of_code(12), ["base_url", "TIRO_BASE_URL"]),
+        (of_code(8), ["quota", "wait"]),
+        (of_code(14), ["try again"]),
+        (of_code(None), ["try again"]),
+        (errors.from_handshake(401), ["TIRO_API_KEY", "TIRO_SPEECH_KEY"]),
+        (errors.from_handshake(404), ["base_url", "TIRO_BASE_URL"]),
+        (errors.from_handshake(503), ["try again"]),
+        (errors.unreachable("host:1", "refused"), ["host:1", "refused", "network", "base_url"]),
+        (errors.connect_timeout("host:1", 2.5), ["host:1", "2.5 s", "network", "base_url"]),
+        (errors.dropped("before it said anything"), ["before it said anything", "try again"]),
+        (errors.unanswered(5), ["5 s", "try again"]),
+        (errors.unexpected(KeyError(KEY)), ["KeyError", "report"]),
+    ],
+)
+def test_every_message_says_what_to_do(error: APIError, told: list[str]) -> None:
+    for part in told:
+        assert part in error.message
+    assert error.message.endswith(".")
+
+
+def test_the_reason_of_the_service_is_told() -> None:
+    assert "UNAUTHENTICATED: the key is no good" in of_code(16, "the key is no good").message
+    assert "no reason given" in of_code(13, "").message
+
+
+def test_field_violations_are_part_of_the_message() -> None:
+    violations = ("config: not good", "config.language_code: Unsupported value xx-XX")
+    error = errors.from_service(ServiceError(3, 400, "not valid", violations), redact)
+    assert (
+        "not valid; config: not good; config.language_code: Unsupported value xx-XX"
+        in error.message
+    )
+    without = errors.from_service(ServiceError(3, 400, "", violations), redact)
+    assert "INVALID_ARGUMENT: config: not good; config.language_code" in without.message
+
+
+def test_a_message_has_an_end() -> None:
+    many = tuple(f"field{i}: no" for i in range(10_000))
+    for error in (ServiceError(3, None, "no " * 10_000), ServiceError(3, None, "no", many)):
+        assert len(errors.from_service(error, redact).message) < 1000
+
+
+# -- classes -------------------------------------------------------------------------------------
+
+ALL = [
+    of_code(16),
+    errors.from_handshake(401),
+    errors.unreachable("host", "reason"),
+    errors.connect_timeout("host", 10),
+    errors.dropped("early"),
+    errors.unanswered(5),
+    errors.unexpected(ValueError("x")),
+]
+
+
+def test_the_classes() -> None:
+    assert [type(error) for error in ALL] == [
+        APIStatusError,
+        APIStatusError,
+        APIConnectionError,
+        APITimeoutError,
+        APIConnectionError,
+        APITimeoutError,
+        APIConnectionError,
+    ]
+    assert all(error.retryable for error in ALL[2:])
+
+
+def test_no_error_has_a_past() -> None:
+    """S2: the framework prints the root of the chain, which can hold the URL."""
+    for error in ALL:
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        assert error.body is None
+
+
+def test_the_text_of_a_foreign_exception_is_not_told() -> None:
+    error = errors.unexpected(RuntimeError(f"wss://host/?token={KEY}"))
+    for form in (str(error), repr(error), str(error.args)):
+        assert "RuntimeError" in form
+        assert KEY not in form
+
+
+# -- redaction -----------------------------------------------------------------------------------
+
+QUOTED = quote(KEY, safe="")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"no model for {KEY}!",
+        f"{KEY}{KEY}",
+        QUOTED,
+        quote(KEY),
+        f"GET /v2beta1/speech:streamingrecognize?token={QUOTED}&x=1",
+        f"Authorization: Bearer {QUOTED}",
+    ],
+)
+def test_the_key_is_taken_out(text: str) -> None:
+    clean = redact(text)
+    for secret in (KEY, QUOTED, quote(KEY), "lykill"):
+        assert secret not in clean
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("/x?token=abc123&y=2", "/x?token=[...]&y=2"),
+        ("/x?y=2&TOKEN=abc123", "/x?y=2&TOKEN=[...]"),
+        ("/x?access_token=abc123;y", "/x?access_token=[...];y"),
+        ("api_key=abc123, key=def456", "api_key=[...], key=[...]"),
+        ('{"url":"/x?token=abc123"}', '{"url":"/x?token=[...]"}'),
+        ("Authorization: Bearer abc.123-x", "Authorization: Bearer [...]"),
+        ("bearer  abc123 was refused", "bearer  [...] was refused"),
+    ],
+)
+def test_other_credentials_are_taken_out(text: str, clean: str) -> None:
+    assert redact(text) == clean
+
+
+def test_what_is_no_secret_stays() -> None:
+    text = "no model for language code 'xx-XX' (þ, ð, æ, ö); tokens: 3"
+    assert redact(text) == text
+
+
+def test_the_key_is_taken_out_of_message_and_violations() -> None:
+    said = ServiceError(16, 401, f"{KEY} is no key", (f"token: {KEY} expired", f"x?token={QUOTED}"))
+    error = errors.from_service(said, redact)
+    for form in (str(error), repr(error), error.message):
+        assert "lykill" not in form
+    assert "[key] is no key; token: [key] expired" in error.message
+
+
+def test_a_key_across_the_end_of_a_long_text_is_taken_out() -> None:
+    for length in range(480, 505):
+        clean = redact("x" * length + KEY)
+        assert "lyk" not in clean
+
+
+def test_redaction_takes_no_time() -> None:
+    """A frame can have 4 MiB, and the text of the server is not to be trusted."""
+    started = time.perf_counter()
+    for part in ("token=", "bearer ", "key", "a-", " ", KEY[:-1]):
+        redact(part * (1_000_000 // len(part)))
+    assert time.perf_counter() - started < 2
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=6, max_size=30), st.data())
+def test_no_key_survives_in_no_form(key: str, data: st.DataObject) -> None:
+    assume("[key]" not in key and "[...]" not in key)
+    forms = [key, quote(key), quote(key, safe="")]
+    text = "".join(
+        data.draw(st.lists(st.sampled_from([*forms, " og ", "&", "?x="]), min_size=1, max_size=6))
+    )
+    clean = Redactor(key)(text)
+    for part in (" og ", "&", "?x=", "[key]", "[...]", "…"):
+        clean = clean.replace(part, "\0")
+    assert not any(form in clean for form in forms)
