@@ -85,15 +85,23 @@ class Clock:
             self._jump(now - self._started - seconds)
         self._last = now
         self._audio += seconds
-        ahead = self._audio + self._extra[-1] - (now - self._started)
-        if ahead > 0 and len(self._extra) > 1:
-            self._extra[-1] = max(self._extra[-2], self._extra[-1] - ahead)
+        self._give_back(self._audio + self._extra[-1] - (now - self._started))
 
     def _jump(self, time: float) -> None:
         """Let the next sample be at `time`, unless it is later than that already."""
         if time > self._audio + self._extra[-1]:
             self._from.append(self._audio)
             self._extra.append(time - self._audio)
+
+    def _give_back(self, seconds: float) -> None:
+        """Shorten the latest pauses by `seconds`: the audio of that time has come after all."""
+        while seconds > 0 and len(self._extra) > 1:
+            latest = self._extra[-1] - self._extra[-2]
+            if latest > seconds:
+                self._extra[-1] -= seconds
+                return
+            seconds -= latest
+            del self._from[-1], self._extra[-1]
 
     @property
     def pushed(self) -> float:
