@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from livekit.agents import stt
-from livekit.agents.stt import SpeechEvent, SpeechEventType
 
 from livekit import rtc
+from livekit.agents import stt
+from livekit.agents.stt import SpeechEvent, SpeechEventType
 
 DATA = Path(__file__).parent / "data"
 

@@ -7,10 +7,9 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from hypothesis import assume, given, settings, strategies as st
 
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.errors import Redactor
 from livekit.plugins.tiro.protocol import ServiceError, decode

@@ -9,8 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins import tiro
 from livekit.plugins.tiro.options import DEFAULT_BASE_URL, Options, wire_language

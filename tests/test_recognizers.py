@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from livekit import rtc
 from livekit.plugins.tiro.testing import (
@@ -26,8 +25,8 @@ from livekit.plugins.tiro.testing import (
     StatusError,
     TiroServer,
     Word,
+    sphinx as sphinx_module,
 )
-from livekit.plugins.tiro.testing import sphinx as sphinx_module
 from livekit.plugins.tiro.testing.backend import BLOCKING_SAMPLES
 from livekit.plugins.tiro.testing.resample import Resampler
 

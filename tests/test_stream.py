@@ -12,9 +12,9 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from livekit.agents import APIConnectionError, APIConnectOptions, APIError, APIStatusError
 from livekit.agents.stt import SpeechEvent
-
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
     Drop,

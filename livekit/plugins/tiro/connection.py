@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import aiohttp
+
 from livekit.agents import utils
 
 from . import errors, protocol
