@@ -79,7 +79,8 @@ class Clock:
     def push(self, seconds: float, now: float, wall: float) -> None:
         """Count `seconds` of audio that were pushed at monotonic `now`, epoch seconds `wall`."""
         if self._last is None:
-            self._started = now - seconds
+            # A frame longer than any microphone's was not recorded just now.
+            self._started = now - min(seconds, MAX_AHEAD)
             self.wall_anchor = wall - seconds
         elif now - self._last - seconds > PAUSE:
             self._jump(now - self._started - seconds)
@@ -197,7 +198,8 @@ class Timeline:
 
     def rewind(self, now: float) -> None:
         """Start a new connection: all that no final covers is handed out again."""
-        self._trim()
+        # Live audio that had to wait for too long is given up; a file can wait.
+        self._trim(self._end if self._clock.is_live(now) else self._next)
         self._start_connection(now)
 
     def _start_connection(self, now: float) -> None:
@@ -225,7 +227,7 @@ class Timeline:
         else:
             return None
         self._hear(now)
-        self._trim()
+        self._trim(self._next)
         return pcm
 
     def _take(self, samples: int) -> bytes:
@@ -284,21 +286,21 @@ class Timeline:
         self._heard = max(self._heard, float(end))
         self._reached = max(self._reached, end)
         self._given_up = 0
-        self._trim()
+        self._trim(self._next)
 
     def decide(self, now: float) -> None:
         """Note that the service has decided on a segment: what it did not find there is no word."""
         self._hear(now)
         self._decided = max(self._decided, int(self._heard) - self._decision)
 
-    def _trim(self) -> None:
-        """Drop what need not be kept, and what is too much."""
+    def _trim(self, newest: int) -> None:
+        """Drop what need not be kept, and what is too much behind the sample `newest`."""
         floor = max(self._covered, self._base)
         keep_all = self.speaking or self.in_doubt
         if not keep_all:
             heard = min(self._heard, self._reached)
             floor = max(floor, int(heard - self.keep_silent * self.sample_rate))
-        bound = self._end - round(KEEP_SPEAKING * self.sample_rate)
+        bound = newest - round(KEEP_SPEAKING * self.sample_rate)
         if bound > floor:
             self._given_up += max(0, bound - (floor if keep_all else max(floor, self._next)))
             floor = bound
