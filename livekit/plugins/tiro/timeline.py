@@ -156,6 +156,7 @@ class Timeline:
         self._pcm = bytearray()
         self._base = 0
         self._covered = 0
+        self._said = 0
         self._given_up = 0
         self._fresh = 0
         self._fresh_to = 0
@@ -269,19 +270,19 @@ class Timeline:
     # -- what is final ---------------------------------------------------------------------------
 
     def is_covered(self, server_end: float) -> bool:
-        """Tell whether all up to this second of the connection is final already."""
-        return self._locate(server_end) <= self._covered
+        """Tell whether all up to this second of the connection is final by its own words."""
+        return self._locate(server_end) <= self._said
 
     def cover(self, server_end: float | None) -> None:
         """Let go of the audio up to `server_end`, seconds of the connection: it is final.
 
         A final without times (None) covers what was sent, but for the last half second: it can
-        hold the start of what comes next.
+        hold the start of what comes next. That is a guess, by which no other final is judged.
         """
         if server_end is None:
             end = max(self._stretches[0].position, self._next - self._decision)
         else:
-            end = self._locate(server_end)
+            end = self._said = max(self._said, self._locate(server_end))
         self._covered = max(self._covered, end)
         self._heard = max(self._heard, float(end))
         self._reached = max(self._reached, end)
@@ -317,7 +318,7 @@ class Timeline:
         passed = bisect_left(self._flushes, floor)
         del self._flushes[:passed]
         self._next_flush = max(0, self._next_flush - passed)
-        while len(self._stretches) > 1 and self._stretches[1].position <= self._covered:
+        while len(self._stretches) > 1 and self._stretches[1].position <= self._said:
             del self._stretches[0]
 
     def take_given_up(self) -> float:
