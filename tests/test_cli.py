@@ -18,11 +18,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from livekit import rtc
 from livekit.agents import (
     APIConnectionError,
     APIConnectOptions,
@@ -33,10 +37,6 @@ from livekit.agents import (
     stt,
 )
 from livekit.agents.types import TimedString
-from rich.console import Console
-from typer.testing import CliRunner
-
-from livekit import rtc
 from livekit.plugins.tiro.__main__ import main
 from livekit.plugins.tiro.cli import app, audio, hearing, job, output, screen
 from livekit.plugins.tiro.cli.exits import MEANINGS, Exit, FileError, exits, from_api
@@ -607,6 +607,30 @@ async def test_a_long_file_is_never_far_ahead_of_the_service(tmp_path: Path) -> 
     assert transcript.duration == pytest.approx(300.0)
     assert notebook.seconds == sorted(notebook.seconds)
     assert notebook.seconds[-1] == pytest.approx(300.0)
+
+
+async def test_audio_goes_on_at_least_as_fast_as_speech_however_slow_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_media(tmp_path / "a.wav", "pcm_s16le", rate=8000, parts=((0.0, 100.0),))
+
+    class Mute(FakeStream):
+        """Says nothing; a minute passes each time that it has got 40 s of audio."""
+
+        now = 0.0
+
+        async def __aiter__(self) -> AsyncIterator[stt.SpeechEvent]:
+            await self.full.wait()
+            assert not self.ended.is_set()
+            self.now += 60.0
+            await self.ended.wait()
+            for event in list[stt.SpeechEvent]():
+                yield event
+
+    stream = Mute()
+    monkeypatch.setattr(hearing, "time", SimpleNamespace(monotonic=lambda: stream.now))
+    await hear(path, stream, Notebook())
+    assert stream.pushed == pytest.approx(100.0)
 
 
 async def test_a_failure_of_the_service_ends_the_pushing(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.cli.formats import (
     LINE_LENGTH,

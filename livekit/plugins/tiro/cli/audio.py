@@ -87,7 +87,7 @@ class AudioFile:
         for frame in chain([self._first], self._decoded):
             start = position if frame.time is None else frame.time
             yield from self._silence(start - position)
-            position = max(position, start) + frame.samples / frame.sample_rate
+            position = start + frame.samples / frame.sample_rate
             yield from resampler.push(frame)
         yield from resampler.flush()
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from enum import IntEnum
 
 import typer
+
 from livekit.agents import APIConnectionError, APIError, APIStatusError
 
 from ..errors import Redactor

@@ -6,11 +6,10 @@ import asyncio
 import time
 from typing import Any, Protocol
 
+from livekit import rtc
 from livekit.agents import APIConnectOptions, stt
 from livekit.agents.types import NotGivenOr
 from livekit.agents.utils import is_given
-
-from livekit import rtc
 
 from .audio import AudioFile
 from .formats import Segment, Transcript, Word, printable

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from livekit.agents.types import NOT_GIVEN
 from rich.console import Console
+
+from livekit.agents.types import NOT_GIVEN
 
 from ..options import wire_language
 from ..stt import STT

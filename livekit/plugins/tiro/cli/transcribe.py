@@ -14,7 +14,7 @@ from .formats import Format
 from .job import Group, Job
 
 _Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="Audio or video files of any kind.")
+    list[Path], typer.Argument(metavar="FILE", help="Audio or video files of any kind.")
 ]
 _Language = Annotated[
     str, typer.Option("--language", "-l", help="The language spoken, as a BCP-47 tag.")
