@@ -1,0 +1,92 @@
+"""The pytest plugin, as a user's own test suite sees it: each test here runs a small suite."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+# Loaded before, so that it stays loaded when a small suite is over and its modules are dropped.
+import livekit.plugins.tiro.testing  # noqa: F401
+
+pytest_plugins = ["pytester"]
+
+ASK = 'pytest_plugins = ["livekit.plugins.tiro.testing.pytest_plugin"]'
+HEAD = """
+    import os
+    import numpy as np
+    import pytest
+    from livekit import rtc
+    from livekit.agents import APIError
+    from livekit.plugins import tiro
+
+    async def hear():
+        noise = np.random.default_rng(0).integers(-8000, 8000, 16000, np.int16)
+        async with tiro.STT() as stt:
+            event = await stt.recognize(rtc.AudioFrame(noise.tobytes(), 16000, 1, 16000))
+        return event.alternatives[0].text
+"""
+
+
+def run(pytester: pytest.Pytester, suite: str, *arguments: str) -> pytest.RunResult:
+    """Run a suite with every warning an error, and settings of its own."""
+    pytester.makepyfile(textwrap.dedent(HEAD) + textwrap.dedent(suite))
+    scope = "asyncio_default_fixture_loop_scope=function"
+    return pytester.runpytest_inprocess("-p", "no:randomly", "-W", "error", "-o", scope, *arguments)
+
+
+def test_an_agents_own_stt_finds_the_server(pytester: pytest.Pytester) -> None:
+    """In pytest-asyncio's strict mode too, and the environment is as before afterwards."""
+    pytester.makeconftest(ASK)
+    suite = """
+        @pytest.mark.asyncio
+        async def test_hears(tiro_server):
+            assert await hear() == "Góðan daginn"
+            assert tiro_server.sessions[0].seconds > 1
+            assert os.environ["TIRO_BASE_URL"] == tiro_server.base_url
+
+        @pytest.mark.asyncio
+        async def test_after_it():
+            assert "TIRO_BASE_URL" not in os.environ
+            assert "TIRO_API_KEY" not in os.environ
+    """
+    run(pytester, suite).assert_outcomes(passed=2)
+
+
+def test_options_of_the_server(pytester: pytest.Pytester) -> None:
+    """They come from a fixture that a module, a class or one test can override."""
+    suite = f"""
+        {ASK}
+
+        @pytest.fixture
+        def tiro_server_options():
+            return {{"script": "Halló."}}
+
+        async def test_of_the_module(tiro_server):
+            assert "Halló" in await hear()
+
+        @pytest.mark.parametrize("tiro_server_options", [{{"script": "Bless.", "api_key": None}}])
+        async def test_of_its_own(tiro_server):
+            assert "Bless" in await hear()
+
+        @pytest.mark.parametrize("tiro_server_options", [{{"api_key": "another"}}])
+        async def test_key(tiro_server):
+            assert os.environ["TIRO_API_KEY"] == "another"
+            assert await hear()
+            os.environ["TIRO_API_KEY"] = "wrong"
+            with pytest.raises(APIError):
+                await hear()
+    """
+    run(pytester, suite, "-o", "asyncio_mode=auto").assert_outcomes(passed=3)
+
+
+def test_it_is_loaded_only_when_asked_for(pytester: pytest.Pytester) -> None:
+    suite = """
+        async def test_hears(tiro_server):
+            assert await hear()
+    """
+    without = run(pytester, suite, "-o", "asyncio_mode=auto")
+    without.assert_outcomes(errors=1)
+    without.stdout.fnmatch_lines(["*fixture 'tiro_server' not found*"])
+    plugin = "livekit.plugins.tiro.testing.pytest_plugin"
+    run(pytester, suite, "-o", "asyncio_mode=auto", "-p", plugin).assert_outcomes(passed=1)
