@@ -101,7 +101,7 @@ class Connection:
         except aiohttp.WSServerHandshakeError as refusal:
             failure = errors.from_handshake(refusal.status)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
-            failure = errors.unreachable(options.host, _reason(fault))
+            failure = errors.unreachable(options.host, reason_of(fault))
         finally:
             await utils.aio.cancel_and_wait(connecting)
         # Raised here, not above: the context of an exception holds the URL, and so the key.
@@ -197,7 +197,7 @@ def _discard(connecting: asyncio.Future[_WebSocket]) -> None:
         connecting.result()._response.close()
 
 
-def _reason(fault: Exception) -> str:
+def reason_of(fault: Exception) -> str:
     """Name a failure to connect without the text of the exception, which can hold the URL."""
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         return "its certificate is not valid"

@@ -12,6 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
 
+KEY_VARIABLES = ("TIRO_API_KEY", "TIRO_SPEECH_KEY")
+"""Where a key is looked for in the environment, first to last."""
+
 # Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
 MIN_SAMPLE_RATE = 8000
 MAX_SAMPLE_RATE = 48000

@@ -25,7 +25,7 @@ from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
 
 from .connection import new_session
-from .options import DEFAULT_BASE_URL, Options
+from .options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
 from .stream import SpeechStream, changed_options
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class _BatchStream(SpeechStream):
 
 def _find_key(api_key: NotGivenOr[str]) -> str:
     key = api_key if is_given(api_key) else None
-    key = key or os.environ.get("TIRO_API_KEY") or os.environ.get("TIRO_SPEECH_KEY")
+    key = key or next(filter(None, map(os.environ.get, KEY_VARIABLES)), None)
     if not key:
         raise ValueError(
             "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the "

@@ -14,6 +14,7 @@ import typer
 from livekit.agents import APIConnectionError, APIError, APIStatusError
 
 from ..errors import Redactor
+from ..options import KEY_VARIABLES
 from .formats import printable
 
 
@@ -73,7 +74,7 @@ class FileError(CliError):
 
 def complain(error: CliError) -> None:
     """Write the error's line to stderr."""
-    print(f"error: {printable(_redact(str(error)))}", file=sys.stderr, flush=True)
+    print(f"error: {printable(redact(str(error)))}", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
@@ -152,9 +153,9 @@ def _speak_utf8() -> None:
             reconfigure(encoding="utf-8", errors="replace")
 
 
-def _redact(text: str) -> str:
+def redact(text: str) -> str:
     """Take the keys of the environment out of a text, should one have got into it."""
-    for name in ("TIRO_API_KEY", "TIRO_SPEECH_KEY"):
+    for name in KEY_VARIABLES:
         if key := os.environ.get(name, "").strip():
             text = Redactor(key)(text)
     return text
