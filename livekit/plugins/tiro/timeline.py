@@ -187,9 +187,10 @@ class Timeline:
 
     def flush(self) -> None:
         """Have silence sent behind what was pushed so far, so that the service decides."""
-        waiting = self._flushes[self._next_flush :]
-        if waiting[-1:] != [self._end]:
+        if self._flushes[-1:] != [self._end]:
             self._flushes.append(self._end)
+        elif self._next_flush == len(self._flushes):
+            self._next_flush -= 1
 
     @property
     def _end(self) -> int:
@@ -241,7 +242,11 @@ class Timeline:
         return bytes(memoryview(self._pcm)[start : start + samples * BYTES_PER_SAMPLE])
 
     def _take_silence(self, pcm: bytes, samples: int) -> bytes:
-        self._stretches.append(_Stretch(self._server, self._next, False))
+        if self._stretches[-1].server == self._server:
+            # No audio came in between, so that the silence goes on.
+            del self._stretches[-1]
+        if not self._stretches or self._stretches[-1].is_audio:
+            self._stretches.append(_Stretch(self._server, self._next, False))
         self._server += samples
         self._stretches.append(_Stretch(self._server, self._next, True))
         self._silence_left = max(0, self._silence_left - samples)
@@ -312,13 +317,11 @@ class Timeline:
         """Forget the audio before `floor`, and what is noted about it."""
         del self._pcm[: (floor - self._base) * BYTES_PER_SAMPLE]
         self._base = floor
-        if self._next < floor:
-            self._next = floor
-            self._stretches.append(_Stretch(self._server, floor, True))
         passed = bisect_left(self._flushes, floor)
         del self._flushes[:passed]
         self._next_flush = max(0, self._next_flush - passed)
-        while len(self._stretches) > 1 and self._stretches[1].position <= self._said:
+        oldest = max(self._said, floor - round(KEEP_SPEAKING * self.sample_rate))
+        while len(self._stretches) > 1 and self._stretches[1].position <= oldest:
             del self._stretches[0]
 
     def take_given_up(self) -> float:
