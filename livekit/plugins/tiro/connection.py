@@ -200,7 +200,8 @@ def _discard(connecting: asyncio.Future[_WebSocket]) -> None:
 def reason_of(fault: Exception) -> str:
     """Name a failure to connect without the text of the exception, which can hold the URL."""
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
-        return "its certificate is not valid"
+        why = getattr(fault.certificate_error, "verify_message", "it is not for this host")
+        return f"its certificate is not valid: {why}"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return "its name is not known"
     number = fault.errno if isinstance(fault, OSError) else None

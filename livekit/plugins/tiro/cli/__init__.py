@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .doctor import doctor
 from .exits import MEANINGS
 from .serve import serve
 from .transcribe import transcribe
@@ -12,7 +13,7 @@ from .transcribe import transcribe
 _EPILOG = "Exit codes:\n" + ";\n".join(f"{code:d} {what}" for code, what in MEANINGS.items())
 
 app = typer.Typer(
-    help="Tiro's Icelandic speech recognition: transcribe files, or run a local server.",
+    help="Tiro's Icelandic speech recognition: transcribe files, run a local server, find faults.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -20,3 +21,4 @@ app = typer.Typer(
 )
 app.command(epilog=_EPILOG)(transcribe)
 app.command(epilog=_EPILOG)(serve)
+app.command(epilog="Exit codes:\n0 all went well;\n1 a check failed")(doctor)

@@ -37,7 +37,7 @@ _Output = Annotated[
         "in it for each FILE.",
     ),
 ]
-_BaseUrl = Annotated[
+BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url", help="Where the service is; else TIRO_BASE_URL, else Tiro's own address."
@@ -61,7 +61,7 @@ def transcribe(
     language: _Language = "is-IS",
     form: _Format = Format.TEXT,
     output: _Output = None,
-    base_url: _BaseUrl = None,
+    base_url: BaseUrl = None,
     realtime: _Realtime = False,
     local: _Local = False,
 ) -> None:

@@ -1,0 +1,268 @@
+"""The `doctor` command: checks what an agent needs, and says in plain words what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from email.utils import mktime_tz, parsedate_tz
+from importlib.metadata import version
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import typer
+
+from livekit.agents import APIError, utils
+
+from .. import errors
+from ..connection import Connection, new_session, reason_of
+from ..options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from .exits import exits, redact
+from .formats import printable
+from .transcribe import BaseUrl
+
+T = TypeVar("T")
+
+_PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "numpy")
+# s for each step on the network.
+_TIMEOUT = 10.0
+# s for an answer to the silence; a stream waits as long for its last final.
+_PATIENCE = 5.0
+# s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
+_CLOCK_TOLERANCE = 60.0
+_SAMPLE_RATE = 16000
+_CHUNKS = 20
+# 50 ms of the quietest noise there is: plain zeros are dropped before a recogniser hears them.
+_CHUNK = b"\x01\x00\xff\xff" * 400
+
+_Language = Annotated[
+    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+]
+
+
+def doctor(base_url: BaseUrl = None, language: _Language = "is-IS") -> None:
+    """Check all that an agent needs, and stream a second of silence to the service.
+
+    Each line is a check: ok, failed (with what to do), or skipped.
+
+    The key is never shown: the lines can be pasted into an issue.
+    """
+    with exits():
+        failed = asyncio.run(_report(base_url, language))
+        if failed:
+            raise typer.Exit(1)
+
+
+async def _report(base_url: str | None, language: str) -> int:
+    """Print each finding as it comes, and return how many checks failed."""
+    failed = 0
+    async for finding in examine(base_url, language):
+        text = printable(redact(finding.text))
+        print(f"{finding.verdict:<8} {finding.check:<9} {text}", flush=True)
+        failed += finding.verdict == "failed"
+    print(f"{failed} failed" if failed else "all is well", flush=True)
+    return failed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check came to."""
+
+    verdict: str
+    """`ok`, `failed` or `skipped`."""
+    check: str
+    text: str
+
+
+async def examine(base_url: str | None, language: str) -> AsyncIterator[Finding]:
+    """Yield what each check found; a later one builds on what the earlier ones found out.
+
+    Args:
+        base_url: Where the service is; None leaves it to the environment.
+        language: The language to ask for.
+    """
+    async with new_session() as http, _Examination(http, base_url, language) as examination:
+        for check in examination.checks:
+            name = check.__name__
+            try:
+                yield Finding("ok", name, await check())
+            except _Failed as failure:
+                yield Finding("failed", name, str(failure))
+            except _Skipped as reason:
+                yield Finding("skipped", name, str(reason))
+
+
+class _Failed(Exception):
+    """What is wrong, and what to do."""
+
+
+class _Skipped(Exception):
+    """Why a check cannot be made."""
+
+
+class _Examination:
+    """The checks, and what is known so far. A check returns what it found, fit to be shown."""
+
+    def __init__(self, http: aiohttp.ClientSession, base_url: str | None, language: str) -> None:
+        self.checks = (
+            *(self.versions, self.python, self.key, self.address),
+            *(self.dns, self.tls, self.clock, self.session, self.audio),
+        )
+        self._http = http
+        self._base_url = base_url
+        self._language = language
+        self._key: str | None = None
+        self._valid: Options | None = None
+        self._named: Options | None = None
+        self._reached: Options | None = None
+        self._date: str | None = None
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> _Examination:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def versions(self) -> str:
+        return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+
+    async def python(self) -> str:
+        return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+
+    async def key(self) -> str:
+        source = next(filter(os.environ.get, KEY_VARIABLES), None)
+        if source is None:
+            names = " or ".join(KEY_VARIABLES)
+            raise _Failed(f"there is none: set {names} to the one that Tiro gave you")
+        try:
+            self._key = Options(api_key=os.environ[source]).api_key
+        except ValueError as error:
+            raise _Failed(f"{source} holds none: {error}") from None
+        return f"from {source}"
+
+    async def address(self) -> str:
+        url = self._base_url or os.environ.get("TIRO_BASE_URL")
+        try:
+            # The key comes in later: up to the session the checks can do without.
+            self._valid = Options(
+                api_key="none", base_url=url or DEFAULT_BASE_URL, language=self._language
+            )
+        except ValueError as error:
+            raise _Failed(str(error)) from None
+        source = "--base-url" if self._base_url else "TIRO_BASE_URL"
+        origin = f"from {source}" if url else "Tiro's own"
+        return f"{self._valid.base_url} ({origin}), language {self._valid.language}"
+
+    async def dns(self) -> str:
+        options = _needed(self._valid, "an address")
+        url = urlsplit(options.url)
+        host = url.hostname or ""
+        if url.scheme in getproxies() and not proxy_bypass(host):
+            self._named = options
+            raise _Skipped("a proxy is set, and looks the name up")
+        try:
+            lookup = asyncio.get_running_loop().getaddrinfo(host, None)
+            await asyncio.wait_for(lookup, _TIMEOUT)
+        except (OSError, UnicodeError, asyncio.TimeoutError):
+            raise _Failed(_unreachable(options, "its name is not known")) from None
+        self._named = options
+        return f"{host} is known"
+
+    async def tls(self) -> str:
+        options = _needed(self._named, "a host that is known")
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+        try:
+            # Without the key: whatever the answer is, somebody is there.
+            async with self._http.get(options.url, timeout=timeout, allow_redirects=False) as got:
+                self._date = got.headers.get("Date")
+        except asyncio.TimeoutError:
+            raise _Failed(errors.connect_timeout(options.host, _TIMEOUT).message) from None
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
+            raise _Failed(_unreachable(options, reason_of(fault))) from None
+        except aiohttp.ClientError:
+            # It hung up on a request that is not for a websocket, as it may.
+            pass
+        self._reached = options
+        if options.url.startswith("wss:"):
+            return "the certificate is valid"
+        return "none, as the address is ws://: the key travels in the clear"
+
+    async def clock(self) -> str:
+        date = parsedate_tz(_needed(self._date, "a service that tells the time"))
+        if date is None:
+            raise _Skipped("the service tells the time in a way of its own")
+        ahead = time.time() - mktime_tz(date)
+        if abs(ahead) > _CLOCK_TOLERANCE:
+            raise _Failed(
+                f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the service's: "
+                "set it, for certificates and LiveKit's access tokens are checked against it"
+            )
+        return f"within {max(1, round(abs(ahead)))} s of the service's"
+
+    async def session(self) -> str:
+        options = _needed(self._reached, "a service that answers")
+        options = replace(options, api_key=_needed(self._key, "a key"))
+        try:
+            self._connection = await Connection.open(self._http, options, _TIMEOUT)
+        except APIError as error:
+            raise _Failed(error.message) from None
+        await self._connection.configure(options, _SAMPLE_RATE)
+        return f"opened in {self._connection.opened_in:.2f} s"
+
+    async def audio(self) -> str:
+        connection = _needed(self._connection, "a session")
+        hung_up = await _stream_silence(connection)
+        last = connection.last_response
+        if last is not None and last.error is not None:
+            redactor = errors.Redactor(self._key or "")
+            raise _Failed(errors.from_service(last.error, redactor).message)
+        if last is not None:
+            return "a second of silence was heard and answered"
+        if not connection.ended:
+            raise _Failed(errors.dropped("in the middle of the audio").message)
+        if not hung_up:
+            raise _Failed(errors.unanswered(_PATIENCE).message)
+        return "a second of silence was taken without a word, which for silence is no fault"
+
+
+async def _stream_silence(connection: Connection) -> bool:
+    """Send a second of silence at the pace of speech, and its end.
+
+    Returns whether the service hung up in time.
+    """
+    receiving = asyncio.create_task(_receive(connection), name="tiro.doctor")
+    try:
+        for _ in range(_CHUNKS):
+            await connection.send(_CHUNK)
+            await asyncio.wait({receiving}, timeout=1 / _CHUNKS)
+            if receiving.done():
+                return True
+        await connection.end()
+        await asyncio.wait({receiving}, timeout=_PATIENCE)
+        return receiving.done()
+    finally:
+        await utils.aio.cancel_and_wait(receiving)
+
+
+async def _receive(connection: Connection) -> None:
+    """Return when the service has hung up, or reported an error."""
+    while (response := await connection.receive()) is not None and response.error is None:
+        pass
+
+
+def _needed(value: T | None, what: str) -> T:
+    """Return what an earlier check found out, or skip this one."""
+    if value is None:
+        raise _Skipped(f"it needs {what}")
+    return value
+
+
+def _unreachable(options: Options, reason: str) -> str:
+    return errors.unreachable(options.host, reason).message

@@ -1,0 +1,338 @@
+"""The `doctor` command: what it finds, what it says about it, and what it never says."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import trustme
+from typer.testing import CliRunner
+
+from livekit.plugins.tiro.cli import app
+from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing.wire import INTERNAL, StatusError
+
+KEY = "kanarí/lykill+1%"
+# The package has a function of the same name.
+DOCTOR = importlib.import_module("livekit.plugins.tiro.cli.doctor")
+CHECKS = ["versions", "python", "key", "address", "dns", "tls", "clock", "session", "audio"]
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+
+
+async def examine(*arguments: str) -> dict[str, tuple[str, str]]:
+    """Run the command, and return the verdict and the text of each check."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", *arguments])
+    return findings(result.output, result.exit_code)
+
+
+def findings(output: str, exit_code: int) -> dict[str, tuple[str, str]]:
+    """Read the output, and hold it to what is so whatever was found."""
+    for secret in (KEY, quote(KEY), quote(KEY, safe="")):
+        assert secret not in output
+    *lines, summary = output.splitlines()
+    found = {}
+    for line in lines:
+        verdict, check, text = line.split(maxsplit=2)
+        found[check] = verdict, text
+    assert list(found) == CHECKS
+    failed = sum(verdict == "failed" for verdict, _ in found.values())
+    assert summary == (f"{failed} failed" if failed else "all is well")
+    assert exit_code == (1 if failed else 0)
+    return found
+
+
+def failures(found: dict[str, tuple[str, str]]) -> dict[str, str]:
+    return {check: text for check, (verdict, text) in found.items() if verdict == "failed"}
+
+
+@asynccontextmanager
+async def listener(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Yield host and port of a TCP server."""
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}"
+
+
+def answering(*headers: str) -> Handler:
+    """Return a handler that answers any request with these headers."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        lines = ["HTTP/1.1 405 Method Not Allowed", "Content-Length: 0", *headers, "", ""]
+        writer.write("\r\n".join(lines).encode())
+        writer.close()
+
+    return handle
+
+
+# -- a service that works ------------------------------------------------------------------------
+
+
+async def test_all_is_well() -> None:
+    async with TiroServer(api_key=KEY) as server:
+        found = await examine("--base-url", server.base_url)
+    assert failures(found) == {}
+    versions = dict(part.split() for part in found["versions"][1].split(", "))
+    assert versions == {name: importlib.metadata.version(name) for name in versions}
+    assert "livekit-plugins-tiro" in versions and "livekit-agents" in versions
+    assert found["key"][1] == "from TIRO_API_KEY"
+    assert found["address"][1] == f"{server.base_url} (from --base-url), language is-IS"
+    assert found["audio"][1] == "a second of silence was heard and answered"
+    (session,) = server.sessions
+    assert session.seconds == 1.0 and session.ended
+
+
+async def test_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_SPEECH_KEY", KEY)
+    monkeypatch.delenv("TIRO_API_KEY")
+    async with TiroServer(api_key=KEY) as server:
+        monkeypatch.setenv("TIRO_BASE_URL", server.base_url)
+        found = await examine("--language", "icelandic")
+    assert failures(found) == {}
+    assert found["key"][1] == "from TIRO_SPEECH_KEY"
+    assert found["address"][1] == f"{server.base_url} (from TIRO_BASE_URL), language is-IS"
+
+
+async def test_silence_need_not_be_answered() -> None:
+    class Mute(Hooks):
+        async def frame(self, session: Session, text: str) -> str | None:
+            return None
+
+    async with TiroServer(api_key=KEY, hooks=Mute()) as server:
+        found = await examine("--base-url", server.base_url)
+    assert failures(found) == {}
+    assert "without a word" in found["audio"][1]
+
+
+# -- the key and the address ---------------------------------------------------------------------
+
+
+async def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TIRO_API_KEY")
+    async with TiroServer() as server:
+        found = await examine("--base-url", server.base_url)
+    assert found["key"][0] == "failed"
+    assert "TIRO_API_KEY or TIRO_SPEECH_KEY" in found["key"][1]
+    assert found["clock"][0] == "ok", "what needs no key is checked all the same"
+    assert found["session"] == ("skipped", "it needs a key")
+    assert server.sessions == []
+
+
+async def test_key_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", " \n")
+    async with TiroServer() as server:
+        found = await examine("--base-url", server.base_url)
+    assert list(failures(found)) == ["key"]
+    assert "TIRO_API_KEY holds none" in found["key"][1]
+
+
+async def test_refused_key() -> None:
+    async with TiroServer(api_key="another") as server:
+        found = await examine("--base-url", server.base_url)
+    assert list(failures(found)) == ["audio"]
+    assert "UNAUTHENTICATED" in found["audio"][1] and "Check the key" in found["audio"][1]
+
+
+async def test_key_refused_at_the_handshake() -> None:
+    class Guarded(Hooks):
+        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+            return HandshakeRefusal(401)
+
+    async with TiroServer(hooks=Guarded()) as server:
+        found = await examine("--base-url", server.base_url)
+    assert list(failures(found)) == ["session"]
+    assert "HTTP 401" in found["session"][1] and "Check the key" in found["session"][1]
+    assert found["audio"] == ("skipped", "it needs a session")
+
+
+async def test_service_that_repeats_the_key() -> None:
+    class Talkative(Hooks):
+        async def first_message(self, session: Session) -> None:
+            raise StatusError(INTERNAL, f"cannot look up {session.token}")
+
+    async with TiroServer(hooks=Talkative()) as server:
+        found = await examine("--base-url", server.base_url)
+    assert "cannot look up [key]" in failures(found)["audio"]
+
+
+async def test_key_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_BASE_URL", f"wss://example.invalid/v2beta1?token={KEY}")
+    found = await examine()
+    assert "must hold no query" in failures(found)["address"]
+    assert found["dns"] == ("skipped", "it needs an address")
+    found = await examine("--base-url", f"ws://127.0.0.1:1/{KEY}")
+    assert "ws://127.0.0.1:1/[key] (from --base-url)" in found["address"][1]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/"])
+async def test_wrong_path(path: str) -> None:
+    async with TiroServer(api_key=KEY) as server:
+        found = await examine("--base-url", server.base_url.replace("/v2beta1", path))
+    assert list(failures(found)) == ["audio"]
+    assert "404" in found["audio"][1] and "Check base_url" in found["audio"][1]
+
+
+async def test_language_that_is_none() -> None:
+    assert "BCP-47" in failures(await examine("--language", "?"))["address"]
+
+
+async def test_language_that_the_service_does_not_know() -> None:
+    async with TiroServer(api_key=KEY) as server:
+        found = await examine("--base-url", server.base_url, "--language", "de-DE")
+    assert "de-DE" in failures(found)["audio"]
+
+
+# -- the way there -------------------------------------------------------------------------------
+
+
+async def test_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", nobody)
+    found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
+    assert list(failures(found)) == ["dns"]
+    assert "tiro.invalid: its name is not known" in found["dns"][1]
+    assert found["tls"][0] == "skipped"
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+        found = await examine("--base-url", f"ws://{host}/v2beta1")
+    assert list(failures(found)) == ["tls"]
+    assert f"could not connect to Tiro at {host}: Connection refused" in found["tls"][1]
+    assert [found[check][0] for check in ("clock", "session", "audio")] == ["skipped"] * 3
+
+
+async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(DOCTOR, "_TIMEOUT", 0.2)
+    async with listener(wait) as host:
+        found = await examine("--base-url", f"ws://{host}")
+    assert "within 0.2 s" in failures(found)["tls"]
+
+
+async def test_host_that_hangs_up_on_plain_requests() -> None:
+    """It can be a service all the same, so the session is tried."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with listener(hang_up) as host:
+        found = await examine("--base-url", f"ws://{host}")
+    assert list(failures(found)) == ["session"]
+    assert found["clock"] == ("skipped", "it needs a service that tells the time")
+
+
+async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSS_PROXY", f"http://me:{quote(KEY, safe='')}@127.0.0.1:1")
+    found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
+    assert found["dns"] == ("skipped", "a proxy is set, and looks the name up")
+    assert list(failures(found)) == ["tls"]
+
+
+def tls_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+async def test_certificate_that_is_not_trusted() -> None:
+    async with listener(answering(), tls_context(trustme.CA())) as host:
+        found = await examine("--base-url", f"wss://{host}")
+    assert list(failures(found)) == ["tls"]
+    assert "its certificate is not valid: " in found["tls"][1]
+
+
+async def test_certificate_that_is_trusted(tmp_path: Path) -> None:
+    """In a process of its own, where the authority is one of the machine's."""
+    authority, trusted = trustme.CA(), tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = int(server.base_url.rpartition(":")[2].partition("/")[0])
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async with TiroServer(api_key=KEY) as server:
+        async with listener(relay, tls_context(authority)) as host:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "livekit.plugins.tiro", "doctor"),
+                *("--base-url", f"wss://{host}/v2beta1"),
+                stdout=subprocess.PIPE,
+                env={**os.environ, "SSL_CERT_FILE": str(trusted)},
+            )
+            output, _ = await asyncio.wait_for(process.communicate(), 30)
+    found = findings(output.decode(), process.returncode or 0)
+    assert failures(found) == {}
+    assert found["tls"][1] == "the certificate is valid"
+
+
+# -- the clock -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("date", "verdict", "text"),
+    [
+        ("Thu, 01 Jan 2015 00:00:00 GMT", "failed", "s ahead of the service's: set it"),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", "failed", "s behind the service's: set it"),
+        ("half past nine", "skipped", "in a way of its own"),
+    ],
+)
+async def test_clock(date: str, verdict: str, text: str) -> None:
+    async with listener(answering(f"Date: {date}")) as host:
+        found = await examine("--base-url", f"ws://{host}")
+    assert found["clock"][0] == verdict and text in found["clock"][1]
+
+
+# -- the session ---------------------------------------------------------------------------------
+
+
+async def test_session_that_drops() -> None:
+    class Dropping(Hooks):
+        async def audio(self, session: Session, pcm: bytes) -> None:
+            if session.seconds >= 0.5:
+                raise Drop
+
+    async with TiroServer(api_key=KEY, hooks=Dropping()) as server:
+        found = await examine("--base-url", server.base_url)
+    assert "in the middle of the audio" in failures(found)["audio"]
+
+
+async def test_session_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Hooks):
+        async def end(self, session: Session) -> None:
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(DOCTOR, "_PATIENCE", 0.2)
+    async with TiroServer(api_key=KEY, hooks=Stuck()) as server:
+        found = await examine("--base-url", server.base_url)
+    assert "did not answer within 0.2 s" in failures(found)["audio"]
