@@ -25,12 +25,19 @@ class Hooks:
     """The hooks that change nothing; override some.
 
     Every hook but `handshake` may wait (the session stands still meanwhile, its client is still
-    read), raise `StatusError` (an error frame, then the end) or raise `Drop` (the end).
+    read), raise `StatusError` (an error frame, then the end) or raise `Drop` (the end). What the
+    frames of the service cannot do, `session.line` can. Module `faults` has hooks ready made.
     """
 
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Before the upgrade; anything but None refuses it."""
         return None
+
+    async def opened(self, session: Session) -> None:
+        """When the connection stands, before the first message of the client."""
+
+    async def beside(self, session: Session) -> None:
+        """Runs beside the session, from `opened` on until its end; raising ends the session."""
 
     async def first_message(self, session: Session) -> None:
         """When the first message is decoded, before its key and config are checked."""
@@ -44,3 +51,9 @@ class Hooks:
     async def frame(self, session: Session, text: str) -> str | None:
         """Before each frame to the client: what to send in its place, None for nothing."""
         return text
+
+    async def sent(self, session: Session, text: str) -> None:
+        """Behind each frame to the client."""
+
+    async def done(self, session: Session) -> None:
+        """When all is said, before the connection is dropped."""

@@ -12,6 +12,7 @@ from aiohttp import web
 from .backend import Backend, Timing
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks
+from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .session import Session
 from .sphinx import SphinxRecognizer
@@ -156,6 +157,7 @@ class TiroServer:
             path=request.path,
             token=_token(request),
             opened_at=asyncio.get_running_loop().time(),
+            line=Line(request.transport),
         )
         async with self._arrived:
             self.sessions.append(session)
@@ -165,9 +167,10 @@ class TiroServer:
             _close(session)
             return web.Response(status=refusal.status, text=refusal.body)
         websocket = web.WebSocketResponse(
-            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES
+            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES, autoping=False
         )
         await websocket.prepare(request)
+        session.line.opened(websocket)
         handler = asyncio.create_task(
             self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
         )

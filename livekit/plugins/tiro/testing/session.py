@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .line import Line
 from .wire import SpeechConfig
 
 
@@ -28,6 +29,7 @@ class Session:
         frames: The texts of the frames sent.
         status: The gRPC code that ended the session, 0 for none.
         closed: Set once the connection is over.
+        line: The connection itself, for faults.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Session:
     frames: list[str] = field(default_factory=list, repr=False)
     status: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    line: Line = field(default_factory=lambda: Line(None), repr=False)
 
     @property
     def streaming_config(self) -> dict[str, Any]:
