@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -303,6 +304,16 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_failed(result, Exit.UNREACHABLE, f"127.0.0.1:{port}", "TIRO_BASE_URL")
 
 
+def test_the_log_of_the_retries_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    monkeypatch.setattr(hearing, "_CONNECT", APIConnectOptions(1, 0.0, 5.0))
+    # As in a program that does not set up logging: warnings go to stderr then.
+    monkeypatch.setattr(logging.root, "handlers", [])
+    result = transcribe(ICELANDIC, "--base-url", "ws://127.0.0.1:9")
+    assert_failed(result, Exit.UNREACHABLE)
+    assert logging.root.handlers == []
+
+
 def test_a_language_that_the_service_does_not_know() -> None:
     result = transcribe("--local", "--language", "de-DE", FOX)
     assert_failed(result, Exit.SERVICE, "language_code", "de-DE")
@@ -553,6 +564,9 @@ class FakeStream:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
+            for _ in range(400):
+                # Time for whoever pushes to go too far.
+                await asyncio.sleep(0)
             self.full.clear()
             seconds = self.pushed - self.acknowledged
             self.acknowledged = self.pushed
@@ -601,7 +615,7 @@ async def test_a_long_file_is_never_far_ahead_of_the_service(tmp_path: Path) -> 
     stream, notebook = FakeStream(), Notebook()
     transcript = await hear(path, stream, notebook)
     assert stream.pushed == pytest.approx(300.0)
-    assert 40.0 < stream.most_ahead < 60.0
+    assert 40.0 < stream.most_ahead < 55.0
     assert stream.closed
     assert transcript.complete
     assert transcript.duration == pytest.approx(300.0)
@@ -639,8 +653,9 @@ async def test_a_failure_of_the_service_ends_the_pushing(tmp_path: Path) -> None
     stream.failure = APIConnectionError("gone")
     tasks = asyncio.all_tasks()
     with pytest.raises(APIConnectionError):
-        await hear(path, stream, Notebook())
+        await asyncio.wait_for(hear(path, stream, Notebook()), 10)
     assert stream.closed
+    assert stream.pushed < 5.0, "the failure had no chance to be seen"
     assert asyncio.all_tasks() == tasks
 
 
