@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import contextlib
-import gc
 import json
 import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -33,7 +34,7 @@ from livekit.plugins.tiro.testing.conversation import (
     HalfClose,
     Inbox,
 )
-from livekit.plugins.tiro.testing.wire import FrameStyle, MessageReader
+from livekit.plugins.tiro.testing.wire import FrameStyle, GatewayError, MessageReader
 
 from ._server_client import DEADLINE, Client, Held, connect, options_of, replay
 from ._server_recordings import (
@@ -269,7 +270,7 @@ async def test_client_that_closes_gets_no_final(name: str) -> None:
         session = server.sessions[0]
         held.turns.release()
         await asyncio.wait_for(session.closed.wait(), DEADLINE)
-    assert client.settled == session.frames[len(client.interims) :] == []
+    assert [frame for frame in client.frames + session.frames if not is_interim(frame)] == []
     assert session.closed_by == "client"
     assert session.ended == (name == "end_then_close_at_once")
     assert len(session.audio) == 128000
@@ -492,10 +493,45 @@ async def test_a_client_that_never_reads_does_not_keep_the_server() -> None:
             await asyncio.sleep(0.05)
         assert session.messages < len(IS2) // 2048, "the server could write all it had"
         await asyncio.wait_for(server.aclose(), 2.0)
-    gc.collect()
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while part := await asyncio.wait_for(client.reader.read(65536), DEADLINE):
+                received += len(part)
+        assert received < 60_000 * len(session.frames)
+
+
+async def test_handshake_that_a_hook_holds_does_not_keep_the_server() -> None:
+    class Held(Hooks):
+        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+            await asyncio.Event().wait()
+            return None
+
+    async with TiroServer(hooks=Held()) as server:
+        attempt = asyncio.create_task(connect(server, TEST).__aenter__())
+        session = await asyncio.wait_for(server.wait_for_session(), DEADLINE)
+        await asyncio.wait_for(server.aclose(), 1.0)
+        assert session.closed.is_set()
+        with pytest.raises(aiohttp.ClientError):
+            await attempt
+
+
+async def test_sessions_are_numbered_as_they_come() -> None:
+    async with TiroServer() as server, contextlib.AsyncExitStack() as stack:
+        clients = [stack.enter_async_context(connect(server, TEST)) for _ in range(10)]
+        await asyncio.gather(*clients)
+        assert [session.number for session in server.sessions] == list(range(10))
+
+
+async def test_client_that_closes_before_its_first_message() -> None:
+    async with TiroServer() as server:
+        async with connect(server, TEST):
+            pass
+        await asyncio.wait_for(server.sessions[0].closed.wait(), DEADLINE)
+    assert server.sessions[0].closed_by == "client" and server.sessions[0].frames == []
 
 
 async def test_starting_twice_is_starting_once() -> None:
+    """And a server that was closed starts again at its port."""
     server = TiroServer()
     with pytest.raises(RuntimeError, match="not been started"):
         _ = server.base_url
@@ -504,6 +540,9 @@ async def test_starting_twice_is_starting_once() -> None:
     await server.start()
     assert server.base_url == url and url.startswith("ws://127.0.0.1:")
     await server.aclose()
+    async with server, connect(server, TEST) as client:
+        await say(client, IS)
+    assert server.base_url == url and client.settled
 
 
 async def test_port_that_is_taken() -> None:
@@ -711,8 +750,6 @@ async def test_client_is_read_while_the_backend_stands_still() -> None:
     ],
 )
 def test_messages_the_gateway_cannot_read(text: str, error: str | None) -> None:
-    from livekit.plugins.tiro.testing.wire import GatewayError
-
     reader = MessageReader()
     if error is None:
         assert [message.audio for message in reader.feed(text)] == [b"\x00"]
@@ -720,6 +757,23 @@ def test_messages_the_gateway_cannot_read(text: str, error: str | None) -> None:
     with pytest.raises(GatewayError) as caught:
         list(reader.feed(text))
     assert str(caught.value).replace('"\'"', "'\\''") == error
+
+
+def test_a_message_can_be_split_between_tokens_only() -> None:
+    """A line feed lies between two frames, so a token is never put together again."""
+    tokens = re.findall(r'[{}:,]|"[^"]*"|[0-9]+|true', CONFIG)
+    for cut in range(1, len(tokens)):
+        reader = MessageReader()
+        assert list(reader.feed("".join(tokens[:cut]))) == []
+        (message,) = reader.feed("".join(tokens[cut:]))
+        assert message.config is not None and message.config.raw == json.loads(CONFIG).get(
+            "streamingConfig"
+        )
+    inside = CONFIG.index("16000") + 2
+    reader = MessageReader()
+    with pytest.raises(GatewayError):
+        for part in (CONFIG[:inside], CONFIG[inside:]):
+            list(reader.feed(part))
 
 
 def test_escaped_halves_of_characters_do_no_harm() -> None:
@@ -733,10 +787,21 @@ def test_server_and_plugin_are_written_apart() -> None:
     """Neither imports the other, so that errors do not cancel out."""
     package = WIRE.parents[2] / "livekit/plugins/tiro"
     for module in package.glob("testing/*.py"):
-        text = module.read_text("utf-8")
-        assert not re.search(r"^\s*(from \.\.|(from|import) livekit\.)", text, re.MULTILINE)
+        for name in imports(module):
+            assert not name.startswith(("..", "livekit")), f"{module.name} imports {name}"
     for module in package.glob("*.py"):
-        assert "testing" not in re.findall(r"^from \.([a-z_]+)", module.read_text("utf-8"), re.M)
+        assert not [name for name in imports(module) if name.startswith(".testing")]
+
+
+def imports(module: Path) -> list[str]:
+    """What a module imports at its top level; a dot for each level up, as it is written."""
+    names = []
+    for node in ast.parse(module.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append("." * node.level + (node.module or ""))
+    return names
 
 
 def test_config_of_a_session_keeps_unknown_fields() -> None:

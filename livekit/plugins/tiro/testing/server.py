@@ -12,7 +12,6 @@ from aiohttp import web
 from .backend import Backend, Timing
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks
-from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .session import Session
 from .sphinx import SphinxRecognizer
@@ -22,8 +21,8 @@ from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
 BASE_PATH = "/v2beta1"
 # Bytes; far over what the service takes, so that its own limit is the one a client meets.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-# Seconds for the site's sockets at the end; the sessions are over by then.
-SHUTDOWN_TIMEOUT = 1.0
+# Seconds for handshakes that a hook holds back at the end; the sessions are over by then.
+SHUTDOWN_TIMEOUT = 0.1
 # Threads for recognisers that block; more would only queue for the interpreter.
 RECOGNIZER_THREADS = 2
 
@@ -76,7 +75,7 @@ class TiroServer:
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor = _threads()
         self._handlers: set[asyncio.Task[None]] = set()
         self._transports: list[asyncio.Transport] = []
         self._arrived = asyncio.Condition()
@@ -123,7 +122,6 @@ class TiroServer:
             await runner.cleanup()
             raise
         self._port = runner.addresses[0][1]
-        self._executor = ThreadPoolExecutor(RECOGNIZER_THREADS, "tiro-server-recognizer")
         self._runner = runner
 
     async def aclose(self) -> None:
@@ -131,6 +129,8 @@ class TiroServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        for site in list(runner.sites):
+            await site.stop()
         handlers = list(self._handlers)
         for handler in handlers:
             handler.cancel()
@@ -140,8 +140,8 @@ class TiroServer:
             transport.abort()
         self._transports.clear()
         await runner.cleanup()
-        if self._executor is not None:
-            self._executor.shutdown()
+        self._executor.shutdown()
+        self._executor = _threads()
 
     async def wait_for_session(self, number: int = 0) -> Session:
         """Returns the record of the connection `number`, from 0, as soon as it is there."""
@@ -152,25 +152,30 @@ class TiroServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if not web.WebSocketResponse().can_prepare(request):
             return self._plain(request)
-        session = Session(
-            number=len(self.sessions),
-            path=request.path,
-            token=_token(request),
-            opened_at=asyncio.get_running_loop().time(),
-            line=Line(request.transport),
-        )
         async with self._arrived:
+            session = Session(
+                number=len(self.sessions),
+                path=request.path,
+                token=_token(request),
+                opened_at=asyncio.get_running_loop().time(),
+            )
             self.sessions.append(session)
             self._arrived.notify_all()
+        try:
+            return await self._serve(request, session)
+        finally:
+            session.closed_by = session.closed_by or "server"
+            session.closed_at = asyncio.get_running_loop().time()
+            session.closed.set()
+
+    async def _serve(self, request: web.Request, session: Session) -> web.StreamResponse:
         refusal = await self._hooks.handshake(session)
         if refusal is not None:
-            _close(session)
             return web.Response(status=refusal.status, text=refusal.body)
         websocket = web.WebSocketResponse(
-            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES, autoping=False
+            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES
         )
         await websocket.prepare(request)
-        session.line.opened(websocket)
         handler = asyncio.create_task(
             self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
         )
@@ -198,7 +203,6 @@ class TiroServer:
             if request.transport is not None:
                 self._transports.append(request.transport)
                 request.transport.close()
-            _close(session)
 
     def _open_backend(self, config: SpeechConfig) -> Backend:
         factory = self._recognizer(config.language)
@@ -228,10 +232,9 @@ class TiroServer:
         )
 
 
-def _close(session: Session) -> None:
-    session.closed_by = session.closed_by or "server"
-    session.closed_at = asyncio.get_running_loop().time()
-    session.closed.set()
+def _threads() -> ThreadPoolExecutor:
+    """For recognisers that block; no thread starts before there is one."""
+    return ThreadPoolExecutor(RECOGNIZER_THREADS, "tiro-server-recognizer")
 
 
 def _token(request: web.Request) -> str | None:
