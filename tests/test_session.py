@@ -1,0 +1,476 @@
+"""Everything a voice agent does with its STT, in a real `AgentSession`, against the local server.
+
+The session, its VAD (`livekit.agents.inference`) and its turn taking are the framework's own; the
+room, the LLM and the loudspeaker are the stand-ins of `session_fakes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from livekit.agents import Agent, inference
+from livekit.agents.metrics import STTMetrics, STTModelUsage
+from livekit.agents.stt import SpeechEvent
+from livekit.agents.telemetry import set_tracer_provider, tracer
+from livekit.plugins import tiro
+from livekit.plugins.tiro.testing import (
+    Drop,
+    HandshakeRefusal,
+    Hooks,
+    ScriptedRecognizer,
+    Session,
+    TiroServer,
+)
+
+from .harness import (
+    END,
+    FINAL,
+    INTERIM,
+    START,
+    assert_alternating,
+    collect,
+    frames,
+    until,
+    words,
+)
+from .numbered import NumberedRecognizer, talk
+from .session_fakes import (
+    Call,
+    FastForward,
+    hang_up,
+    local_server,
+    new_stt,
+    speech,
+    voiced,
+)
+
+TURN = speech()
+FIRST, SECOND = "einn tveir þrír fjórir", "fimm sex sjö átta"
+# s of silence after which the server decides by itself; twice what it usually takes.
+SLOW = 1.0
+
+
+@pytest.fixture(autouse=True)
+async def _no_leaks(no_leaked_tasks: None) -> AsyncIterator[None]:
+    yield
+
+
+def of_type(events: list[SpeechEvent], kind: Any) -> list[SpeechEvent]:
+    return [event for event in events if event.type is kind]
+
+
+def assert_wall_clock(call: Call) -> None:
+    """START and END say when the microphone heard each utterance, in epoch seconds (T6)."""
+    first, last = voiced(TURN)
+    starts = [event.speech_start_time for event in of_type(call.events, START)]
+    ends = [event.speech_end_time for event in of_type(call.events, END)]
+    heard = call.microphone.heard_at
+    assert starts == [pytest.approx(at + first, abs=0.15) for at, _ in heard]
+    # The last 0.2 s can be half a word, which the recogniser leaves out.
+    assert ends == [pytest.approx(at + last - 0.05, abs=0.2) for at, _ in heard]
+
+
+# -- turn taking (item 2) ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["vad", "stt", "stt without a VAD", "manual", "turn detector"])
+async def test_two_turns(mode: str) -> None:
+    detection: Any = inference.TurnDetector() if mode == "turn detector" else mode.split()[0]
+    options = {"vad": None} if "without" in mode else {}
+    async with (
+        local_server() as server,
+        new_stt(server) as stt,
+        Call(stt, detection, **options) as call,
+    ):
+        for turn in (1, 2):
+            await call.microphone.say(TURN)
+            if mode == "manual":
+                await call.session.commit_user_turn()
+            await call.turns(turn)
+        assert [item.text_content for item in call.user_items] == [FIRST, SECOND]
+        assert call.llm.asked == [FIRST, SECOND]
+        assert call.replies == ["generate_reply"] * 2, "one reply a turn"
+        assert len(server.sessions) == 1
+    assert not call.errors
+    assert call.finals == [FIRST, SECOND]
+    kinds = "".join("F" if final else "i" for _, final in call.transcribed)
+    assert kinds.strip("i").replace("i", "") == "FF" and kinds[0] == "i"
+    assert "iF" in kinds.partition("F")[2], "each turn has interims, then its final"
+    assert_alternating(call.events)
+    assert_wall_clock(call)
+
+
+# -- flush (item 3) ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("detached", [True, False])
+async def test_push_to_talk_does_not_wait_for_the_endpointer(detached: bool) -> None:
+    async with (
+        local_server(endpoint_silence=SLOW) as server,
+        new_stt(server) as stt,
+        Call(stt, "manual") as call,
+    ):
+        for turn, said in enumerate((FIRST, SECOND), 1):
+            call.session.input.set_audio_enabled(True)
+            await call.microphone.say(TURN)
+            call.session.input.set_audio_enabled(not detached)
+            released = time.monotonic()
+            assert await call.session.commit_user_turn() == said
+            assert time.monotonic() - released < 0.5
+            await call.turns(turn)
+        assert_alternating(call.events)
+
+
+@pytest.mark.parametrize("before", ["nothing", "silence", "a turn"])
+async def test_push_to_talk_with_nothing_said_answers_within_300_ms(before: str) -> None:
+    async with (
+        local_server(endpoint_silence=SLOW) as server,
+        new_stt(server) as stt,
+        Call(stt, "manual") as call,
+    ):
+        if before == "nothing":
+            call.session.input.set_audio_enabled(False)
+        elif before == "silence":
+            await until(lambda: call.microphone.pushed > 0.5)
+        else:
+            await call.microphone.say(TURN)
+            await call.session.commit_user_turn()
+            await call.turns(1)
+        finals = len(of_type(call.events, FINAL))
+        released = time.monotonic()
+        assert await call.session.commit_user_turn() == ""
+        assert time.monotonic() - released < 0.3
+        assert [e.alternatives[0].text for e in of_type(call.events, FINAL)[finals:]] == [""]
+        assert_alternating(call.events)
+
+
+async def test_the_end_of_speech_by_the_vad_brings_the_final_forward() -> None:
+    """And the silence sent for it moves nothing: the second turn's times are true as well."""
+    async with (
+        local_server(endpoint_silence=SLOW) as server,
+        new_stt(server) as stt,
+        Call(stt, "vad") as call,
+    ):
+        for turn in (1, 2):
+            await call.microphone.say(TURN)
+            await call.turns(turn)
+        delays = [item.metrics["transcription_delay"] for item in call.user_items]
+    # The VAD takes 0.25 s to be sure, the server alone would take 1.3 s.
+    assert max(delays) < 0.6
+    assert call.finals == [FIRST, SECOND]
+    assert_wall_clock(call)
+
+
+async def test_hanging_up_in_the_middle_of_a_word_loses_nothing_that_was_heard() -> None:
+    async with (
+        local_server(endpoint_silence=SLOW) as server,
+        new_stt(server) as stt,
+        Call(stt, "vad") as call,
+    ):
+        await call.microphone.say(TURN)
+        closing = time.monotonic()
+        await call.session.aclose()
+        assert time.monotonic() - closing < 1.0
+    assert [item.text_content for item in call.user_items] == [FIRST]
+
+
+# -- mute (item 4) -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["vad", "stt"])
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_a_mute_of_20_s(mode: str, hangs_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FastForward(monkeypatch)
+    async with local_server() as server, new_stt(server) as stt, Call(stt, mode) as call:
+        await call.microphone.say(TURN)
+        await call.turns(1)
+        call.session.input.set_audio_enabled(False)
+        await clock.wait(10)
+        if hangs_up:
+            hang_up(server)
+        await clock.wait(10)
+        assert len(server.sessions) == 1, "nobody speaks: there is nothing to connect for"
+        call.session.input.set_audio_enabled(True)
+        await call.microphone.say(TURN)
+        await call.turns(2)
+        assert len(server.sessions) == 1 + hangs_up
+    assert not call.errors and not call.closed[:-1]
+    first, second = call.finals
+    assert first == FIRST
+    assert second == (FIRST if hangs_up else SECOND), "a new session reads the script anew"
+    assert call.microphone.heard_at[1][0] - call.microphone.heard_at[0][0] > 20
+    assert_wall_clock(call)
+    assert_alternating(call.events)
+    for item, (_, heard) in zip(call.user_items, call.microphone.heard_at, strict=True):
+        assert item.metrics["stopped_speaking_at"] == pytest.approx(heard, abs=0.4)
+        assert 0 < item.metrics["transcription_delay"] < 1.5
+    after = of_type(call.events, FINAL)[1].alternatives[0]
+    before = of_type(call.events, FINAL)[0].alternatives[0]
+    moved = call.microphone.heard_at[1][0] - call.microphone.heard_at[0][0]
+    assert after.start_time - before.start_time == pytest.approx(moved, abs=0.1)
+    timed = after.words or []
+    assert [str(word) for word in timed] == second.split()
+    assert timed[0].start_time == pytest.approx(after.start_time)
+
+
+async def test_a_mute_in_the_middle_of_an_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without audio the service would never decide; the caller has had his say, though."""
+    clock = FastForward(monkeypatch)
+    async with (
+        local_server() as server,
+        new_stt(server) as stt,
+        Call(stt, "stt", vad=None) as call,
+    ):
+        await call.microphone.say(TURN)
+        call.session.input.set_audio_enabled(False)
+        await clock.wait(5)
+        await call.turns(1)
+        await clock.wait(15)
+        call.session.input.set_audio_enabled(True)
+        await call.microphone.say(TURN)
+        await call.turns(2)
+        assert len(server.sessions) == 1
+    assert call.finals == [FIRST, SECOND]
+    assert_alternating(call.events)
+    assert_wall_clock(call)
+
+
+# -- options while running (item 5) --------------------------------------------------------------
+
+
+async def test_a_language_change_in_mid_utterance_decodes_the_utterance_again() -> None:
+    english = ScriptedRecognizer("one two three four five", words_per_second=5)
+    async with (
+        local_server(recognizers={"en": english}) as server,
+        new_stt(server) as stt,
+        Call(stt, "vad") as call,
+    ):
+        saying = asyncio.create_task(call.microphone.say(TURN))
+        await until(lambda: bool(of_type(call.events, INTERIM)))
+        stt.update_options(language="en-US")
+        await saying
+        await call.turns(1)
+        assert [session.language for session in server.sessions] == ["is-IS", "en-US"]
+        assert [e.alternatives[0].language for e in of_type(call.events, FINAL)] == ["en-US"]
+        assert call.finals == ["one two three four"]
+        assert call.transcribed[0][0] in FIRST, "it began in Icelandic"
+        assert_alternating(call.events)
+        assert_wall_clock(call)
+
+
+class _Said:
+    """Numbered audio on its way through several streams, so that a change shows in each."""
+
+    def __init__(self) -> None:
+        self.talk = talk(6, gap=1.0)
+        self.audio = list(frames(self.talk.pcm()))
+
+    def server(self, hooks: Hooks | None = None) -> TiroServer:
+        recognizer = NumberedRecognizer(self.talk)
+        return TiroServer(recognizers={"is": recognizer}, interim_interval=0.0, hooks=hooks)
+
+    async def begin(self, server: TiroServer, *streams: tiro.SpeechStream) -> None:
+        """Say the first half, and wait until all of them have shown some of it."""
+        for stream in streams:
+            for frame in self.audio[:30]:
+                stream.push_frame(frame)
+        await until(
+            lambda: sum(bool(session.frames) for session in server.sessions) == len(streams)
+        )
+
+    async def end(self, *streams: tiro.SpeechStream) -> None:
+        """Say the rest; each of them has to have heard everything, once."""
+        for events in await asyncio.gather(*(collect(s, self.audio[30:]) for s in streams)):
+            assert words(events) == self.talk.texts
+            assert_alternating(events)
+
+
+async def test_a_change_on_the_stt_reaches_every_stream_and_on_a_stream_only_that_one() -> None:
+    said = _Said()
+    async with said.server() as server, new_stt(server) as stt:
+        streams = stt.stream(), stt.stream(), stt.stream()
+        await said.begin(server, *streams)
+        streams[0].update_options(language="is-IS-x-one")
+        assert stt.model == "is-IS"
+        await until(lambda: [s.language for s in server.sessions[3:]] == ["is-IS-x-one"])
+        stt.update_options(language="is-IS-x-all")
+        assert stt.model == "is-IS-x-all"
+        assert {stream.options.language for stream in streams} == {"is-IS-x-all"}
+        await said.end(*streams)
+        tags = sorted(session.language for session in server.sessions)
+        assert tags == ["is-IS"] * 3 + ["is-IS-x-all"] * 3 + ["is-IS-x-one"]
+
+
+async def test_values_that_change_nothing_open_no_connection() -> None:
+    said = _Said()
+    async with said.server() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        await said.begin(server, stream)
+        stt.update_options()
+        stt.update_options(language="icelandic", interim_results=True, extra_config={})
+        stream.update_options(language="is", max_alternatives=1)
+        await said.end(stream)
+        assert len(server.sessions) == 1
+
+
+@pytest.mark.parametrize("whose", ["stt", "stream"])
+async def test_a_change_while_connecting_wins(whose: str) -> None:
+    connecting = asyncio.Event()
+    go_on = asyncio.Event()
+
+    class Slow(Hooks):
+        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+            connecting.set()
+            await go_on.wait()
+            return None
+
+    said = _Said()
+    async with said.server(Slow()) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        stream.push_frame(said.audio[0])
+        await connecting.wait()
+        (stt if whose == "stt" else stream).update_options(language="is-IS-x-new")
+        go_on.set()
+        events = await collect(stream, said.audio[1:])
+        assert [session.language for session in server.sessions] == ["is-IS-x-new"]
+    assert words(events) == said.talk.texts
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"language": "!"},
+        {"max_alternatives": 31},
+        {"language": "en-US", "min_speakers": 2},
+        {"diarization": True, "min_speakers": 3, "max_speakers": 2},
+        {"language": "en-US", "extra_config": {"encoding": "MP3"}},
+    ],
+    ids=str,
+)
+async def test_a_bad_value_raises_and_changes_nothing(bad: dict[str, Any]) -> None:
+    said = _Said()
+    async with said.server() as server, new_stt(server) as stt:
+        streams = stt.stream(), stt.stream()
+        await said.begin(server, *streams)
+        before = stt.model, stt.capabilities, [stream.options for stream in streams]
+        with pytest.raises(ValueError):
+            stt.update_options(**bad)
+        with pytest.raises(ValueError):
+            streams[0].update_options(**bad)
+        assert before == (stt.model, stt.capabilities, [stream.options for stream in streams])
+        await said.end(*streams)
+        assert len(server.sessions) == 2
+
+
+# -- agents --------------------------------------------------------------------------------------
+
+
+async def test_an_agent_hand_off_keeps_the_stream() -> None:
+    """In the middle of an utterance, even: one connection, and each sample reaches it once."""
+    first, second = (Agent(instructions="Svaraðu.") for _ in range(2))
+    async with local_server() as server, new_stt(server) as stt, Call(stt, agent=first) as call:
+        await call.microphone.say(TURN)
+        await call.turns(1)
+        saying = asyncio.create_task(call.microphone.say(TURN))
+        await until(lambda: not call.transcribed[-1][1])
+        call.session.update_agent(second)
+        await until(lambda: call.session.current_agent is second)
+        await saying
+        await call.turns(2)
+        (session,) = server.sessions
+    # Whether the session flushes as it changes agents, and so cuts a word, is its own business.
+    assert call.finals[0] == FIRST and call.finals[1] in SECOND
+    heard = np.frombuffer(session.audio, np.int16)
+    assert np.array_equal(heard[heard != 0], np.tile(TURN[TURN != 0], 2))
+    assert not call.errors
+
+
+# -- metrics and tracing (item 7) ----------------------------------------------------------------
+
+
+class _Cuts(Hooks):
+    """Drops the first connections after so many seconds each."""
+
+    def __init__(self, *seconds: float) -> None:
+        self._seconds = seconds
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        if session.number < len(self._seconds) and session.seconds >= self._seconds[session.number]:
+            raise Drop
+
+
+async def test_usage_is_what_was_pushed_over_drops_flushes_and_aclose() -> None:
+    said = talk(4, 5, 3, 4)
+    recognizers = {"is": NumberedRecognizer(said)}
+    server = TiroServer(recognizers=recognizers, hooks=_Cuts(1.3, 2.9, 1.5))
+    async with server, new_stt(server) as stt:
+        metrics: list[STTMetrics] = []
+        stt.on("metrics_collected", metrics.append)
+        stream = stt.stream()
+        events: list[SpeechEvent] = []
+        reading = asyncio.create_task(_read(stream, events))
+        pushed = 0.0
+        for frame in frames(said.pcm()):
+            stream.push_frame(frame)
+            pushed += frame.duration
+            if round(pushed / 0.05) % 37 == 0:
+                stream.flush()
+            await asyncio.sleep(0.005)
+        await until(lambda: words(events)[-1:] == ["w15"])
+        await stream.aclose()
+        await reading
+        assert len(server.sessions) == 4
+    assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)
+    acquired = [m for m in metrics if m.acquire_time]
+    assert len(acquired) == 4, "one report for each connection"
+    assert not any(m.connection_reused or m.audio_duration for m in acquired)
+    for report in metrics:
+        assert report.metadata is not None
+        assert (report.metadata.model_name, report.metadata.model_provider) == ("is-IS", "Tiro")
+        assert report.streamed and report.label == "livekit.plugins.tiro.stt.STT"
+    assert all(event.request_id for event in events)
+    assert len({event.request_id for event in events}) > 1, "each connection has its own"
+
+
+async def _read(stream: tiro.SpeechStream, events: list[SpeechEvent]) -> None:
+    async for event in stream:
+        events.append(event)
+
+
+async def test_a_session_accounts_for_its_audio_and_traces_its_turns() -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    metrics: list[STTMetrics] = []
+    before = tracer._tracer_provider
+    set_tracer_provider(provider)
+    try:
+        async with (
+            local_server() as server,
+            new_stt(server) as stt,
+            Call(stt, "vad", agent=Agent(instructions="Svaraðu.")) as call,
+        ):
+            stt.on("metrics_collected", metrics.append)
+            await call.microphone.say(TURN)
+            await call.turns(1)
+    finally:
+        set_tracer_provider(before)
+    (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
+    assert (usage.provider, usage.model) == ("Tiro", "is-IS")
+    # The session itself stops listening to the STT before it closes it, so it misses the last.
+    assert sum(m.audio_duration for m in metrics) == pytest.approx(call.microphone.pushed, abs=0.1)
+    turn = next(span for span in spans.get_finished_spans() if span.name == "user_turn")
+    assert turn.attributes is not None
+    assert turn.attributes["gen_ai.provider.name"] == "Tiro"
+    assert turn.attributes["gen_ai.request.model"] == "is-IS"
+    ids = turn.attributes["lk.provider_request_ids"]
+    assert isinstance(ids, tuple) and len(ids) == 1 and ids[0]
