@@ -102,7 +102,7 @@ class Conversation:
         """Returns when nothing more will be said; the caller drops the connection."""
         reader = asyncio.create_task(self._read(), name=f"tiro-server-read-{self._session.number}")
         try:
-            await self._answer()
+            await self._talk()
         except StatusError as error:
             await self._fail(error)
         except Drop:
@@ -115,13 +115,38 @@ class Conversation:
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
 
+    async def _talk(self) -> None:
+        """Answers the client, until that is done or what runs beside it fails."""
+        number = self._session.number
+        beside = asyncio.create_task(
+            self._hooks.beside(self._session), name=f"tiro-server-beside-{number}"
+        )
+        answer = asyncio.create_task(self._answer(), name=f"tiro-server-answer-{number}")
+        tasks = {beside, answer}
+        try:
+            while not answer.done():
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            await self._hooks.done(self._session)
+        finally:
+            beside.cancel()
+            answer.cancel()
+            await asyncio.gather(beside, answer, return_exceptions=True)
+
     async def _read(self) -> None:
         """Reads the client to its end, also when nobody wants its audio any more."""
         messages = MessageReader()
         while True:
             frame = await self._websocket.receive()
+            if frame.type is aiohttp.WSMsgType.PING:
+                await self._session.line.pong(frame.data)
+                continue
+            if frame.type is aiohttp.WSMsgType.PONG:
+                continue
             if frame.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 self._session.closed_by = self._session.closed_by or "client"
+                self._session.line.lost()
                 await self._inbox.put(HalfClose())
                 return
             data = frame.data
@@ -133,6 +158,7 @@ class Conversation:
                 await self._inbox.put(error)
 
     async def _answer(self) -> None:
+        await self._hooks.opened(self._session)
         first = await self._inbox.get()
         if isinstance(first, HalfClose):
             return
@@ -198,9 +224,9 @@ class Conversation:
             return
         if len(changed.encode()) > LONGEST_LINE:
             raise Drop
-        with contextlib.suppress(ConnectionError):
-            await self._websocket.send_str(changed)
+        if await self._session.line.send(changed):
             self._session.frames.append(changed)
+            await self._hooks.sent(self._session, changed)
 
     async def _fail(self, error: StatusError) -> None:
         self._session.status = error.code

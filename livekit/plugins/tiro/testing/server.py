@@ -12,6 +12,7 @@ from aiohttp import web
 from .backend import Backend, Timing
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks
+from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .session import Session
 from .sphinx import SphinxRecognizer
@@ -158,6 +159,7 @@ class TiroServer:
                 path=request.path,
                 token=_token(request),
                 opened_at=asyncio.get_running_loop().time(),
+                line=Line(request.transport),
             )
             self.sessions.append(session)
             self._arrived.notify_all()
@@ -173,9 +175,10 @@ class TiroServer:
         if refusal is not None:
             return web.Response(status=refusal.status, text=refusal.body)
         websocket = web.WebSocketResponse(
-            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES
+            protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES, autoping=False
         )
         await websocket.prepare(request)
+        session.line.opened(websocket)
         handler = asyncio.create_task(
             self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
         )
