@@ -49,6 +49,10 @@ _DEAD_AFTER = 13.0
 # each time, because noise that the service does not answer looks the same; and doubled where no
 # hypotheses are asked for, because a final can take 20 s.
 _MUTE_AFTER = 15.0
+# Of `conn_options.timeout`, for one handshake. The base class takes an attempt that lasted all of it
+# for one that had connected, and would retry for ever; and a `FallbackAdapter`, which makes two
+# attempts, is to turn to the next STT within that time.
+_HANDSHAKE_SHARE = 0.5
 # s of audio between usage reports.
 _USAGE_INTERVAL = 5.0
 # s; how long to wait, once the end marker is out, for a service that says nothing and stays.
@@ -240,7 +244,7 @@ class SpeechStream(stt.RecognizeStream):
             self._take_all()
         if not await self._wait_for_audio():
             return True
-        timeout = self._conn_options.timeout
+        timeout = self._conn_options.timeout * _HANDSHAKE_SHARE
         connection = await Connection.open(self._session(), self._options, timeout)
         self._report_connection_acquired(connection.opened_in, False)
         logger.debug("connected to Tiro", extra={"request_id": connection.id})

@@ -131,7 +131,8 @@ class STT(stt.STT[Any]):
 
         Args:
             language: The language of this stream alone.
-            conn_options: Retries, and how many seconds a connection may take.
+            conn_options: Retries, and the seconds for connecting; a handshake may take half of
+                them.
 
         Raises:
             ValueError: `language` is not a language tag.
