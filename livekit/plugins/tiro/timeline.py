@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 BYTES_PER_SAMPLE = 2
 """16-bit linear PCM, mono."""
@@ -34,8 +35,10 @@ FLUSH_SILENCE = 1.5
 _SILENCE_PIECE = 0.25
 # Of 32767 (-40 dBFS): quieter than any speech that can be understood, louder than a good line.
 _LOUD = 328
-# s; the sound of the last word can outlast the end that the service gave it.
-_SKIRT = 0.2
+# s; the sound of the last word can outlast the end that the service gave it, up to the next gap.
+# Sent once more on its own, it could be heard as a word that nobody said.
+_REST_OF_WORD = 0.4
+_GAP = 0.1
 # s of loud audio that can be a word; shorter is a click.
 _SHORTEST_WORD = 0.2
 # s; the service decides no sooner than this behind the speech it decides on.
@@ -353,12 +356,13 @@ class Timeline:
 
     def is_loud(self) -> bool:
         """Tell whether there can be words in the audio on which the service did not decide yet."""
-        skirt = round(_SKIRT * self.sample_rate) if self._covered else 0
-        skip = max(0, max(self._covered + skirt, self._decided) - self._base)
+        skip = max(self._covered, self._decided, self._base) - self._base
         frame = self.sample_rate // 50
         samples = np.frombuffer(self._pcm, np.int16)[skip:]
         frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
         loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
+        if 0 < self._covered >= self._decided:
+            loud = loud[_rest_of_word(loud) :]
         return float(np.count_nonzero(loud)) / 50 >= _SHORTEST_WORD
 
     def is_loud_since(self, position: int) -> bool:
@@ -390,3 +394,13 @@ class Timeline:
         following = self._stretches[index + 1 : index + 2]
         limit = following[0].position if following else self._next
         return min(stretch.position + max(0, sample - stretch.server), limit)
+
+
+def _rest_of_word(loud: npt.NDArray[np.bool_]) -> int:
+    """Return how many 20 ms frames behind a final can be the rest of its last word."""
+    gap = round(_GAP * 50)
+    limit = round(_REST_OF_WORD * 50)
+    for start in range(limit):
+        if not loud[start : start + gap].any():
+            return start
+    return limit
