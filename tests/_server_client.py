@@ -22,7 +22,7 @@ DEADLINE = 10.0
 class Client:
     """A websocket whose frames are collected as they come."""
 
-    websocket: aiohttp.ClientWebSocketResponse
+    websocket: aiohttp.ClientWebSocketResponse[bool]
     frames: list[str] = field(default_factory=list)
     gone: bool = False
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)

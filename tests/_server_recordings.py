@@ -19,7 +19,7 @@ WIRE = DATA / "wire"
 def pcm(name: str) -> bytes:
     """The samples of a file of the test data: 16 kHz, mono, 16 bits."""
     with wave.open(str(DATA / name)) as file:
-        return file.readframes(file.getnframes())
+        return bytes(file.readframes(file.getnframes()))
 
 
 def audio_message(chunk: bytes) -> str:
