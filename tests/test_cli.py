@@ -469,6 +469,19 @@ def test_finals_are_printed_above_the_screen_as_they_are(
     assert f"{SAYS_ICELANDIC}\n" in terminal.getvalue()
 
 
+def test_finals_go_to_the_pipe_and_progress_to_the_terminal(
+    server: TiroServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, terminal = io.StringIO(), Terminal()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    app(["transcribe", ICELANDIC], standalone_mode=False)
+    assert pipe.getvalue() == f"{SAYS_ICELANDIC}\n"
+    assert SAYS_ICELANDIC not in terminal.getvalue()
+    assert "\x1b[?25l" in terminal.getvalue()
+
+
 def test_finals_are_not_wrapped_and_hold_no_markup() -> None:
     terminal = Terminal()
     console = Console(file=terminal, force_terminal=True, width=20)
@@ -643,7 +656,7 @@ async def test_audio_goes_on_at_least_as_fast_as_speech_however_slow_the_service
 
     stream = Mute()
     monkeypatch.setattr(hearing, "time", SimpleNamespace(monotonic=lambda: stream.now))
-    await hear(path, stream, Notebook())
+    await asyncio.wait_for(hear(path, stream, Notebook()), 10)
     assert stream.pushed == pytest.approx(100.0)
 
 
@@ -899,7 +912,7 @@ def test_ctrl_c_in_a_terminal_ends_quickly_and_leaves_it_in_order(
                 said += part
         assert started.wait(10) == Exit.INTERRUPTED
     os.close(ours)
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 4.5
     assert b"Traceback" not in said
     assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l")
 

@@ -76,11 +76,10 @@ class Job:
             return
         async with self._engine() as engine:
             for group, found in zip(groups, readable, strict=True):
-                if found.files:
-                    target = self._target(group.output)
-                    with Output(target, self._form, many=len(group.files) > 1) as output:
-                        for file in found.files:
-                            await self._transcribe(engine, file, output)
+                target = self._target(group.output)
+                with Output(target, self._form, many=len(group.files) > 1) as output:
+                    for file in found.files:
+                        await self._transcribe(engine, file, output)
 
     def _readable(self, files: Sequence[Path]) -> list[Path]:
         """Return the files that are there, and tell of the others before any work is done."""
