@@ -288,12 +288,11 @@ class Timeline:
         hold the start of what comes next. That is a guess, by which no other final is judged.
         """
         if server_end is None:
-            end = max(self._stretches[0].position, self._next - self._decision)
+            end = self._next - self._decision
         else:
             end = self._said = max(self._said, self._locate(server_end))
         self._covered = max(self._covered, end)
         self._heard = max(self._heard, float(end))
-        self._reached = max(self._reached, end)
         self._given_up = 0
         self._trim(self._next)
 
@@ -391,9 +390,7 @@ class Timeline:
         stretch = self._stretches[index]
         if not stretch.is_audio:
             return stretch.position
-        following = self._stretches[index + 1 : index + 2]
-        limit = following[0].position if following else self._next
-        return min(stretch.position + max(0, sample - stretch.server), limit)
+        return min(stretch.position + max(0, sample - stretch.server), self._next)
 
 
 def _rest_of_word(loud: npt.NDArray[np.bool_]) -> int:
