@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from livekit.plugins.tiro.timeline import (
     FLUSH_SILENCE,
@@ -128,6 +127,17 @@ def test_a_short_gap_is_the_networks(feed: Feed) -> None:
     assert feed.time(2) == pytest.approx(2)
 
 
+def test_a_long_frame_takes_its_own_time(feed: Feed) -> None:
+    """2 s frames every 2 s, one of them 0.5 s late."""
+    for late in (0.0, 0.0, 0.5, -0.5, 0.0):
+        feed.mute(2 + late)
+        feed.frame(2)
+    assert feed.time(5) == 5
+    feed.mute(2.5)
+    feed.frame(2)
+    assert feed.time(11) == 11
+
+
 def test_late_audio_that_comes_in_a_burst_is_no_pause(feed: Feed) -> None:
     feed.talk(10)
     feed.mute(3)
@@ -210,6 +220,14 @@ def test_a_pause_is_noticed_while_it_lasts(feed: Feed) -> None:
     feed.talk(0.05)
     assert not clock.is_paused(feed.now + 0.9)
     assert clock.is_paused(feed.now + 1.1)
+
+
+def test_audio_that_lags_is_not_paused(feed: Feed) -> None:
+    for _ in range(5):
+        feed.talk(1)
+        feed.mute(0.9)
+    assert not feed.clock.is_paused(feed.now)
+    assert feed.clock.is_paused(feed.now + 0.2)
 
 
 def test_a_file_that_was_pushed_ahead_is_not_paused(feed: Feed) -> None:
@@ -414,6 +432,13 @@ def test_what_the_peer_may_not_have_got_is_kept() -> None:
     assert talk.reconnect() == 5 - KEEP_SILENT
 
 
+def test_what_the_peer_got_it_has_for_good() -> None:
+    talk = Talk()
+    talk.say(20)
+    talk.timeline.reach(0)
+    assert talk.reconnect() == pytest.approx(20 - KEEP_SILENT, abs=0.06)
+
+
 def test_what_is_in_doubt_is_kept() -> None:
     talk = Talk()
     talk.timeline.in_doubt = True
@@ -507,6 +532,17 @@ def test_a_flush_sends_the_tail_and_silence_in_whole_milliseconds(rate: int) -> 
     assert FLUSH_SILENCE <= len(silence) / 2 / rate < FLUSH_SILENCE + 0.3
 
 
+def test_times_are_known_beyond_the_audio_that_is_kept() -> None:
+    """A final can be for words that were said more than 3 s ago."""
+    talk = Talk()
+    talk.say(5)
+    talk.timeline.flush()
+    silence = len(b"".join(talk.send())) / 2 / RATE
+    talk.say(10)
+    assert talk.timeline.span(4, 4.5) == (4, 4.5)
+    assert talk.timeline.span(6 + silence, 7 + silence) == (6, 7)
+
+
 def test_silence_takes_server_time_and_no_stream_time() -> None:
     talk = Talk()
     talk.push(1)
@@ -566,6 +602,27 @@ def test_a_flush_is_made_again_on_a_new_connection() -> None:
     assert not sent[8000 : 8000 + round(FLUSH_SILENCE * RATE)].any()
 
 
+def test_silence_that_was_cut_off_is_made_again_in_its_place() -> None:
+    talk = Talk()
+    talk.timeline.speaking = True
+    talk.push(0.5)
+    talk.timeline.flush()
+    talk.send(limit=12)
+    talk.reconnect()
+    sent = tags(b"".join(talk.send()))
+    assert all(sent[:8000])
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+
+
+def test_a_flush_is_made_after_others_were_forgotten() -> None:
+    talk = Talk()
+    for _ in range(5):
+        talk.say(10)
+        talk.timeline.flush()
+        silence = np.count_nonzero(tags(b"".join(talk.send())) == 0)
+        assert silence / RATE >= FLUSH_SILENCE
+
+
 def test_a_flush_behind_what_is_final_is_not_made_again() -> None:
     talk = Talk()
     talk.push(0.5)
@@ -578,6 +635,15 @@ def test_a_flush_behind_what_is_final_is_not_made_again() -> None:
 
 
 # -- timeline: what is final ---------------------------------------------------------------------
+
+
+def test_a_final_tells_how_far_the_service_is() -> None:
+    talk = Talk()
+    talk.push(20, waits=False)
+    talk.send()
+    assert talk.timeline.ahead(talk.now) == pytest.approx(20, abs=0.06)
+    talk.timeline.cover(15)
+    assert talk.timeline.ahead(talk.now) == 5
 
 
 def test_covered_is_covered_up_to_the_sample() -> None:
@@ -660,6 +726,38 @@ def test_what_is_final_or_decided_is_loud_no_more() -> None:
     assert not timeline.is_loud(), "the sound of the last word"
 
 
+def test_what_the_service_decided_on_without_a_word_is_loud_no_more() -> None:
+    timeline = Timeline(Clock())
+    timeline.push(loud(3) + loud(1, level=10), RATE)
+    while timeline.next_chunk(0):
+        pass
+    assert timeline.is_loud()
+    timeline.decide(100)
+    assert not timeline.is_loud()
+
+
+def test_what_is_kept_can_be_speech_from_its_start_on() -> None:
+    timeline = Timeline(Clock())
+    timeline.keep_silent = 10
+    timeline.push(loud(6, level=10) + loud(1) + loud(8, level=10), RATE)
+    while timeline.next_chunk(0):
+        pass
+    timeline.reach(15 * RATE)
+    assert timeline.ahead(100) == 0
+    timeline.rewind(100)
+    assert timeline.start == 5 * RATE
+    assert timeline.is_loud()
+
+
+@pytest.mark.parametrize("level", [3000, -3000])
+def test_loud_since_at_either_sign(level: int) -> None:
+    timeline = Timeline(Clock())
+    timeline.push(loud(1, level=level), RATE)
+    while timeline.next_chunk(0):
+        pass
+    assert timeline.is_loud_since(0)
+
+
 def test_loud_since() -> None:
     timeline = Timeline(Clock())
     timeline.push(loud(1) + loud(1, level=10), RATE)
@@ -733,15 +831,14 @@ def test_flushes_without_audio_take_no_memory() -> None:
 # -- timeline: any order of things ---------------------------------------------------------------
 
 
-class Anything(RuleBasedStateMachine):
-    """Pushes, flushes, partial sends, finals and new connections, in any order.
+class Model:
+    """What came out of a timeline, and what has to be so of it.
 
-    The model is what came out: for each sample that a connection got, the position of the
-    caller's sample that it is, read from the sample itself.
+    For each sample that a connection got, it holds the position of the caller's sample that it
+    is, read from the sample itself.
     """
 
-    @initialize(rate=st.sampled_from(RATES))
-    def begin(self, rate: int) -> None:
+    def __init__(self, rate: int) -> None:
         self.rate = rate
         self.clock = Clock()
         self.timeline = Timeline(self.clock)
@@ -764,12 +861,6 @@ class Anything(RuleBasedStateMachine):
 
     # What may happen.
 
-    @rule(
-        seconds=st.sampled_from([0.007, 0.01, 512 / 48000, 0.02, 0.05, 0.1, 1.0, 4.0]),
-        count=st.integers(1, 12),
-        pace=st.sampled_from([0.0, 1.0]),
-        gap=st.sampled_from([0.0, 0.0, 0.5, 3.0, 20.0]),
-    )
     def push(self, seconds: float, count: int, pace: float, gap: float) -> None:
         self.now += gap
         samples = round(seconds * self.rate)
@@ -779,7 +870,12 @@ class Anything(RuleBasedStateMachine):
             self.timeline.push(tagged(self.pushed, samples), self.rate)
             self.pushed += samples
 
-    @rule(limit=st.sampled_from([1, 2, 5, 30, 10_000]))
+    def live(self, seconds: float, count: int) -> None:
+        """Push, and send what there is, and so on."""
+        for _ in range(count):
+            self.push(seconds, 1, 1.0, 0.0)
+            self.send(10_000)
+
     def send(self, limit: int) -> None:
         for _ in range(limit):
             pcm = self.timeline.next_chunk(self.now)
@@ -817,19 +913,21 @@ class Anything(RuleBasedStateMachine):
         for flush, silence in self.silence_at.items():
             assert flush == self.next or silence >= FLUSH_SILENCE * self.rate
 
-    @precondition(lambda self: self.pushed)
-    @rule()
     def flush(self) -> None:
+        if not self.pushed:
+            # The rate is known with the first sample.
+            return
         self.timeline.flush()
         self.flushes.append(self.pushed)
         if self.silence_at.get(self.pushed, 0) >= FLUSH_SILENCE * self.rate:
             # It has been made, and is to be made once more.
             del self.silence_at[self.pushed]
 
-    @precondition(lambda self: self.server)
-    @rule(part=st.floats(0, 1.1))
-    def final(self, part: float) -> None:
+    def final(self, part: float, last: bool) -> None:
+        """A final that ends somewhere, or in the last second."""
         sample = int(self.server * part)
+        if last:
+            sample = max(0, self.server - int(self.rate * part))
         end = self.truth(sample)
         self.timeline.cover(sample / self.rate)
         self.covered = max(self.covered, end)
@@ -837,23 +935,19 @@ class Anything(RuleBasedStateMachine):
         self.may_drop(self.next)
         assert self.timeline.is_covered(sample / self.rate)
 
-    @rule()
     def final_without_times(self) -> None:
         self.timeline.cover(None)
         self.covered = max(self.covered, self.next - round(self.rate / 2))
 
-    @rule(speaking=st.booleans())
     def speak(self, speaking: bool) -> None:
         self.timeline.speaking = self.speaking = speaking
 
-    @rule(seconds=st.sampled_from([0.01, 1.0, 10.0]), got=st.booleans())
     def wait(self, seconds: float, got: bool) -> None:
         self.now += seconds
         if got:
             self.timeline.reach(self.timeline.position)
 
-    @rule()
-    def reconnect(self) -> None:
+    def reconnect(self, limit: int) -> None:
         self.timeline.rewind(self.now)
         self.may_drop(self.pushed if self.clock.is_live(self.now) else self.next)
         start = self.timeline.start
@@ -861,6 +955,7 @@ class Anything(RuleBasedStateMachine):
         assert start <= max(self.covered, self.droppable), "nothing else is lost"
         assert start >= self.connected_at, "what was dropped is gone"
         self.connect_at(start)
+        self.send(limit)
 
     def may_drop(self, newest: int) -> None:
         """Move the limit of what has to be kept."""
@@ -878,35 +973,58 @@ class Anything(RuleBasedStateMachine):
         start, positions = self.chunks[index]
         return int(positions[sample - start])
 
-    @precondition(lambda self: self.server)
-    @rule(data=st.data())
-    def look_up(self, data: st.DataObject) -> None:
-        first = data.draw(st.integers(0, self.server))
-        last = min(first + data.draw(st.integers(0, self.server)), self.server)
-        positions = self.truth(first), self.truth(last)
+    def look_up(self, first: float, last: float) -> None:
+        """Ask for the times of two seconds of the connection."""
+        samples = int(self.server * first), int(self.server * max(first, last))
+        positions = self.truth(samples[0]), self.truth(samples[1])
         if positions[0] < max(self.said, self.next - round(KEEP_SPEAKING * self.rate)):
             return
-        start, end = self.timeline.span(first / self.rate, last / self.rate)
+        start, end = self.timeline.span(samples[0] / self.rate, samples[1] / self.rate)
         assert end - start == pytest.approx((positions[1] - positions[0]) / self.rate, abs=1e-6)
         pause = self.clock.pause_before(sum(positions) / 2 / self.rate)
         assert start == pytest.approx(positions[0] / self.rate + pause, abs=1e-6)
-        for sample, position in zip((first, last), positions, strict=True):
+        for sample, position in zip(samples, positions, strict=True):
             assert self.timeline.is_covered(sample / self.rate) == (position <= self.said)
 
-    @invariant()
-    def usage_counts_each_sample_once(self) -> None:
-        if hasattr(self, "rate"):
-            assert round(self.timeline.sent * self.rate) == self.fresh
-            assert self.timeline.position == self.next
-            assert self.timeline.is_empty == (self.pushed == 0)
-
-    @invariant()
-    def memory_is_bounded(self) -> None:
-        if hasattr(self, "rate"):
-            kept = self.next - self.timeline.start
-            assert kept <= KEEP_SPEAKING * self.rate
-            assert len(self.timeline._pcm) == 2 * (self.pushed - self.timeline._base)
+    def check(self) -> None:
+        assert round(self.timeline.sent * self.rate) == self.fresh, "usage counts a sample once"
+        assert self.timeline.position == self.next
+        assert self.timeline.is_empty == (self.pushed == 0)
+        assert self.timeline.has_backlog == (self.pushed - self.next >= chunk_samples(self.rate))
+        assert self.next - self.timeline.start <= KEEP_SPEAKING * self.rate
+        assert len(self.timeline._pcm) == 2 * (self.pushed - self.timeline._base)
 
 
-TestAnything: Any = Anything.TestCase
-TestAnything.settings = settings(deadline=None, max_examples=80, stateful_step_count=40)
+def step(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
+
+
+PART = st.floats(0, 1)
+STEPS = st.one_of(
+    step(
+        "push",
+        seconds=st.sampled_from([0.007, 0.01, 512 / 48000, 0.02, 0.05, 0.1, 1.0, 4.0]),
+        count=st.integers(1, 12),
+        pace=st.sampled_from([0.0, 1.0]),
+        gap=st.sampled_from([0.0, 0.0, 0.5, 3.0, 20.0]),
+    ),
+    step("live", seconds=st.sampled_from([0.007, 0.033, 0.4, 1.0]), count=st.integers(1, 8)),
+    step("send", limit=st.sampled_from([1, 2, 5, 30, 10_000])),
+    step("flush"),
+    step("final", part=st.floats(0, 1.1), last=st.booleans()),
+    step("final_without_times"),
+    step("speak", speaking=st.booleans()),
+    step("wait", seconds=st.sampled_from([0.01, 1.0, 10.0]), got=st.booleans()),
+    step("reconnect", limit=st.sampled_from([0, 1, 10_000])),
+    step("look_up", first=PART, last=PART),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(RATES), st.lists(STEPS, min_size=15, max_size=50))
+def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]]) -> None:
+    """Pushes, flushes, partial sends, finals and new connections."""
+    model = Model(rate)
+    for name, arguments in steps:
+        getattr(model, name)(**arguments)
+        model.check()
