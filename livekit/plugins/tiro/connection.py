@@ -48,12 +48,13 @@ class Connection:
         self.last_message_at = self.opened_at
         """When it last said something; monotonic seconds."""
         self.sent_at = self.opened_at
-        """When something was last sent, or could not be; monotonic seconds."""
+        """When audio or its end was last sent, or could not be; monotonic seconds."""
         self.configured: Options | None = None
         """What the config said, once it is sent."""
         self.ended = False
         """Whether the end marker is sent."""
         self.last_response: Response | None = None
+        """What it said last, errors left out."""
         self.reached = 0
         """The position of the audio that the peer is known to have got, as `ping` was told it."""
         self.unanswered = 0.0
@@ -127,7 +128,9 @@ class Connection:
         except (aiohttp.ClientError, ConnectionError):
             return False
         finally:
-            self.sent_at = time.monotonic()
+            # Signs of life do not count: the answer is awaited to what was said.
+            if kind is aiohttp.WSMsgType.TEXT:
+                self.sent_at = time.monotonic()
         return True
 
     async def receive(self) -> Response | None:
@@ -146,7 +149,8 @@ class Connection:
             self.last_message_at = self._alive_at
             response = protocol.decode(message.data)
             if response is not None:
-                self.last_response = response
+                if response.error is None:
+                    self.last_response = response
                 self.unanswered = 0.0
                 return response
             logger.debug(

@@ -457,21 +457,21 @@ class SpeechStream(stt.RecognizeStream):
 
         The service ends every connection alike, by dropping it: a crash looks like success. It
         has said all if no hypothesis is open and what no final covers is quiet, or if it said
-        itself that there is nothing more: that is what an empty response means.
+        itself that there is nothing more: that is what an empty response means. Otherwise what is
+        left is said once more, and again as long as that brings finals.
         """
         last = connection.last_response
         concluded = last is not None and not last.results and last.error is None
         if not self._has_unsaid() or (concluded and not self._transcript.speaking):
             return True
-        if outcome is _Outcome.QUIET:
-            if last is None:
-                raise errors.unanswered(_DRAIN_PATIENCE)
-            return True
-        if not self._drained_before:
+        if outcome is _Outcome.QUIET and last is None:
+            raise errors.unanswered(_DRAIN_PATIENCE)
+        if not self._drained_before or self._transcript.finals > self._began_at[1]:
             self._drained_before = True
             return False
-        if last is None:
-            raise errors.dropped("before it said anything")
+        if outcome is not _Outcome.QUIET:
+            raise errors.dropped("before its last final")
+        # It is there and has no more to say: what it showed last is all that there will be.
         return True
 
     def _has_unsaid(self) -> bool:
