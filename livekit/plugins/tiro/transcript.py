@@ -40,6 +40,7 @@ class Transcript:
         self._clock = clock
         self._language = LanguageCode("is-IS")
         self._interim: SpeechData | None = None
+        self._interim_id = ""
         self._heard_until: float | None = None
         self._flush_owed = False
 
@@ -107,12 +108,21 @@ class Transcript:
                 return []
             data.start_time, data.end_time = self._span(timed[0].start, timed[-1].end)
         data.confidence = interims[0].alternatives[0].confidence
-        if self._interim is not None and self._interim.text == text:
-            self._interim = data
+        if self._hears_less(data):
+            return []
+        shown = self._interim
+        self._interim, self._interim_id = data, self.request_id
+        if shown is not None and shown.text == text:
             return []
         events = [] if self.speaking else [self._start(interims[0])]
-        self._interim = data
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
+
+    def _hears_less(self, data: SpeechData) -> bool:
+        """Tell whether a new connection has yet to catch up with the hypothesis that is shown."""
+        shown = self._interim
+        if shown is None or self._interim_id == self.request_id:
+            return False
+        return 0 < data.end_time < shown.end_time
 
     @property
     def flush_owed(self) -> bool:
@@ -203,9 +213,8 @@ class Transcript:
 
     def _wall(self, seconds: float) -> float | None:
         """Return the epoch seconds at which a second of the caller's audio was heard."""
-        if self._clock.wall_anchor is None:
-            return None
-        return min(self._clock.wall_anchor + seconds, time.time())
+        wall = self._clock.wall(seconds)
+        return None if wall is None else min(wall, time.time())
 
 
 def _speaker(tag: int) -> str | None:
