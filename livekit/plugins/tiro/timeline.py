@@ -65,47 +65,53 @@ class Clock:
     The framework adds these times to a wall-clock anchor, so a pause in the audio (a muted
     microphone pushes nothing) has to take time here too. Audio that was only late comes in a
     burst after the gap; what the burst makes good is given back, so that no time lies in the
-    future.
+    future. Audio that comes in a burst at the start was recorded before the call stood.
     """
 
-    __slots__ = ("_audio", "_extra", "_from", "_last", "_started", "wall_anchor")
+    __slots__ = ("_audio", "_early", "_extra", "_from", "_last", "_started", "_wall_anchor")
 
     def __init__(self) -> None:
         self._audio = 0.0
         self._from = [0.0]
         self._extra = [0.0]
+        self._early = [0.0]
         self._started = 0.0
         self._last: float | None = None
-        self.wall_anchor: float | None = None
-        """Wall-clock epoch seconds of the caller's first sample."""
+        self._wall_anchor = 0.0
 
     def push(self, seconds: float, now: float, wall: float) -> None:
         """Count `seconds` of audio that were pushed at monotonic `now`, epoch seconds `wall`."""
         if self._last is None:
             # A frame longer than any microphone's was not recorded just now.
             self._started = now - min(seconds, MAX_AHEAD)
-            self.wall_anchor = wall - seconds
+            self._wall_anchor = wall - seconds
         elif now - self._last - seconds > PAUSE:
             self._jump(now - self._started - seconds)
         self._last = now
         self._audio += seconds
-        self._give_back(self._audio + self._extra[-1] - (now - self._started))
+        ahead = self._give_back(self._audio + self._extra[-1] - (now - self._started))
+        self._early[-1] = max(self._early[-1], ahead)
 
     def _jump(self, time: float) -> None:
         """Let the next sample be at `time`, unless it is later than that already."""
         if time > self._audio + self._extra[-1]:
             self._from.append(self._audio)
             self._extra.append(time - self._audio)
+            self._early.append(0.0)
 
-    def _give_back(self, seconds: float) -> None:
-        """Shorten the latest pauses by `seconds`: the audio of that time has come after all."""
+    def _give_back(self, seconds: float) -> float:
+        """Shorten the latest pauses by `seconds`: the audio of that time has come after all.
+
+        Return the seconds for which there was no pause.
+        """
         while seconds > 0 and len(self._extra) > 1:
             latest = self._extra[-1] - self._extra[-2]
             if latest > seconds:
                 self._extra[-1] -= seconds
-                return
+                return 0.0
             seconds -= latest
-            del self._from[-1], self._extra[-1]
+            del self._from[-1], self._extra[-1], self._early[-1]
+        return seconds
 
     @property
     def pushed(self) -> float:
@@ -126,6 +132,14 @@ class Clock:
     def pause_before(self, seconds: float) -> float:
         """Return how long the pauses before the sample at `seconds` of audio were, together."""
         return self._extra[bisect_right(self._from, seconds) - 1]
+
+    def wall(self, time: float) -> float | None:
+        """Return the epoch seconds of `time`, pauses included; None before there is any audio."""
+        if self._last is None:
+            return None
+        starts = [start + extra for start, extra in zip(self._from, self._extra, strict=True)]
+        stretch = max(0, bisect_right(starts, time) - 1)
+        return self._wall_anchor + time - self._early[stretch]
 
 
 @dataclass(frozen=True, slots=True)
