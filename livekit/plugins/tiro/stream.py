@@ -49,8 +49,8 @@ _DEAD_AFTER = 13.0
 # each time, because noise that the service does not answer looks the same; and doubled where no
 # hypotheses are asked for, because a final can take 20 s.
 _MUTE_AFTER = 15.0
-# Of `conn_options.timeout`, for one handshake. The base class takes an attempt that lasted all of it
-# for one that had connected, and would retry for ever; and a `FallbackAdapter`, which makes two
+# Of `conn_options.timeout`, for one handshake. The base class takes an attempt that lasted all of
+# it for one that had connected, and would retry for ever; and a `FallbackAdapter`, which makes two
 # attempts, is to turn to the next STT within that time.
 _HANDSHAKE_SHARE = 0.5
 # s of audio between usage reports.
