@@ -510,7 +510,14 @@ class SpeechStream(stt.RecognizeStream):
     def _arm_flush_timer(self) -> None:
         self._cancel_flush_timer()
         loop = asyncio.get_running_loop()
-        self._flush_timer = loop.call_later(_FLUSH_PATIENCE, self._give_up_flush)
+        self._flush_timer = loop.call_later(_FLUSH_PATIENCE, self._on_flush_timeout)
+
+    def _on_flush_timeout(self) -> None:
+        waiting = self._transcript.speaking and self._transcript.flush_owed
+        if waiting and not self._input_ch.closed:
+            # The service waits for longer silence than it was sent; this doubles it.
+            self._input_ch.send_nowait(_PauseSentinel())
+        self._give_up_flush()
 
     def _give_up_flush(self) -> None:
         self._emit(self._transcript.give_up_flush())
