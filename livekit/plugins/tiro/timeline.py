@@ -153,6 +153,45 @@ class _Stretch:
     is_audio: bool
 
 
+class _Pcm:
+    """16-bit samples in the pieces in which they came: none is moved while others come and go."""
+
+    __slots__ = ("_pieces", "_starts", "end", "start")
+
+    def __init__(self) -> None:
+        self.start = 0
+        """The position of the first sample that is kept."""
+        self.end = 0
+        """The position behind the last one."""
+        self._pieces: list[bytes] = []
+        self._starts: list[int] = []
+
+    def __len__(self) -> int:
+        return (self.end - self.start) * BYTES_PER_SAMPLE
+
+    def append(self, pcm: bytes | memoryview) -> None:
+        """Take in a copy of `pcm`."""
+        self._pieces.append(bytes(pcm))
+        self._starts.append(self.end)
+        self.end += len(self._pieces[-1]) // BYTES_PER_SAMPLE
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return the samples from `start` to `stop`, which must be there."""
+        if start == stop:
+            return b""
+        first = bisect_right(self._starts, start) - 1
+        offset = start - self._starts[first]
+        # One piece alone, and all of it, is not copied.
+        pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
+        return pcm[offset * BYTES_PER_SAMPLE : (offset + stop - start) * BYTES_PER_SAMPLE]
+
+    def drop(self, start: int) -> None:
+        """Forget the samples before `start`."""
+        self.start = start
+        passed = bisect_right(self._starts, start) - 1
+        del self._pieces[:passed], self._starts[:passed]
+
+
 class Timeline:
     """Keeps the audio that no final covers, and says when things were said.
 
@@ -170,8 +209,7 @@ class Timeline:
         """Seconds to keep while no hypothesis is open."""
         self._clock = clock
         self._set_rate(16000)
-        self._pcm = bytearray()
-        self._base = 0
+        self._pcm = _Pcm()
         self._covered = 0
         self._said = 0
         self._given_up = 0
@@ -194,7 +232,7 @@ class Timeline:
         """
         if sample_rate != self.sample_rate:
             self._set_rate(sample_rate)
-        self._pcm += pcm
+        self._pcm.append(pcm)
 
     def _set_rate(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -204,38 +242,34 @@ class Timeline:
 
     def flush(self) -> None:
         """Have silence sent behind what was pushed so far, so that the service decides."""
-        if self._flushes[-1:] != [self._end]:
-            self._flushes.append(self._end)
+        if self._flushes[-1:] != [self._pcm.end]:
+            self._flushes.append(self._pcm.end)
         elif self._next_flush == len(self._flushes):
             self._next_flush -= 1
-
-    @property
-    def _end(self) -> int:
-        return self._base + len(self._pcm) // BYTES_PER_SAMPLE
 
     # -- out -------------------------------------------------------------------------------------
 
     def rewind(self, now: float) -> None:
         """Start a new connection: all that no final covers is handed out again."""
         # Live audio that had to wait for too long is given up; a file can wait.
-        self._trim(self._end if self._clock.is_live(now) else self._next)
+        self._trim(self._pcm.end if self._clock.is_live(now) else self._next)
         self._start_connection(now)
 
     def _start_connection(self, now: float) -> None:
         self._next_flush = 0
         self._silence_left = 0
-        self._next = self._base
+        self._next = self._pcm.start
         self._server = 0
-        self._stretches = [_Stretch(0, self._base, True)]
-        self._heard, self._heard_at = float(self._base), now
-        self._reached = self._base
+        self._stretches = [_Stretch(0, self._pcm.start, True)]
+        self._heard, self._heard_at = float(self._pcm.start), now
+        self._reached = self._pcm.start
 
     def next_chunk(self, now: float) -> bytes | None:
         """Return the samples of the next message, or None if there is not enough for one."""
         if self._silence_left:
             return self._take_silence(b"", self._piece)
         flush = self._next_flush < len(self._flushes)
-        ready = (self._flushes[self._next_flush] if flush else self._end) - self._next
+        ready = (self._flushes[self._next_flush] if flush else self._pcm.end) - self._next
         if ready >= self._chunk:
             pcm = self._take(self._chunk)
         elif flush:
@@ -250,13 +284,13 @@ class Timeline:
         return pcm
 
     def _take(self, samples: int) -> bytes:
-        start = (self._next - self._base) * BYTES_PER_SAMPLE
+        start = self._next
         self._next += samples
         self._server += samples
         if self._next > self._fresh_to:
             self._fresh += self._next - max(self._fresh_to, self._next - samples)
             self._fresh_to = self._next
-        return bytes(memoryview(self._pcm)[start : start + samples * BYTES_PER_SAMPLE])
+        return self._pcm.read(start, self._next)
 
     def _take_silence(self, pcm: bytes, samples: int) -> bytes:
         if self._stretches[-1].server == self._server:
@@ -317,7 +351,7 @@ class Timeline:
 
     def _trim(self, newest: int) -> None:
         """Drop what need not be kept, and what is too much behind the sample `newest`."""
-        floor = max(self._covered, self._base)
+        floor = max(self._covered, self._pcm.start)
         keep_all = self.speaking or self.in_doubt
         if not keep_all:
             heard = min(self._heard, self._reached)
@@ -326,13 +360,12 @@ class Timeline:
         if bound > floor:
             self._given_up += max(0, bound - (floor if keep_all else max(floor, self._next)))
             floor = bound
-        if floor > self._base:
+        if floor > self._pcm.start:
             self._drop(floor)
 
     def _drop(self, floor: int) -> None:
         """Forget the audio before `floor`, and what is noted about it."""
-        del self._pcm[: (floor - self._base) * BYTES_PER_SAMPLE]
-        self._base = floor
+        self._pcm.drop(floor)
         passed = bisect_left(self._flushes, floor)
         del self._flushes[:passed]
         self._next_flush = max(0, self._next_flush - passed)
@@ -350,17 +383,17 @@ class Timeline:
     @property
     def is_empty(self) -> bool:
         """Whether no audio ever came."""
-        return self._end == 0
+        return self._pcm.end == 0
 
     @property
     def has_backlog(self) -> bool:
         """Whether a whole chunk waits to be sent."""
-        return self._end - self._next >= self._chunk
+        return self._pcm.end - self._next >= self._chunk
 
     @property
     def start(self) -> int:
         """The position from which a new connection would be fed."""
-        return max(self._base, self._covered)
+        return max(self._pcm.start, self._covered)
 
     @property
     def sent(self) -> float:
@@ -369,9 +402,9 @@ class Timeline:
 
     def is_loud(self) -> bool:
         """Tell whether there can be words in the audio on which the service did not decide yet."""
-        skip = max(self._covered, self._decided, self._base) - self._base
+        first = max(self._covered, self._decided, self._pcm.start)
         frame = self.sample_rate // 50
-        samples = np.frombuffer(self._pcm, np.int16)[skip:]
+        samples = np.frombuffer(self._pcm.read(first, self._pcm.end), np.int16)
         frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
         loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
         if 0 < self._covered >= self._decided:
@@ -383,8 +416,8 @@ class Timeline:
 
         A glance, not a look: every eighth sample.
         """
-        first = max(position - self._base, 0)
-        samples = np.frombuffer(self._pcm, np.int16)[first : self._next - self._base : 8]
+        first = max(position, self._pcm.start)
+        samples = np.frombuffer(self._pcm.read(first, self._next), np.int16)[::8]
         loud = np.count_nonzero((samples >= _LOUD) | (samples <= -_LOUD))
         return bool(loud * 50 > samples.size)
 
