@@ -77,9 +77,9 @@ class Transcript:
 
     def _on_nothing_heard(self) -> list[SpeechEvent]:
         """A segment ended without a word in it: what was shown of it is taken back."""
-        if self.speaking:
-            return [self._final([self._data("")]), *self._end()]
-        return self._pay_flush()
+        noticed = self._interim is not None or self._flush_owed
+        events = [self._final([self._data("")])] if noticed else []
+        return [*events, *self._end()] if self.speaking else events
 
     def _on_final(self, result: Result) -> list[SpeechEvent]:
         best = result.alternatives[0]
