@@ -22,7 +22,7 @@ def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
         [*pdoc, "--output-directory", tmp_path, *MODULES],
         capture_output=True,
         encoding="utf-8",
-        timeout=80,
+        timeout=240,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     page = (tmp_path / "livekit/plugins/tiro.html").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ OTHERS = ("assemblyai", "deepgram", "soniox")
 """Plugins of LiveKit's own that the package is installed beside."""
 
 
-def run(*command: str | Path, cwd: Path | None = None, timeout: float = 80) -> str:
+def run(*command: str | Path, cwd: Path | None = None, timeout: float = 240) -> str:
     """Run a command, away from the environment of these tests, and return what it prints."""
     environment = {n: v for n, v in os.environ.items() if n not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
@@ -103,14 +103,15 @@ def test_what_the_index_shows_is_what_livekits_plugins_show(core_metadata: Messa
     assert {*minors, "Typing :: Typed", "Intended Audience :: Developers"} <= {*classifiers}
 
 
-def test_every_import_is_declared(core_metadata: Message) -> None:
-    """Nothing is used that is only there because something else brings it."""
+def test_every_import_of_the_plugin_is_declared(core_metadata: Message) -> None:
+    """An agent needs nothing that is only there because something else brings it."""
     declared = {
         re.split(r"[^\w-]", requirement)[0].replace("-", "_")
         for requirement in core_metadata.get_all("Requires-Dist", [])
+        if "extra ==" not in requirement
     }
     imported: set[str] = set()
-    for path in (ROOT / "livekit").rglob("*.py"):
+    for path in (ROOT / "livekit/plugins/tiro").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported.update(alias.name.partition(".")[0] for alias in node.names)
@@ -141,12 +142,12 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*install, "--dry-run", "--no-cache", "--no-deps", "hatchling"],
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=120,
     )
     if probe.returncode:
         pytest.skip(f"no package index is reachable: {probe.stderr.strip().splitlines()[0]}")
     others = [f"livekit-plugins-{name}" for name in OTHERS]
-    run(*install, f"{wheel}[local]", *others, timeout=300)
+    run(*install, f"{wheel}[local]", *others, timeout=600)
     return found
 
 

@@ -33,6 +33,8 @@ _PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "nu
 _TIMEOUT = 10.0
 # s for an answer to the silence; a stream waits as long for its last final.
 _PATIENCE = 5.0
+# s for a refusal to arrive: audio that is sent into a connection that is being closed destroys it.
+_REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
 _CLOCK_TOLERANCE = 60.0
 _SAMPLE_RATE = 16000
@@ -218,12 +220,11 @@ class _Examination:
 
     async def audio(self) -> str:
         connection = _needed(self._connection, "a session")
-        hung_up = await _stream_silence(connection)
-        last = connection.last_response
-        if last is not None and last.error is not None:
-            redactor = errors.Redactor(self._key or "")
-            raise _Failed(errors.from_service(last.error, redactor).message)
-        if last is not None:
+        try:
+            hung_up = await _stream_silence(connection, errors.Redactor(self._key or ""))
+        except APIError as error:
+            raise _Failed(error.message) from None
+        if connection.last_response is not None:
             return "a second of silence was heard and answered"
         if not connection.ended:
             raise _Failed(errors.dropped("in the middle of the audio").message)
@@ -232,29 +233,36 @@ class _Examination:
         return "a second of silence was taken without a word, which for silence is no fault"
 
 
-async def _stream_silence(connection: Connection) -> bool:
+async def _stream_silence(connection: Connection, redact: errors.Redactor) -> bool:
     """Send a second of silence at the pace of speech, and its end.
 
     Returns whether the service hung up in time.
+
+    Raises:
+        APIStatusError: The service reported an error.
     """
-    receiving = asyncio.create_task(_receive(connection), name="tiro.doctor")
+    receiving = asyncio.create_task(_receive(connection, redact), name="tiro.doctor")
     try:
+        await asyncio.wait({receiving}, timeout=_REFUSAL_PATIENCE)
         for _ in range(_CHUNKS):
+            if receiving.done():
+                break
             await connection.send(_CHUNK)
             await asyncio.wait({receiving}, timeout=1 / _CHUNKS)
-            if receiving.done():
-                return True
-        await connection.end()
-        await asyncio.wait({receiving}, timeout=_PATIENCE)
-        return receiving.done()
+        else:
+            await connection.end()
+            await asyncio.wait({receiving}, timeout=_PATIENCE)
+        return receiving.done() and receiving.result()
     finally:
         await utils.aio.cancel_and_wait(receiving)
 
 
-async def _receive(connection: Connection) -> None:
-    """Return when the service has hung up, or reported an error."""
-    while (response := await connection.receive()) is not None and response.error is None:
-        pass
+async def _receive(connection: Connection, redact: errors.Redactor) -> bool:
+    """Return True when the service has hung up; raise what it reports."""
+    while (response := await connection.receive()) is not None:
+        if response.error is not None:
+            raise errors.from_service(response.error, redact)
+    return True
 
 
 def _needed(value: T | None, what: str) -> T:
