@@ -5,6 +5,7 @@ from __future__ import annotations
 from .hooks import Drop, HandshakeRefusal, Hooks
 from .recognizer import (
     DEFAULT_SCRIPT,
+    Attentive,
     Hypothesis,
     Recognition,
     RecognizerFactory,
@@ -12,13 +13,17 @@ from .recognizer import (
     ScriptedRecognizer,
     Word,
 )
+from .script import parse_script, read_script
 from .server import TiroServer
 from .session import Session
 from .sphinx import SphinxRecognizer
+from .timed import At, TimedRecognizer
 from .wire import SpeechConfig, StatusError
 
 __all__ = [
     "DEFAULT_SCRIPT",
+    "At",
+    "Attentive",
     "Drop",
     "HandshakeRefusal",
     "Hooks",
@@ -31,6 +36,9 @@ __all__ = [
     "SpeechConfig",
     "SphinxRecognizer",
     "StatusError",
+    "TimedRecognizer",
     "TiroServer",
     "Word",
+    "parse_script",
+    "read_script",
 ]

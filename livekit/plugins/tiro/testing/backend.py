@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .recognizer import RECOGNIZER_RATE, Hypothesis, Recognition, Samples
+from .recognizer import RECOGNIZER_RATE, Attentive, Hypothesis, Recognition, Samples
 from .resample import Resampler
 from .wire import Alternative, FrameStyle, SpeechConfig, TimedWord
 
@@ -56,6 +56,7 @@ class Backend:
     ) -> None:
         self._config = config
         self._recognition = recognition
+        self._attentive = recognition if isinstance(recognition, Attentive) else None
         self._style = style
         self._timing = timing
         self._clock = clock
@@ -77,8 +78,9 @@ class Backend:
         samples = self._resampler.feed(raw)
         start_ms = self._now_ms
         self._now_ms += len(raw) * 1000 // self._config.sample_rate
+        wanted = self._attentive is not None and self._attentive.attend(samples, start_ms / 1000)
         if not self._open:
-            if len(samples) >= GATE_SAMPLES and not samples.any():
+            if len(samples) >= GATE_SAMPLES and not samples.any() and not wanted:
                 return []
             self._open, self._start_ms = True, start_ms
         await self._decode(samples)
@@ -90,10 +92,17 @@ class Backend:
             return frames
         return await self._interim()
 
-    async def end(self) -> list[str]:
+    async def end(self, *, hung_up: bool = False) -> list[str]:
         """Closes the open segment; its last 300 ms are not decoded, as at the service."""
         self.done = True
+        if self._attentive is not None:
+            self._attentive.ended(hung_up=hung_up)
         return await self._close_segment() if self._decoded else []
+
+    def delivered(self) -> None:
+        """Takes note that the frames returned so far have gone out."""
+        if self._attentive is not None:
+            self._attentive.delivered()
 
     async def close(self) -> None:
         """Frees the recogniser."""

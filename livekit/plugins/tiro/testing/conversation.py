@@ -204,9 +204,9 @@ class Conversation:
             else:
                 self._session.end = end
                 await self._hooks.end(self._session)
-                frames = await backend.end()
+                frames = await backend.end(hung_up=end == "half-close")
             for frame in frames:
-                await self._send(frame)
+                await self._send(frame, backend.delivered)
             # Decoding never waits by itself, so give the other sessions their turn.
             await asyncio.sleep(0)
 
@@ -217,7 +217,7 @@ class Conversation:
         self._session.sizes.append(len(pcm))
         return await backend.audio(pcm)
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str, delivered: Callable[[], None] = lambda: None) -> None:
         """Sends a frame; the backend does its work also for a client that has gone."""
         changed = await self._hooks.frame(self._session, text)
         if changed is None:
@@ -226,6 +226,7 @@ class Conversation:
             raise Drop
         if await self._session.line.send(changed):
             self._session.frames.append(changed)
+            delivered()
             await self._hooks.sent(self._session, changed)
 
     async def _fail(self, error: StatusError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,37 @@ class Recognition(Protocol):
         ...
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """What a recognition may have besides: it is told what happens around the audio it is fed.
+
+    None of the calls may block.
+    """
+
+    def attend(self, samples: Samples, start: float) -> bool:
+        """Sees each message when it comes, the silent ones too, which open no segment.
+
+        Args:
+            samples: The message, as `feed` gets it later.
+            start: Where in the stream it starts, in seconds.
+
+        Returns:
+            Whether a segment opens even if the message is silent.
+        """
+        ...
+
+    def delivered(self) -> None:
+        """All that was said so far has gone out to the client."""
+        ...
+
+    def ended(self, *, hung_up: bool) -> None:
+        """The client has ended its audio, or hung up without; a session that breaks off has not.
+
+        The last `final` comes after it.
+        """
+        ...
+
+
 # Called once for each session, with its validated config.
 RecognizerFactory = Callable[[SpeechConfig], Recognition]
 
@@ -91,10 +122,17 @@ Script = str | Sequence[str | tuple[int, str]]
 
 
 @dataclass(frozen=True)
-class _Line:
+class ScriptWord:
+    """A word of a script in its two spellings; a speaker of 0 is nobody known."""
+
     plain: str
     punctuated: str
     speaker: int
+
+    def say(self, config: SpeechConfig) -> tuple[str, int]:
+        """The word and its speaker as a config asks for them."""
+        text = self.punctuated if config.punctuation else self.plain
+        return text, self.speaker if config.diarization else 0
 
 
 class ScriptedRecognizer:
@@ -118,15 +156,15 @@ class ScriptedRecognizer:
     ) -> None:
         if words_per_second <= 0:
             raise ValueError("words_per_second must be positive")
-        self._lines = _lines(DEFAULT_SCRIPT if script is None else script)
-        if not self._lines:
+        self._words = script_words(DEFAULT_SCRIPT if script is None else script)
+        if not self._words:
             raise ValueError("the script has no words")
         frames_per_second = RECOGNIZER_RATE / FRAME_SAMPLES
         self._frames_per_word = max(1, round(frames_per_second / words_per_second))
 
     def __call__(self, config: SpeechConfig) -> ScriptedRecognition:
         """Opens a session's recognition at the top of the script."""
-        return ScriptedRecognition(self._lines, self._frames_per_word, config)
+        return ScriptedRecognition(self._words, self._frames_per_word, config)
 
 
 class ScriptedRecognition:
@@ -134,8 +172,10 @@ class ScriptedRecognition:
 
     blocking = False
 
-    def __init__(self, lines: Sequence[_Line], frames_per_word: int, config: SpeechConfig) -> None:
-        self._lines = lines
+    def __init__(
+        self, words: Sequence[ScriptWord], frames_per_word: int, config: SpeechConfig
+    ) -> None:
+        self._words = words
         self._frames_per_word = frames_per_word
         self._config = config
         self._next = 0
@@ -181,7 +221,7 @@ class ScriptedRecognition:
         words = self._complete()
         self._next += len(words)
         self._reset()
-        return [_variant(words, n) for n in range(alternatives)] if words else []
+        return [variant(words, n) for n in range(alternatives)] if words else []
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -196,16 +236,14 @@ class ScriptedRecognition:
         return tuple(words)
 
     def _say(self, ahead: int) -> tuple[str, int]:
-        line = self._lines[(self._next + ahead) % len(self._lines)]
-        text = line.punctuated if self._config.punctuation else line.plain
-        return text, line.speaker if self._config.diarization else 0
+        return self._words[(self._next + ahead) % len(self._words)].say(self._config)
 
     def _at(self, frame: int) -> float:
         return (self._start or 0.0) + frame * FRAME_SAMPLES / RECOGNIZER_RATE
 
 
-def _variant(words: Hypothesis, number: int) -> Hypothesis:
-    """The words with one of them changed, another for each `number`; 0 changes nothing."""
+def variant(words: Hypothesis, number: int) -> Hypothesis:
+    """Returns the words with one of them changed, another for each `number`; 0 changes nothing."""
     if number == 0:
         return words
     index = (number - 1) % len(words)
@@ -215,10 +253,10 @@ def _variant(words: Hypothesis, number: int) -> Hypothesis:
     return (*words[:index], word, *words[index + 1 :])
 
 
-def _lines(script: Script) -> list[_Line]:
-    """The script's words in order, each with its two spellings."""
+def script_words(script: Script) -> list[ScriptWord]:
+    """Returns the words of a script in order, each with its two spellings."""
     parts = [script] if isinstance(script, str) else script
-    words: list[_Line] = []
+    words: list[ScriptWord] = []
     for part in parts:
         speaker, text = part if isinstance(part, tuple) else (0, part)
         sentence: list[str] = []
@@ -231,7 +269,7 @@ def _lines(script: Script) -> list[_Line]:
     return words
 
 
-def _sentence(words: list[str], speaker: int) -> list[_Line]:
+def _sentence(words: list[str], speaker: int) -> list[ScriptWord]:
     plain = [word.rstrip(MARKS) for word in words]
     marked = list(words)
     if words:
@@ -240,4 +278,4 @@ def _sentence(words: list[str], speaker: int) -> list[_Line]:
         if marked[-1][-1] not in SENTENCE_MARKS:
             marked[-1] += "."
     pairs = zip(plain, marked, strict=True)
-    return [_Line(bare, mark, speaker) for bare, mark in pairs if bare]
+    return [ScriptWord(bare, mark, speaker) for bare, mark in pairs if bare]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -16,6 +16,7 @@ from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .session import Session
 from .sphinx import SphinxRecognizer
+from .timed import At, TimedRecognizer
 from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
 
 # What the service's own base URL ends in.
@@ -31,13 +32,15 @@ RECOGNIZER_THREADS = 2
 class TiroServer:
     """Serves Tiro's websocket on loopback; use as `async with`, or `start` and `aclose`.
 
-    Recognisers go by language tag: Icelandic says a script while it hears voiced audio, English
-    is recognised by PocketSphinx (extra `local`), any other tag is refused as the service would.
+    Recognisers go by language tag: Icelandic says a script, English is recognised by PocketSphinx
+    (extra `local`), any other tag is refused as the service would.
 
     Args:
         api_key: The key clients have to send; None takes any.
-        script: What the Icelandic recogniser says, see `ScriptedRecognizer`; None for a default.
-        words_per_second: Its pace in words a second of voiced audio.
+        script: What the Icelandic recogniser says. A text, or sentences: while it hears voiced
+            audio, see `ScriptedRecognizer`; utterances with their times, `At`: at these times,
+            whatever the audio is, see `TimedRecognizer`; None for a default.
+        words_per_second: Its pace in words a second.
         endpoint_silence: Seconds of silence behind speech that make a final.
         interim_interval: Seconds of wall clock between interims, at least.
         emit_unpopulated: Whether frames carry fields with default values, as Tiro's do.
@@ -53,7 +56,7 @@ class TiroServer:
         self,
         *,
         api_key: str | None = "test",
-        script: Script | None = None,
+        script: Script | Sequence[At] | None = None,
         words_per_second: float = WORDS_PER_SECOND,
         endpoint_silence: float = 0.5,
         interim_interval: float = 0.35,
@@ -68,7 +71,7 @@ class TiroServer:
         self._style = FrameStyle(error_style, emit_unpopulated)
         self._timing = Timing(endpoint_silence, interim_interval)
         self._recognizers: dict[str, RecognizerFactory] = {
-            "is": ScriptedRecognizer(script, words_per_second=words_per_second),
+            "is": _scripted(script, words_per_second),
             "en": SphinxRecognizer(),
             **(recognizers or {}),
         }
@@ -233,6 +236,19 @@ class TiroServer:
         return web.Response(
             status=501 if known else 404, text=body, content_type="application/json"
         )
+
+
+def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> RecognizerFactory:
+    """The recogniser of a script: by the clock if it has times."""
+    if script is None or isinstance(script, str):
+        return ScriptedRecognizer(script, words_per_second=words_per_second)
+    timed = [part for part in script if isinstance(part, At)]
+    plain = [part for part in script if not isinstance(part, At)]
+    if timed and plain:
+        raise ValueError("either all parts of a script have a time, or none has")
+    if timed:
+        return TimedRecognizer(timed, words_per_second=words_per_second)
+    return ScriptedRecognizer(plain, words_per_second=words_per_second)
 
 
 def _threads() -> ThreadPoolExecutor:

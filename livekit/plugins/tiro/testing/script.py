@@ -1,0 +1,67 @@
+"""Scripts as text: sentences to say to any voice, or utterances with their times."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import Path
+
+from .timed import At
+
+# What is meant to be a time, good or bad. "17." is not: it is how Icelandic writes "17th".
+_LIKE_A_TIME = re.compile(r"[-+]?[.,]?\d(?:[\d.,:]*\d)?s?(?=\s|$)")
+_UTTERANCE = re.compile(r"(?P<seconds>\d+(?:\.\d+)?)\s+(?:(?P<speaker>[1-9]\d*):\s+)?(?P<text>.+)")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+
+def read_script(path: str | PathLike[str]) -> list[str] | list[At]:
+    """Reads the script in a file, UTF-8; see `parse_script`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not UTF-8, or not a script.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    return parse_script(text)
+
+
+def parse_script(text: str) -> list[str] | list[At]:
+    """Reads a script, for the argument `script` of `TiroServer`.
+
+    If its first line starts with a time, all lines do. Each is an utterance: the second of the
+    call at which it starts, who says it, with a colon, if that matters, and what is said:
+
+    ```text
+    # at 4 s somebody else answers
+    1.2 Góðan daginn.
+    4.0 2: Já, takk.
+    ```
+
+    If not, each line is a sentence, said while there is a voice. Empty lines are skipped, and what
+    follows a `#`.
+
+    Raises:
+        ValueError: A line is no utterance (its number is in the message), or there is none.
+    """
+    lines = ((n, _COMMENT.sub("", line).strip()) for n, line in enumerate(text.splitlines(), 1))
+    numbered = [(number, line) for number, line in lines if line]
+    if not numbered:
+        raise ValueError("there is no sentence in it")
+    if not _LIKE_A_TIME.match(numbered[0][1]):
+        return [line for _, line in numbered]
+    return [_utterance(number, line) for number, line in numbered]
+
+
+def _utterance(number: int, line: str) -> At:
+    match = _UTTERANCE.fullmatch(line)
+    if match is None:
+        raise ValueError(
+            f"line {number}: {line!r} is not a time in seconds and words, like '1.2 Góðan daginn.'"
+        )
+    try:
+        return At(float(match["seconds"]), match["text"], int(match["speaker"] or 0))
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None

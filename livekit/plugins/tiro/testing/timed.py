@@ -1,0 +1,261 @@
+"""A conversation by the clock: what the caller says, and at which second."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .recognizer import (
+    RECOGNIZER_RATE,
+    WORDS_PER_SECOND,
+    Hypothesis,
+    Samples,
+    ScriptWord,
+    Word,
+    script_words,
+    variant,
+)
+from .wire import SpeechConfig
+
+# Seconds of room for times that are cut to milliseconds, and for sums of binary fractions.
+ROOM = 0.002
+# Seconds of audio that `tiro.STT` sends again after silence, with interims and without.
+RESENT = 3.0
+RESENT_WITHOUT_INTERIMS = 60.0
+# Of 32767; what `tiro.STT` takes for speech, so that it sends all of it again until it is answered.
+LOUD = 328
+# Seconds; `tiro.STT` sends its own silence in messages no shorter than this, its audio in shorter.
+ADDED_SILENCE = 0.2
+# Seconds in which a client that hung up is back if it did so to change an option.
+BACK_AFTER_HANGING_UP = 1.0
+# Seconds in which a client is back that did not hang up; longer than LiveKit goes on retrying.
+BACK_AFTER_BREAKING_OFF = 30.0
+
+
+@dataclass(frozen=True)
+class At:
+    """What the caller says from a second of the call on: `At(1.2, "Góðan daginn.")`.
+
+    Attributes:
+        seconds: When the first word starts, in seconds of the caller's audio.
+        text: One or more sentences.
+        speaker: A number from 1, for clients that ask for diarization; 0 for nobody known.
+
+    Raises:
+        ValueError: The time is negative or none, the speaker is negative, or there is no word.
+    """
+
+    seconds: float
+    text: str
+    speaker: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds < math.inf:
+            raise ValueError(f"{self.seconds} is no time to say something at")
+        if self.speaker < 0:
+            raise ValueError("speakers are numbered from 1")
+        if not self.words:
+            raise ValueError("there are no words to say")
+
+    @property
+    def words(self) -> Sequence[ScriptWord]:
+        """The words, each in its two spellings."""
+        return script_words([(self.speaker, self.text)])
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A word, and the seconds of the call in which it is said."""
+
+    word: ScriptWord
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What a session leaves of a call.
+
+    Attributes:
+        cues: The words that are not settled.
+        clock: The second of the call from which the client sends its audio again.
+        patience: Seconds in which the client has to be back.
+        left_at: Monotonic seconds.
+    """
+
+    cues: Sequence[Cue]
+    clock: float
+    patience: float
+    left_at: float = field(default_factory=time.monotonic)
+
+
+class TimedRecognizer:
+    """A factory of recognitions that say given words at given seconds, whatever the audio is.
+
+    The audio may be silence, a tone or speech: a second of it is a second of the script. The
+    silence that `tiro.STT` adds of its own, to bring a final on, takes no time of the script.
+    Endpoints are the service's: a final comes when there was no word for `endpoint_silence`.
+
+    The script is said once in a call. A session that is the first of its call starts at second 0.
+    One that follows a session which a fault broke off, or which the client left for less than a
+    second (it does so when an option is changed), goes on with that call: what was said in a final
+    is not said again, all else is said at its time. That time is known as well as the audio that
+    the client sends again: exactly behind a final or in the middle of words, and a few seconds
+    early after silence. An end marker, or hanging up, ends the call.
+
+    Args:
+        script: The utterances. One that starts before another is out follows it at once.
+        words_per_second: The pace of the words of an utterance.
+
+    Raises:
+        ValueError: There is no utterance, or the pace is not positive.
+    """
+
+    def __init__(self, script: Sequence[At], *, words_per_second: float = WORDS_PER_SECOND) -> None:
+        if words_per_second <= 0:
+            raise ValueError("words_per_second must be positive")
+        if not script:
+            raise ValueError("the script has no words")
+        duration = 1 / words_per_second
+        self._cues = _in_line(
+            Cue(word, utterance.seconds + n * duration, utterance.seconds + (n + 1) * duration)
+            for utterance in sorted(script, key=lambda utterance: utterance.seconds)
+            for n, word in enumerate(utterance.words)
+        )
+        self._rests: list[Rest] = []
+
+    def __call__(self, config: SpeechConfig) -> TimedRecognition:
+        """Opens a session's recognition, of a new call or of one that goes on."""
+        now = time.monotonic()
+        self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
+        rest = self._rests.pop(0) if self._rests else Rest(self._cues, 0.0, 0.0)
+        return TimedRecognition(rest, config, self._rests.append)
+
+
+class TimedRecognition:
+    """A session of `TimedRecognizer`; cues have times of the call, words those of the session."""
+
+    blocking = False
+
+    def __init__(self, rest: Rest, config: SpeechConfig, leave: Callable[[Rest], None]) -> None:
+        self._ahead = deque(_in_line(rest.cues, rest.clock))
+        self._config = config
+        self._leave = leave
+        # Seconds of the session less those of the call.
+        self._shift = -rest.clock
+        self._heard: deque[tuple[Cue, Word]] = deque()
+        self._undelivered: list[Cue] = []
+        self._now = 0.0
+        # Where in the call the client's audio starts that it would send again.
+        self._resent_from = rest.clock
+        self._resent = RESENT if config.interim_results else RESENT_WITHOUT_INTERIMS
+        # Whether there is anything for which the client keeps all of its audio.
+        self._unanswered = False
+        self._usual = 0
+        self._patience = BACK_AFTER_BREAKING_OFF
+
+    def attend(self, samples: Samples, start: float) -> bool:
+        """Goes on by the message; wants a segment while there is anything to be said in it."""
+        added = self._added_silence(samples)
+        now = start + len(samples) / RECOGNIZER_RATE - added - self._shift
+        while self._ahead and self._ahead[0].end <= now + ROOM:
+            cue = self._ahead.popleft()
+            self._heard.append((cue, self._say(cue)))
+        if added:
+            self._interrupt(now)
+            self._shift += added
+        self._unanswered |= bool(len(samples) and np.abs(samples.astype(np.int32)).max() >= LOUD)
+        if not self._unanswered:
+            self._resent_from = max(self._resent_from, now - self._resent)
+        return bool(self._heard or (self._ahead and self._ahead[0].start < now))
+
+    def feed(self, samples: Samples, start: float) -> None:
+        """Notes how far decoding is."""
+        self._now = start + len(samples) / RECOGNIZER_RATE
+
+    def silence(self) -> float | None:
+        """Seconds behind the last word that has begun, 0 while it lasts; None without one."""
+        ends = [word.end for word in self._words() if word.start < self._now]
+        return max(0.0, self._now - ends[-1]) if ends else None
+
+    def partial(self) -> Hypothesis:
+        """The words so far, and the first half of the next once half of it is over."""
+        words = []
+        for word in self._words():
+            if word.end <= self._now + ROOM:
+                words.append(word)
+            elif word.start + word.end <= 2 * self._now:
+                half = word.text[: (len(word.text) + 1) // 2]
+                words.append(replace(word, text=half, end=self._now))
+        self._unanswered |= bool(words)
+        return tuple(words)
+
+    def final(self, alternatives: int) -> Sequence[Hypothesis]:
+        """The words that are over; one that is not is left to the next segment."""
+        words = []
+        while self._heard and self._heard[0][1].end <= self._now + ROOM:
+            cue, word = self._heard.popleft()
+            self._undelivered.append(cue)
+            words.append(word)
+        self._unanswered = bool(words)
+        return [variant(tuple(words), n) for n in range(alternatives)] if words else []
+
+    def delivered(self) -> None:
+        """What was final is settled."""
+        if self._undelivered:
+            self._resent_from = max(self._resent_from, self._undelivered[-1].end)
+            self._undelivered.clear()
+            self._unanswered = False
+
+    def ended(self, *, hung_up: bool) -> None:
+        """Only a client that hung up may be back."""
+        self._patience = BACK_AFTER_HANGING_UP if hung_up else 0.0
+
+    def close(self) -> None:
+        """Leaves what is not settled to the session that goes on with the call."""
+        if self._undelivered and not self._patience:
+            # The end was there, but what had to be said to it did not go out.
+            self._patience = BACK_AFTER_BREAKING_OFF
+        if self._patience:
+            heard = [cue for cue, _ in self._heard]
+            cues = [*self._undelivered, *heard, *self._ahead]
+            self._leave(Rest(cues, self._resent_from, self._patience))
+
+    def _words(self) -> list[Word]:
+        """The words that have begun, or are about to."""
+        return [word for _, word in self._heard] + [self._say(cue) for cue in list(self._ahead)[:1]]
+
+    def _say(self, cue: Cue) -> Word:
+        text, speaker = cue.word.say(self._config)
+        return Word(text, cue.start + self._shift, cue.end + self._shift, speaker)
+
+    def _interrupt(self, now: float) -> None:
+        """Has a word that has begun said when the caller goes on."""
+        if self._ahead and self._ahead[0].start < now:
+            self._ahead[0] = replace(self._ahead[0], start=now)
+
+    def _added_silence(self, samples: Samples) -> float:
+        """Seconds of zeros at the end of a message with which a client brings a final on.
+
+        The messages in which it has the caller's audio are shorter by half, at least.
+        """
+        size = len(samples)
+        self._usual = min(self._usual or size, size)
+        if size < max(2 * self._usual, ADDED_SILENCE * RECOGNIZER_RATE):
+            return 0.0
+        return (size - len(np.trim_zeros(samples, "b"))) / RECOGNIZER_RATE
+
+
+def _in_line(cues: Iterable[Cue], clock: float = 0.0) -> list[Cue]:
+    """The words one after the other, none before `clock`."""
+    line: list[Cue] = []
+    for cue in cues:
+        start = max(cue.start, clock)
+        clock = start + cue.end - cue.start
+        line.append(replace(cue, start=start, end=clock))
+    return line

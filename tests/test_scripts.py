@@ -1,0 +1,468 @@
+"""Scripts with times: each word once, at its second, whatever the audio and the connection do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from livekit.agents.stt import SpeechEvent
+from livekit.agents.types import NotGivenOr
+from livekit.agents.utils import is_given
+from livekit.plugins import tiro
+from livekit.plugins.tiro.testing import (
+    At,
+    Drop,
+    Hooks,
+    Recognition,
+    Script,
+    Session,
+    SpeechConfig,
+    TimedRecognizer,
+    TiroServer,
+    parse_script,
+    read_script,
+    timed as timed_module,
+)
+from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
+
+from ._server_client import connect
+from ._server_recordings import audio_message, transcript
+from .harness import END, FINAL, INTERIM, START, Pcm, collect, finals, frames, read_wav, until
+
+pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
+
+# With the pace of 2.5 words a second: from 1.2 to 2.0 s, 4.0 to 4.8 s, and 9.0 to 9.8 s.
+CALL = [At(1.2, "góðan daginn"), At(4.0, "já takk", speaker=2), At(9.0, "bless bless")]
+SAID = [
+    ("Góðan", 1.2, 1.6),
+    ("daginn.", 1.6, 2.0),
+    ("Já", 4.0, 4.4),
+    ("takk.", 4.4, 4.8),
+    ("Bless", 9.0, 9.4),
+    ("bless.", 9.4, 9.8),
+]
+SECONDS = 11.0
+
+CONFIG = {"encoding": "LINEAR16", "sampleRateHertz": 16000, "languageCode": "is-IS"}
+
+Timed = tuple[str, float, float]
+
+
+def silence(rate: int) -> Pcm:
+    return np.zeros(round(SECONDS * rate), np.int16)
+
+
+def hiss(rate: int) -> Pcm:
+    return np.random.default_rng(0).integers(-20, 20, round(SECONDS * rate)).astype(np.int16)
+
+
+def tone(rate: int) -> Pcm:
+    return (8000 * np.sin(np.arange(round(SECONDS * rate)) / rate * 2764)).astype(np.int16)
+
+
+def speech(rate: int) -> Pcm:
+    return np.resize(read_wav("is2.wav"), round(SECONDS * rate))
+
+
+def said(events: Sequence[SpeechEvent]) -> list[Timed]:
+    """The words of the finals, with their times."""
+    words = [w for e in events if e.type is FINAL for w in e.alternatives[0].words or ()]
+    return [(str(word), seconds(word.start_time), seconds(word.end_time)) for word in words]
+
+
+def seconds(time: NotGivenOr[float]) -> float:
+    assert is_given(time)
+    return round(time, 3)
+
+
+class Caller:
+    """Pushes a call's audio in parts, as the test goes on."""
+
+    def __init__(self, stt: tiro.STT, audio: Pcm) -> None:
+        self.stream = stt.stream()
+        self.events: list[SpeechEvent] = []
+        self._audio = frames(audio)
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for event in self.stream:
+            self.events.append(event)
+
+    async def talk(self, seconds: float, *, until_shown: str = "", pace: float = 0.0) -> None:
+        """Pushes the next seconds, `pace` seconds a frame; waits until a transcript says this."""
+        for frame in itertools.islice(self._audio, round(seconds * 20)):
+            self.stream.push_frame(frame)
+            if pace:
+                await asyncio.sleep(pace)
+        await until(lambda: not until_shown or until_shown in self.shown)
+
+    @property
+    def shown(self) -> list[str]:
+        """The texts of all transcripts."""
+        return [event.alternatives[0].text for event in self.events if event.alternatives]
+
+    async def finish(self) -> list[Timed]:
+        """Pushes what is left; all that was said in the call."""
+        await self.talk(SECONDS)
+        self.stream.end_input()
+        await asyncio.wait_for(self._reading, 10)
+        return said(self.events)
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    script: Sequence[At] = CALL, **options: Any
+) -> AsyncIterator[tuple[TiroServer, tiro.STT]]:
+    """A server that says a script, interims with every message, and an STT of it."""
+    options = {"interim_interval": 0.0, "script": script, **options}
+    async with TiroServer(**options) as server:
+        async with tiro.STT(base_url=server.base_url, api_key="test") as stt:
+            yield server, stt
+
+
+# -- the times ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("audio", [silence, hiss, tone, speech])
+async def test_words_are_said_at_their_seconds(audio: Callable[[int], Pcm], rate: int) -> None:
+    async with listening() as (_, stt):
+        events = await collect(stt.stream(), frames(audio(rate), rate))
+    assert said(events) == SAID
+    shown = [event for event in events if event.type in (START, INTERIM, FINAL, END)]
+    kinds = [(kind, len(list(group))) for kind, group in itertools.groupby(e.type for e in shown)]
+    assert kinds == [(START, 1), (INTERIM, 4), (FINAL, 1), (END, 1)] * 3
+    texts = [event.alternatives[0].text for event in shown if event.type is INTERIM]
+    assert texts[:4] == ["Góð", "Góðan", "Góðan dagi", "Góðan daginn."]
+
+
+class Finals(Hooks):
+    """Notes the second of the session's audio at which each final goes out."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    async def sent(self, session: Session, text: str) -> None:
+        if '"isFinal":true' in text:
+            self.at.append(round(session.seconds, 3))
+
+
+async def test_finals_come_when_the_words_are_over() -> None:
+    """Half a second of silence and the look-ahead behind them, and no sooner than asked."""
+    for endpoint_silence, finals_at in ((0.5, [2.8, 5.6, 10.6]), (0.7, [3.0, 5.8, 10.8])):
+        hooks = Finals()
+        async with listening(hooks=hooks, endpoint_silence=endpoint_silence) as (_, stt):
+            await collect(stt.stream(), frames(silence(16000)))
+        assert hooks.at == finals_at
+
+
+@pytest.mark.parametrize(
+    ("script", "per_second", "expected"),
+    [
+        # Out of order, and one that starts before the one before it is out.
+        ([At(1.0, "c"), At(0.2, "a b")], 2, [("A", 0.2, 0.7), ("b.", 0.7, 1.2), ("C.", 1.2, 1.7)]),
+        ([At(1.0, "Já. Nei!")], 4, [("Já.", 1.0, 1.25), ("Nei!", 1.25, 1.5)]),
+        ([At(0, "strax")], 1, [("Strax.", 0.0, 1.0)]),
+        # The last word is not out when the audio ends.
+        ([At(10.0, "a b c")], 2, [("A", 10.0, 10.5), ("b", 10.5, 11.0)]),
+    ],
+)
+async def test_order_and_pace(
+    script: Sequence[At], per_second: float, expected: Sequence[Timed]
+) -> None:
+    async with listening(script, words_per_second=per_second) as (_, stt):
+        assert said(await collect(stt.stream(), frames(silence(16000)))) == expected
+
+
+async def test_an_utterance_longer_than_a_segment_goes_on_in_the_next() -> None:
+    words = [f"orð{n}" for n in range(55)]
+    async with listening([At(0.5, " ".join(words))]) as (_, stt):
+        events = await collect(stt.stream(), frames(np.zeros(24 * 16000, np.int16)))
+    assert len(finals(events)) == 2
+    heard = said(events)
+    assert [text.strip(".").lower() for text, *_ in heard] == words
+    assert heard[-1][1:] == (22.1, 22.5)
+
+
+async def test_speakers_spelling_and_alternatives() -> None:
+    async with TiroServer(script=CALL) as server:
+        stt = tiro.STT(
+            base_url=server.base_url,
+            api_key="test",
+            diarization=True,
+            punctuate=False,
+            max_alternatives=2,
+        )
+        async with stt:
+            events = await collect(stt.stream(), frames(silence(16000)))
+    heard = [event.alternatives for event in events if event.type is FINAL]
+    assert [[each.text for each in alternatives] for alternatives in heard] == [
+        ["góðan daginn", "góðana daginn"],
+        ["já takk", "jáa takk"],
+        ["bless bless", "blessa bless"],
+    ]
+    assert [alternatives[0].speaker_id for alternatives in heard] == [None, "2", None]
+
+
+# -- flushes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("audio", [silence, tone])
+async def test_silence_of_a_flush_takes_no_time_of_the_script(
+    audio: Callable[[int], Pcm],
+) -> None:
+    async with listening() as (server, stt):
+        caller = Caller(stt, audio(16000))
+        await caller.talk(2.3, until_shown="Góðan daginn.")
+        assert finals(caller.events) == []
+        caller.stream.flush()
+        await until(lambda: finals(caller.events) == ["Góðan daginn."])
+        assert await caller.finish() == SAID
+    assert server.sessions[0].seconds > SECONDS + 1
+
+
+async def test_a_flush_in_a_word_leaves_it_to_what_follows() -> None:
+    async with listening() as (_, stt):
+        caller = Caller(stt, tone(16000))
+        await caller.talk(1.95, until_shown="Góðan")
+        caller.stream.flush()
+        await until(lambda: finals(caller.events) == ["Góðan"])
+        # From where the caller goes on.
+        assert await caller.finish() == [SAID[0], ("daginn.", 1.95, 2.0), *SAID[2:]]
+
+
+# -- more than one session ------------------------------------------------------------------------
+
+
+class First(Hooks):
+    """Breaks the first connection off, and no other."""
+
+    def __init__(self, moment: str) -> None:
+        self._moment = moment
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        if session.number == 0 and session.seconds >= _number(self._moment):
+            raise Drop
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        # The gateway breaks off at a line that is too long.
+        final = session.number == 0 and '"isFinal":true' in text
+        return text + " " * LONGEST_LINE if final and self._moment == "final too long" else text
+
+    async def sent(self, session: Session, text: str) -> None:
+        if session.number == 0 and '"isFinal":true' in text and self._moment == "final sent":
+            raise Drop
+
+    async def end(self, session: Session) -> None:
+        if session.number == 0 and self._moment == "end":
+            raise Drop
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("inf")
+
+
+@pytest.mark.parametrize(
+    "moment", ["0.5", "1.7", "2.5", "3.5", "6.0", "9.6", "final sent", "final too long"]
+)
+async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
+    """No word is missing and none is said again; the caller makes a sound, so all is sent again."""
+    async with listening(hooks=First(moment)) as (server, stt):
+        assert await Caller(stt, tone(16000)).finish() == SAID
+        assert len(server.sessions) == 2
+
+
+@pytest.mark.parametrize("moment", ["end", "final too long"])
+async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
+    """The last final is due behind the end marker, but does not get out."""
+    options = {"hooks": First(moment), "endpoint_silence": 3.0}
+    async with listening(CALL[2:], **options) as (server, stt):
+        assert await Caller(stt, tone(16000)).finish() == SAID[4:]
+        assert server.sessions[0].ended and len(server.sessions) > 1
+
+
+async def test_after_silence_a_call_goes_on_a_little_early() -> None:
+    """How much of it the client sends again is its own affair; later than asked nothing is said."""
+    async with listening(hooks=First("7.9")) as (server, stt):
+        caller = Caller(stt, silence(16000))
+        await caller.talk(8.0, until_shown="Já takk.")
+        await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
+        # The audio that is to bring the client back has to come when the first one is gone.
+        await caller.talk(SECONDS, until_shown="Bless bless.", pace=0.005)
+        heard = await caller.finish()
+    assert heard[:4] == SAID[:4]
+    assert [text for text, *_ in heard[4:]] == ["Bless", "bless."]
+    assert 4.8 <= heard[4][1] <= 9.0
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(1.95, "Góðan"), (3.5, "Góðan daginn.")])
+async def test_a_call_goes_on_with_other_options(seconds: float, shown: str) -> None:
+    async with listening() as (server, stt):
+        caller = Caller(stt, silence(16000))
+        await caller.talk(seconds, until_shown=shown)
+        await until(lambda: seconds < 3 or finals(caller.events) == [shown])
+        caller.stream.update_options(punctuate=False)
+        await asyncio.wait_for(server.wait_for_session(1), 5)
+        heard = await caller.finish()
+    plain = [(text.strip(".").lower(), *span) for text, *span in SAID]
+    assert heard == (plain if seconds < 3 else SAID[:2] + plain[2:])
+
+
+async def test_the_end_marker_ends_a_call() -> None:
+    """What it did not get to is not left to the next one."""
+    async with listening() as (_, stt):
+        for _ in range(2):
+            events = await collect(stt.stream(), frames(silence(16000)[: 3 * 16000]))
+            assert said(events) == SAID[:2]
+
+
+@pytest.mark.parametrize(("back_within", "said_then"), [(30.0, "já takk"), (0.0, "góðan daginn")])
+async def test_hanging_up_ends_a_call_unless_the_client_is_back_at_once(
+    back_within: float, said_then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timed_module, "BACK_AFTER_HANGING_UP", back_within)
+    async with TiroServer(script=CALL, api_key=None) as server:
+        for expected in ("góðan daginn", said_then):
+            async with connect(server) as client:
+                await client.send(json.dumps({"streamingConfig": {"config": CONFIG}}))
+                for _ in range(80):
+                    await client.send(audio_message(bytes(1600)))
+                assert transcript((await client.until(1))[0]) == expected
+            await asyncio.wait_for(server.sessions[-1].closed.wait(), 5)
+
+
+async def test_calls_at_the_same_time_have_the_whole_script_each() -> None:
+    async with listening() as (_, stt):
+        callers = [Caller(stt, silence(16000)) for _ in range(3)]
+        for caller in callers:
+            await caller.talk(3.0, until_shown="Góðan daginn.")
+        assert [await caller.finish() for caller in callers] == [SAID] * 3
+
+
+@given(st.lists(st.integers(20, 2000), min_size=1, max_size=30))
+@settings(max_examples=10, deadline=None)
+def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
+    audio = hiss(16000)[:40000]
+    whole, cut = recognition(), recognition()
+    hear(whole, [audio])
+    position, parts = 0, []
+    for size in itertools.cycle(sizes):
+        parts.append(audio[position : position + size])
+        position += size
+        if position >= len(audio):
+            break
+    hear(cut, parts)
+    assert cut.partial() == whole.partial() and cut.silence() == whole.silence()
+    assert cut.final(2) == whole.final(2) != []
+
+
+def recognition(**config: Any) -> Recognition:
+    return TimedRecognizer(CALL)(SpeechConfig(**config))
+
+
+def hear(session: Recognition, parts: Sequence[Pcm]) -> None:
+    """Feeds parts as the server does, without a look-ahead."""
+    assert isinstance(session, timed_module.TimedRecognition)
+    position = 0
+    for part in parts:
+        session.attend(part, position / 16000)
+        session.feed(part, position / 16000)
+        position += len(part)
+
+
+# -- scripts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: At(-1, "já"), "time"),
+        (lambda: At(float("nan"), "já"), "time"),
+        (lambda: At(1, " ... "), "no words"),
+        (lambda: At(1, "já", -2), "speakers"),
+        (lambda: TimedRecognizer([]), "no words"),
+        (lambda: TimedRecognizer(CALL, words_per_second=0), "words_per_second"),
+        (lambda: TiroServer(script=[*CALL, "já"]), "all parts"),  # type: ignore[arg-type]
+    ],
+)
+def test_senseless_scripts(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+TIMED = """\
+# A caller who is in a hurry.
+1.2 Góðan daginn.   # the agent has greeted
+
+4 2: Já,\ttakk.
+60.25 Klukkan er 2: nei, 3.
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        (
+            TIMED,
+            [
+                At(1.2, "Góðan daginn."),
+                At(4.0, "Já,\ttakk.", speaker=2),
+                At(60.25, "Klukkan er 2: nei, 3."),
+            ],
+        ),
+        ("Þetta er fyrsta.\n\n  Og önnur.  \n", ["Þetta er fyrsta.", "Og önnur."]),
+        ("# ekki sagt\nHalló. # né þetta\n3 epli, takk.\n", ["Halló.", "3 epli, takk."]),
+        ("17. júní er á morgun.", ["17. júní er á morgun."]),
+        ("2: já takk", ["2: já takk"]),
+        ("4x4 er jeppi", ["4x4 er jeppi"]),
+    ],
+)
+def test_scripts_as_text(text: str, script: Script | Sequence[At]) -> None:
+    assert parse_script(text) == script
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.2 já\n\n# hér:\nnei", "line 4: 'nei' is not a time"),
+        ("1.2 já\n2,5 nei", "line 2: '2,5 nei' is not a time"),
+        ("-1 já", "line 1: '-1 já' is not a time"),
+        ("1,2 já", "line 1: '1,2 já' is not a time"),
+        ("1:02 já", "line 1: '1:02 já' is not a time"),
+        ("1.2s já", "line 1: '1.2s já' is not a time"),
+        ("1.2", "line 1: '1.2' is not a time"),
+        ("1.2 # já", "line 1: '1.2' is not a time"),
+        ("1.2 já\n3 ...", "line 2: there are no words"),
+        ("1.2 já\n" + "9" * 400 + " já", "line 2: inf is no time"),
+        ("# aðeins athugasemd\n \n", "there is no sentence"),
+        ("", "there is no sentence"),
+    ],
+)
+def test_a_bad_line_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_script(text)
+    assert str(caught.value).startswith(message)
+
+
+def test_script_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "script.txt"
+    # As Windows writes it.
+    file.write_bytes("\ufeff1.2 Já.\r\n2.5 Ó.\r\n".encode())
+    assert read_script(file) == [At(1.2, "Já."), At(2.5, "Ó.")]
+    file.write_bytes("Ó.".encode("latin-1"))
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_script(str(file))
+    with pytest.raises(OSError):
+        read_script(tmp_path / "none.txt")
