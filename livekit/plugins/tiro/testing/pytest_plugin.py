@@ -12,11 +12,15 @@ is tested with neither key nor network:
 ```python
 @pytest.fixture
 def tiro_server_options() -> dict[str, Any]:
-    return {"script": "Góðan daginn."}
+    return {"script": [At(1.2, "Góðan daginn."), At(6.0, "Já, takk.")]}
 
 async def test_my_agent(tiro_server: TiroServer) -> None:
     session = AgentSession(stt=tiro.STT(), ...)
 ```
+
+Here the caller says two things, 1.2 s and 6 s into the call, whatever the audio is that the test
+gives to the agent, silence included. With a script without times, such as `"Góðan daginn."`, the
+words are said while there is a voice.
 """
 
 from __future__ import annotations
