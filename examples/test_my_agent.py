@@ -68,6 +68,7 @@ def tiro_server_options() -> dict[str, Any]:
     return {"script": [At(0.5, "Ég ætla að panta tíma.")]}
 
 
+@pytest.mark.asyncio
 async def test_the_agent_answers_what_the_caller_said(tiro_server: TiroServer) -> None:
     answered = asyncio.Event()
     session: AgentSession[None] = AgentSession(llm=Echo(), turn_handling={"turn_detection": "stt"})

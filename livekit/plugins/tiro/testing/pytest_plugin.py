@@ -14,6 +14,7 @@ is tested with neither key nor network:
 def tiro_server_options() -> dict[str, Any]:
     return {"script": [At(1.2, "Góðan daginn."), At(6.0, "Já, takk.")]}
 
+@pytest.mark.asyncio
 async def test_my_agent(tiro_server: TiroServer) -> None:
     session = AgentSession(stt=tiro.STT(), ...)
 ```
