@@ -112,8 +112,15 @@ class _Examination:
 
     def __init__(self, http: aiohttp.ClientSession, base_url: str | None, language: str) -> None:
         self.checks = (
-            *(self.versions, self.python, self.key, self.address),
-            *(self.dns, self.tls, self.clock, self.session, self.audio),
+            self.versions,
+            self.python,
+            self.key,
+            self.address,
+            self.dns,
+            self.tls,
+            self.clock,
+            self.session,
+            self.audio,
         )
         self._http = http
         self._base_url = base_url
