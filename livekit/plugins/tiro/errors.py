@@ -134,6 +134,23 @@ def dropped(what: str) -> APIConnectionError:
     return APIConnectionError(f"Tiro ended the connection {what}. {_ADVICE_SERVER}")
 
 
+def never_answered() -> APIConnectionError:
+    """Return the exception for a connection that ended before the service said anything on it."""
+    return APIConnectionError(
+        "Tiro ended the connection before it said anything. Check the key (api_key, TIRO_API_KEY "
+        "or TIRO_SPEECH_KEY), base_url or TIRO_BASE_URL, and proxies and firewalls on the way; if "
+        "they are right, the fault is at the service."
+    )
+
+
+def mute(seconds: float) -> APITimeoutError:
+    """Return the exception for audio that may be speech and gets no answer, time after time."""
+    return APITimeoutError(
+        f"Tiro said nothing for {seconds:.0f} s to audio that may be speech, and not for the "
+        f"first time. {_ADVICE_SERVER}"
+    )
+
+
 def unanswered(seconds: float) -> APITimeoutError:
     """Return the exception for audio that got no answer within `seconds` of its end."""
     return APITimeoutError(

@@ -45,10 +45,12 @@ _FALLBACK_RATE = 16000
 # s without a sign of life, asked for every 2 s, after which the peer is gone: with the second
 # between two looks, a half-open socket is noticed within 15 s, whether audio flows or not.
 _DEAD_AFTER = 13.0
-# s of audio that may be speech without any answer, after which a new connection is tried. Doubled
-# each time, because noise that the service does not answer looks the same; and doubled where no
-# hypotheses are asked for, because a final can take 20 s.
+# s without any answer to audio that may be speech, or to a hypothesis that is open, after which a
+# new connection is tried. Doubled each time, because noise that the service does not answer looks
+# the same; and doubled where no hypotheses are asked for, because a final can take 20 s.
 _MUTE_AFTER = 15.0
+# No longer than the audio is kept.
+_MUTE_AT_MOST = KEEP_SPEAKING
 # Of `conn_options.timeout`, for one handshake. The base class takes an attempt that lasted all of
 # it for one that had connected, and would retry for ever; and a `FallbackAdapter`, which makes two
 # attempts, is to turn to the next STT within that time.
@@ -122,7 +124,10 @@ class SpeechStream(stt.RecognizeStream):
         self._ended = False
         self._await_audio = False
         self._began_at = 0, 0
+        self._began_unsaid = False
         self._fruitless = 0
+        self._failures = 0
+        self._finals_at_failure = 0
         self._drained_before = False
         self._mute_connections = 0
         self._paused_at = 0.0
@@ -227,10 +232,24 @@ class SpeechStream(stt.RecognizeStream):
         finally:
             self._cancel_flush_timer()
             self._report_usage(at_least=0.0)
+        if failure is not None and self._is_hopeless(failure):
+            failure.retryable = False
         if failure is None or not self._will_retry(failure):
             self._emit(self._transcript.finish())
         if failure is not None:
             raise failure
+
+    def _is_hopeless(self, failure: APIError) -> bool:
+        """Tell whether the base class would retry more often than it was asked to.
+
+        It takes an attempt that outlived the timeout for one that went well. One that failed
+        slowly, and brought no final for what is waiting, would be retried for ever.
+        """
+        if self._transcript.finals > self._finals_at_failure or not self._has_unsaid():
+            self._failures = 0
+        self._finals_at_failure = self._transcript.finals
+        self._failures += 1
+        return self._will_retry(failure) and self._failures > self._conn_options.max_retry
 
     def _will_retry(self, failure: APIError) -> bool:
         """Tell what the base class will do with a failure."""
@@ -264,6 +283,7 @@ class SpeechStream(stt.RecognizeStream):
             self._arm_flush_timer()
         self._timeline.rewind(time.monotonic())
         self._began_at = self._timeline.start, self._transcript.finals
+        self._began_unsaid = self._has_unsaid()
         given_up = self._timeline.take_given_up()
         if given_up:
             logger.warning(
@@ -313,14 +333,29 @@ class SpeechStream(stt.RecognizeStream):
         timeline = self._timeline
         timeline.reach(connection.reached)
         now = time.monotonic()
-        if timeline.is_loud_since(connection.watched_to):
+        if (
+            connection.unanswered
+            or self._transcript.speaking
+            or timeline.is_loud_since(connection.watched_to)
+        ):
             connection.unanswered += now - connection.watched_at
         timeline.in_doubt = connection.unanswered > 0
         connection.watched_to, connection.watched_at = timeline.position, now
         connection.ping(timeline.position)
+        return _Outcome.MUTE if self._is_mute(connection) else None
+
+    def _is_mute(self, connection: Connection) -> bool:
+        """Tell whether the service takes audio and does not answer it."""
         doublings = self._mute_connections + (not self._options.interim_results)
-        mute = connection.unanswered > _MUTE_AFTER * 2**doublings
-        return _Outcome.MUTE if mute else None
+        if connection.ended or connection.unanswered <= min(
+            _MUTE_AFTER * 2**doublings, _MUTE_AT_MOST
+        ):
+            return False
+        if not self._has_unsaid():
+            # A click, and no word.
+            connection.unanswered = 0.0
+            return False
+        return True
 
     def _patience(self, connection: Connection, *, alive: bool) -> float:
         """Return the seconds that the receiver may still take, once the sender is done."""
@@ -417,22 +452,19 @@ class SpeechStream(stt.RecognizeStream):
             raise errors.from_service(outcome, errors.Redactor(self._options.api_key))
         if outcome is _Outcome.CHANGED:
             return False
-        if outcome is _Outcome.MUTE and not connection.ended:
-            logger.warning(
-                "Tiro said nothing to %.0f s of audio that may be speech; connecting anew",
-                connection.unanswered,
-            )
-            self._mute_connections += 1
-            return False
         if connection.ended:
             return self._judge_drained(connection, outcome)
         if idle:
             # It was opened ahead of the audio. Without any, the service need not keep it.
             self._await_audio = True
             return False
-        if not healthy:
-            raise errors.dropped("before it said anything")
+        mute = outcome is _Outcome.MUTE
+        if not mute and (not healthy or connection.last_response is None and self._has_unsaid()):
+            raise errors.never_answered()
         self._count_fruitless(connection)
+        if mute:
+            self._judge_mute(connection)
+            return False
         if self._fruitless >= _MAX_FRUITLESS:
             raise errors.dropped(f"{self._fruitless} times in a row without a final")
         # While nobody speaks there is nothing to hurry for. What may be speech is tried once more.
@@ -441,10 +473,21 @@ class SpeechStream(stt.RecognizeStream):
         )
         return False
 
+    def _judge_mute(self, connection: Connection) -> None:
+        """Go on after a connection that fell silent, unless it is not the first one."""
+        self._mute_connections += 1
+        if self._mute_connections > 1 or self._fruitless >= _MAX_FRUITLESS:
+            raise errors.mute(connection.unanswered)
+        logger.warning(
+            "Tiro said nothing for %.0f s to audio that may be speech; connecting anew",
+            connection.unanswered,
+        )
+
     def _count_fruitless(self, connection: Connection) -> None:
         """Count the sessions in a row that brought nothing for the audio they began with."""
         start, finals = self._began_at
-        stuck = self._timeline.start == start and self._has_unsaid()
+        same = self._began_unsaid or self._timeline.start == start
+        stuck = same and self._has_unsaid()
         if self._transcript.finals > finals:
             self._fruitless = 0
         elif stuck or connection.age < _SHORT_SESSION:
@@ -471,12 +514,15 @@ class SpeechStream(stt.RecognizeStream):
             return False
         if outcome is not _Outcome.QUIET:
             raise errors.dropped("before its last final")
+        if self._timeline.is_loud(unseen=True):
+            raise errors.unanswered(_DRAIN_PATIENCE)
         # It is there and has no more to say: what it showed last is all that there will be.
         return True
 
     def _has_unsaid(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""
-        return self._transcript.speaking or self._timeline.is_loud()
+        timeline = self._timeline
+        return self._transcript.speaking or timeline.has_given_up or timeline.is_loud()
 
     # -- input and output ------------------------------------------------------------------------
 

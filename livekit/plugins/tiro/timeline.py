@@ -218,6 +218,7 @@ class Timeline:
         self._flushes: list[int] = []
         self._heard = 0.0
         self._decided = 0
+        self._shown = 0
         self._stretches: list[_Stretch] = []
         self._start_connection(0.0)
 
@@ -344,6 +345,10 @@ class Timeline:
         self._given_up = 0
         self._trim(self._next)
 
+    def show(self, server_end: float) -> None:
+        """Note that a hypothesis reaches up to this second of the connection."""
+        self._shown = max(self._shown, self._locate(server_end))
+
     def decide(self, now: float) -> None:
         """Note that the service has decided on a segment: what it did not find there is no word."""
         self._hear(now)
@@ -373,6 +378,11 @@ class Timeline:
         while len(self._stretches) > 1 and self._stretches[1].position <= oldest:
             del self._stretches[0]
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there are seconds that can not be sent any more, and nobody was told."""
+        return self._given_up > 0
+
     def take_given_up(self) -> float:
         """Return the seconds that can not be sent any more, and forget them."""
         samples, self._given_up = self._given_up, 0
@@ -400,14 +410,19 @@ class Timeline:
         """Seconds of the caller's audio that were sent, each of them counted once."""
         return self._fresh / self.sample_rate
 
-    def is_loud(self) -> bool:
-        """Tell whether there can be words in the audio on which the service did not decide yet."""
-        first = max(self._covered, self._decided, self._pcm.start)
+    def is_loud(self, *, unseen: bool = False) -> bool:
+        """Tell whether there can be words in the audio on which the service did not decide yet.
+
+        Args:
+            unseen: Count only what lies behind all hypotheses.
+        """
+        said = max(self._covered, self._shown) if unseen else self._covered
+        first = max(said, self._decided, self._pcm.start)
         frame = self.sample_rate // 50
         samples = np.frombuffer(self._pcm.read(first, self._pcm.end), np.int16)
         frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
         loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
-        if 0 < self._covered >= self._decided:
+        if 0 < said >= self._decided:
             loud = loud[_rest_of_word(loud) :]
         return float(np.count_nonzero(loud)) / 50 >= _SHORTEST_WORD
 

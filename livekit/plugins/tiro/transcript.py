@@ -101,12 +101,13 @@ class Transcript:
         text = " ".join(filter(None, (result.alternatives[0].text for result in interims)))
         if not text:
             return []
-        timed = [result for result in interims if result.end is not None]
+        starts = [result.start for result in interims if result.start is not None]
+        ends = [result.end for result in interims if result.end is not None]
         data = self._data(text)
-        if timed and timed[0].start is not None and timed[-1].end is not None:
-            if self._timeline.is_covered(timed[-1].end):
+        if starts and ends:
+            if self._timeline.is_covered(max(ends)):
                 return []
-            data.start_time, data.end_time = self._span(timed[0].start, timed[-1].end)
+            data.start_time, data.end_time = self._span(min(starts), max(ends))
         data.confidence = interims[0].alternatives[0].confidence
         if self._hears_less(data):
             return []
