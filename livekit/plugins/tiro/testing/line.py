@@ -31,6 +31,12 @@ class Line:
         """Notes that the client is gone."""
         self._gone.set()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the client is gone, during the handshake too."""
+        closing = self._transport is None or self._transport.is_closing()
+        return closing or self._gone.is_set()
+
     async def send(self, data: str | bytes) -> bool:
         """Sends a frame with any content, text or bytes; returns whether the line took it."""
         kind = WSMsgType.TEXT if isinstance(data, str) else WSMsgType.BINARY

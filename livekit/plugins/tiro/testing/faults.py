@@ -1,0 +1,630 @@
+"""Faults by name, for the tests of whoever depends on the service: pass them to `TiroServer`.
+
+```python
+from livekit.plugins.tiro.testing import TiroServer, faults
+
+hooks = faults.InTurn(
+    faults.Refuse(503),                         # the first connection is refused,
+    faults.Disconnect(2.5),                     # the second is cut after 2.5 s of audio,
+    faults.Fail(14, faults.Moment.FINAL),       # the third fails behind its first final,
+)                                               # and all that follow are left alone.
+async with TiroServer(hooks=hooks) as server:
+    ...
+```
+
+Each fault is a set of `Hooks`, and by itself it strikes every connection. `InTurn` gives each
+connection its own, `Together` gives one connection several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Literal, NoReturn
+
+from .conversation import LONGEST_LINE
+from .hooks import Drop, HandshakeRefusal, Hooks
+from .session import Session
+from .wire import FrameStyle, StatusError
+
+__all__ = [
+    "Close",
+    "Delay",
+    "Disconnect",
+    "Drift",
+    "Fail",
+    "Fault",
+    "Garbage",
+    "GoDead",
+    "HangUp",
+    "IdleLimit",
+    "IgnoreEnd",
+    "InTurn",
+    "LongLine",
+    "Moment",
+    "Mute",
+    "Refuse",
+    "SessionLimit",
+    "StopReading",
+    "Together",
+    "Unanswered",
+    "When",
+]
+
+_FINAL = '"isFinal":true'
+_INTERIM = '"results":[{'
+
+# Seconds between looks for a client that left during the handshake.
+_LOOK = 0.05
+
+GARBAGE: tuple[str | bytes, ...] = (
+    "",
+    "not JSON",
+    '{"result":',
+    "null",
+    "[]",
+    "42",
+    "{}",
+    '{"keepAlive":true}',
+    b"\xff\xfe\x00",
+)
+"""Frames that say nothing."""
+
+
+class Moment(Enum):
+    """When a fault strikes, in the life of a connection."""
+
+    OPENED = "the connection stands, nothing was sent on it"
+    CONFIG = "the config is there, no audio is"
+    INTERIM = "the first hypothesis is out"
+    FINAL = "the first final is out"
+    FLUSH = "the first silence of a flush is there: a message of nothing but zeros"
+    END = "the end marker is there, the last final is not out"
+    DONE = "the last final is out"
+
+
+When = Moment | float
+"""A moment, or after so many seconds of audio on the connection."""
+
+
+class Fault(Hooks):
+    """Does something once on a connection, at a moment; subclasses say what.
+
+    Args:
+        when: The moment it strikes.
+    """
+
+    def __init__(self, when: When = Moment.CONFIG) -> None:
+        self.when = when
+        self.struck: dict[int, float] = {}
+        """The numbers of the sessions it struck, and when, in seconds of the loop's clock."""
+
+    def __repr__(self) -> str:
+        when = self.when.name if isinstance(self.when, Moment) else f"{self.when:g} s"
+        return f"{type(self).__name__}({when})"
+
+    async def strike(self, session: Session) -> None:
+        """Strikes; what it raises is what the hooks may raise."""
+        raise NotImplementedError
+
+    async def _at(self, session: Session, *moments: Moment) -> None:
+        if self.when in moments and session.number not in self.struck:
+            self.struck[session.number] = asyncio.get_running_loop().time()
+            await self.strike(session)
+
+    async def opened(self, session: Session) -> None:
+        """Strikes at OPENED."""
+        await self._at(session, Moment.OPENED)
+
+    async def first_message(self, session: Session) -> None:
+        """Strikes at CONFIG."""
+        await self._at(session, Moment.CONFIG)
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        """Strikes at FLUSH, or after so many seconds."""
+        if self.when is Moment.FLUSH and not any(pcm):
+            await self._at(session, Moment.FLUSH)
+        elif not isinstance(self.when, Moment) and session.seconds >= self.when:
+            if session.number not in self.struck:
+                self.struck[session.number] = asyncio.get_running_loop().time()
+                await self.strike(session)
+
+    async def sent(self, session: Session, text: str) -> None:
+        """Strikes at INTERIM or FINAL."""
+        if _FINAL in text:
+            await self._at(session, Moment.FINAL)
+        elif _INTERIM in text:
+            await self._at(session, Moment.INTERIM)
+
+    async def end(self, session: Session) -> None:
+        """Strikes at END."""
+        await self._at(session, Moment.END)
+
+    async def done(self, session: Session) -> None:
+        """Strikes at DONE."""
+        await self._at(session, Moment.DONE)
+
+
+class InTurn(Hooks):
+    """Gives each connection its own hooks: the first the first, and so on.
+
+    Args:
+        hooks: One for each connection, None for one without a fault.
+        then: For all further connections.
+    """
+
+    def __init__(self, *hooks: Hooks | None, then: Hooks | None = None) -> None:
+        self._hooks = [each or Hooks() for each in hooks]
+        self._then = then or Hooks()
+
+    def __repr__(self) -> str:
+        return f"InTurn({', '.join(map(repr, self._hooks))}, then={self._then!r})"
+
+    def of(self, session: Session) -> Hooks:
+        """Returns the hooks of a connection."""
+        return self._hooks[session.number] if session.number < len(self._hooks) else self._then
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        """As the connection's hooks."""
+        return await self.of(session).handshake(session)
+
+    async def opened(self, session: Session) -> None:
+        """As the connection's hooks."""
+        await self.of(session).opened(session)
+
+    async def beside(self, session: Session) -> None:
+        """As the connection's hooks."""
+        await self.of(session).beside(session)
+
+    async def first_message(self, session: Session) -> None:
+        """As the connection's hooks."""
+        await self.of(session).first_message(session)
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        """As the connection's hooks."""
+        await self.of(session).audio(session, pcm)
+
+    async def end(self, session: Session) -> None:
+        """As the connection's hooks."""
+        await self.of(session).end(session)
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """As the connection's hooks."""
+        return await self.of(session).frame(session, text)
+
+    async def sent(self, session: Session, text: str) -> None:
+        """As the connection's hooks."""
+        await self.of(session).sent(session, text)
+
+    async def done(self, session: Session) -> None:
+        """As the connection's hooks."""
+        await self.of(session).done(session)
+
+
+class Together(Hooks):
+    """Several hooks on the same connection, asked in the order given.
+
+    Args:
+        hooks: The hooks; what one makes of a frame is what the next one gets.
+    """
+
+    def __init__(self, *hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def __repr__(self) -> str:
+        return f"Together({', '.join(map(repr, self._hooks))})"
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        """The first refusal counts."""
+        for hooks in self._hooks:
+            refusal = await hooks.handshake(session)
+            if refusal is not None:
+                return refusal
+        return None
+
+    async def opened(self, session: Session) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.opened(session)
+
+    async def beside(self, session: Session) -> None:
+        """All at the same time; the first that raises ends the session."""
+        tasks = [asyncio.ensure_future(hooks.beside(session)) for hooks in self._hooks]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def first_message(self, session: Session) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.first_message(session)
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.audio(session, pcm)
+
+    async def end(self, session: Session) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.end(session)
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """One after the other, each with what the one before made of it."""
+        changed: str | None = text
+        for hooks in self._hooks:
+            if changed is not None:
+                changed = await hooks.frame(session, changed)
+        return changed
+
+    async def sent(self, session: Session, text: str) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.sent(session, text)
+
+    async def done(self, session: Session) -> None:
+        """One after the other."""
+        for hooks in self._hooks:
+            await hooks.done(session)
+
+
+# -- the handshake ---------------------------------------------------------------------------------
+
+
+class Refuse(Hooks):
+    """The handshake is answered with plain HTTP.
+
+    Args:
+        status: Any HTTP status.
+        body: The text of the answer.
+        delay: Seconds until the answer.
+    """
+
+    def __init__(self, status: int = 503, body: str = "", *, delay: float = 0.0) -> None:
+        self._answer = HandshakeRefusal(status, body)
+        self._delay = delay
+
+    def __repr__(self) -> str:
+        return f"Refuse({self._answer.status})"
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        """Refuses, late if asked."""
+        await asyncio.sleep(self._delay)
+        return self._answer
+
+
+class Unanswered(Hooks):
+    """The handshake gets no answer.
+
+    Args:
+        seconds: How long, after which it is granted.
+    """
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds = seconds
+
+    def __repr__(self) -> str:
+        return "Unanswered()"
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        """Waits, no longer than the client does."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._seconds
+        while clock() < until and not session.line.is_lost:
+            await asyncio.sleep(min(_LOOK, until - clock()))
+        return HandshakeRefusal(503) if session.line.is_lost else None
+
+
+class HangUp(Hooks):
+    """TCP is closed in place of an answer to the handshake, by RST."""
+
+    def __repr__(self) -> str:
+        return "HangUp()"
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        """Hangs up."""
+        session.line.reset()
+        return HandshakeRefusal(503)
+
+
+# -- once, at a moment -----------------------------------------------------------------------------
+
+
+class Disconnect(Fault):
+    """The connection is gone without another frame, as when a gateway crashes.
+
+    Args:
+        when: The moment it strikes.
+        reset: By RST, which can destroy frames that are still on their way; else by FIN.
+    """
+
+    def __init__(self, when: When = Moment.CONFIG, *, reset: bool = False) -> None:
+        super().__init__(when)
+        self._reset = reset
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Ends the connection."""
+        if self._reset:
+            session.line.reset()
+        raise Drop
+
+
+class Close(Fault):
+    """A close frame, as a load balancer sends it; then the end.
+
+    Args:
+        when: The moment it strikes.
+        code: Any close code, those that must not be sent included.
+        reason: Text of the frame, 123 bytes at most.
+        stay: Leave it to the client to end the connection.
+    """
+
+    def __init__(
+        self,
+        when: When = Moment.CONFIG,
+        code: int = 1001,
+        reason: str = "",
+        *,
+        stay: bool = False,
+    ) -> None:
+        super().__init__(when)
+        self._code = code
+        self._reason = reason
+        self._stay = stay
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Sends the frame."""
+        await session.line.send_close(self._code, self._reason)
+        if self._stay:
+            await session.line.hang()
+        raise Drop
+
+
+Shape = Literal["v1", "v2", "gateway v1", "gateway v2", "result", "text"]
+"""How an error is written.
+
+`v1`, `v2`: by the service, through grpc-gateway 1 or 2. `gateway v1`, `gateway v2`: by the gateway
+itself. `result`: in the `error` field of a response. `text`: a bare HTTP reason phrase.
+"""
+
+
+class Fail(Fault):
+    """An error frame.
+
+    Args:
+        code: Any gRPC code.
+        when: The moment it strikes.
+        message: The text in the frame.
+        shape: How it is written.
+        stay: Leave the connection open and say nothing more.
+    """
+
+    def __init__(
+        self,
+        code: int = 14,
+        when: When = Moment.CONFIG,
+        *,
+        message: str = "a fault",
+        shape: Shape = "v1",
+        stay: bool = False,
+    ) -> None:
+        super().__init__(when)
+        self.code = code
+        self._message = message
+        self._shape = shape
+        self._stay = stay
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, code {self.code}, {self._shape})"
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Sends the frame."""
+        session.status = self.code
+        await session.line.send(error_frame(self.code, self._message, self._shape))
+        if self._stay:
+            await session.line.hang()
+        raise Drop
+
+
+def error_frame(code: int, message: str, shape: Shape) -> str:
+    """Returns the text of an error frame."""
+    status = StatusError(code, message)
+    if shape == "text":
+        return message
+    if shape == "result":
+        return json.dumps({"result": {"error": {"code": code, "message": message}}})
+    if shape == "gateway v1":
+        return FrameStyle("v1").gateway_error(message, code)
+    if shape == "gateway v2":
+        return FrameStyle("v2").gateway_error(message, code)
+    return FrameStyle(shape).error(status)
+
+
+class Mute(Fault):
+    """The service reads, answers pings, and says nothing more."""
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Falls silent."""
+        await session.line.hang()
+
+
+class GoDead(Fault):
+    """Nothing comes any more, not even the answer to a ping; TCP stays open. Half-open."""
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Goes dead."""
+        session.line.dead = True
+        await session.line.hang()
+
+
+class StopReading(Fault):
+    """The service takes no more bytes, so the client's sending blocks; what it took it answers.
+
+    Args:
+        when: The moment it strikes.
+        seconds: For how long; a client that leaves meanwhile is noticed only then.
+    """
+
+    def __init__(self, when: When = Moment.CONFIG, *, seconds: float = 30.0) -> None:
+        super().__init__(when)
+        self._seconds = seconds
+
+    async def strike(self, session: Session) -> None:
+        """Stops reading."""
+        session.line.stop_reading()
+        asyncio.get_running_loop().call_later(self._seconds, session.line.go_on_reading)
+
+
+class IgnoreEnd(Fault):
+    """The end marker is taken for nothing: no last final, and the connection stays."""
+
+    def __init__(self) -> None:
+        super().__init__(Moment.END)
+
+    async def strike(self, session: Session) -> NoReturn:
+        """Waits for more."""
+        await session.line.hang()
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+class SessionLimit(Hooks):
+    """A session lives no longer than so many seconds of wall clock.
+
+    Args:
+        seconds: How long it lives.
+        code: The gRPC code of the error frame; None for none, the connection just ends.
+    """
+
+    def __init__(self, seconds: float, code: int | None = 11) -> None:
+        self._seconds = seconds
+        self._code = code
+
+    def __repr__(self) -> str:
+        return f"SessionLimit({self._seconds:g} s, code {self._code})"
+
+    async def beside(self, session: Session) -> None:
+        """Ends the session in time."""
+        await asyncio.sleep(self._seconds)
+        raise _end(self._code, "the session is too long")
+
+
+class IdleLimit(Hooks):
+    """A session ends when so many seconds of wall clock bring no audio.
+
+    Args:
+        seconds: How long it waits for audio.
+        code: The gRPC code of the error frame; None for none, the connection just ends.
+    """
+
+    def __init__(self, seconds: float, code: int | None = 11) -> None:
+        self._seconds = seconds
+        self._code = code
+
+    def __repr__(self) -> str:
+        return f"IdleLimit({self._seconds:g} s, code {self._code})"
+
+    async def beside(self, session: Session) -> None:
+        """Ends the session once no audio comes."""
+        messages = -1
+        while session.messages != messages:
+            messages = session.messages
+            await asyncio.sleep(self._seconds)
+        raise _end(self._code, "no audio came")
+
+
+def _end(code: int | None, message: str) -> Exception:
+    return Drop() if code is None else StatusError(code, message)
+
+
+# -- what becomes of frames ------------------------------------------------------------------------
+
+
+class Delay(Hooks):
+    """Frames are late.
+
+    Args:
+        seconds: By how much.
+        finals: Only finals are; else all results.
+    """
+
+    def __init__(self, seconds: float, *, finals: bool = True) -> None:
+        self._seconds = seconds
+        self._only = _FINAL if finals else ""
+
+    def __repr__(self) -> str:
+        return f"Delay({self._seconds:g} s)"
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """Holds it back."""
+        if self._only in text:
+            await asyncio.sleep(self._seconds)
+        return text
+
+
+class LongLine(Hooks):
+    """Finals grow longer than a line of the gateway, which cuts them and drops the connection."""
+
+    def __repr__(self) -> str:
+        return "LongLine()"
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """Makes it too long."""
+        return text + " " * LONGEST_LINE if _FINAL in text else text
+
+
+class Garbage(Hooks):
+    """Between the good frames come others.
+
+    Args:
+        frames: What is sent before each good frame, all of them.
+    """
+
+    def __init__(self, frames: Sequence[str | bytes] = GARBAGE) -> None:
+        self._frames = frames
+
+    def __repr__(self) -> str:
+        return "Garbage()"
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """Sends them before it."""
+        for garbage in self._frames:
+            await session.line.send(garbage)
+        return text
+
+
+class Drift(Hooks):
+    """The service's clock goes wrong: the times of words are so much too long.
+
+    Args:
+        rate: Seconds a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def __repr__(self) -> str:
+        return f"Drift({self._rate:g})"
+
+    async def frame(self, session: Session, text: str) -> str | None:
+        """Changes the times in it."""
+        return _with_times(text, lambda seconds: seconds * (1 + self._rate))
+
+
+def _with_times(text: str, change: Callable[[float], float]) -> str:
+    document = json.loads(text)
+    body: Any = document.get("result") or {}
+    for result in body.get("results") or ():
+        for alternative in result["alternatives"]:
+            for word in alternative.get("words") or ():
+                for name in ("startTime", "endTime"):
+                    if name in word:
+                        seconds = change(float(word[name].removesuffix("s")))
+                        word[name] = f"{seconds:.3f}s"
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
