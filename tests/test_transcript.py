@@ -403,6 +403,11 @@ def test_times_of_some_parts_of_a_hypothesis_are_its_times(talk: Conversation) -
     assert times(data(events, INTERIM)) == (1, 2)
 
 
+def test_the_parts_of_a_hypothesis_may_stand_in_any_order(talk: Conversation) -> None:
+    events = talk.hear(interim("daginn", 2, 3), interim("góðan", 1, 2))
+    assert times(data(events, INTERIM)) == (1, 3)
+
+
 def test_times_after_a_mute(talk: Conversation) -> None:
     talk.mute(20)
     talk.listen(5)

@@ -108,6 +108,7 @@ class Transcript:
             if self._timeline.is_covered(max(ends)):
                 return []
             data.start_time, data.end_time = self._span(min(starts), max(ends))
+            self._timeline.show(max(ends))
         data.confidence = interims[0].alternatives[0].confidence
         if self._hears_less(data):
             return []
