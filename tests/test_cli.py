@@ -532,6 +532,25 @@ def test_a_long_hypothesis_shows_its_newest_words_on_one_line() -> None:
     assert shown(view, width=14) == "… fjórir fimm\n"
 
 
+def test_the_terminal_shows_interims_progress_and_then_the_final() -> None:
+    terminal = Terminal()
+    console = Console(file=terminal, force_terminal=True, width=80, color_system=None)
+    place = output.Output(output.TerminalTarget(console), Format.TEXT, many=False)
+    with screen.Screen(console, 60.0) as lines:
+        view = job._View(lines, place)
+
+        def after(action: Callable[[], None]) -> str:
+            before = len(terminal.getvalue())
+            action()
+            return terminal.getvalue()[before:]
+
+        assert "góðan d" in after(lambda: view.interim("góðan d"))
+        assert "0:30 / 1:00" in after(lambda: view.heard(30.0))
+        said = after(lambda: view.final(Segment("Góðan dag.", 0.0, 1.0)))
+        assert "Góðan dag.\n" in said
+        assert "góðan d" not in said
+
+
 def test_the_screen_leaves_nothing_behind() -> None:
     terminal = Terminal()
     console = Console(file=terminal, force_terminal=True, width=40)

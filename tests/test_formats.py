@@ -67,6 +67,11 @@ def test_a_text_of_more_than_a_line_is_set_on_two_even_lines() -> None:
     assert cue.lines == ("Það væri gott að fá ýsu á Ísafirði,", "sagði Þórður við Æsu og Ölmu.")
 
 
+def test_a_line_ends_at_a_comma_rather_than_in_the_very_middle() -> None:
+    (cue,) = cues(transcript(said("já já já já já, nei nei nei nei nei nei nei nei")))
+    assert cue.lines == ("já já já já já,", "nei nei nei nei nei nei nei nei")
+
+
 def test_a_long_final_is_split_at_its_sentences_by_word_times() -> None:
     first = "Veðrið er milt í dag og sólin skín á alla í bænum."
     second = "Á morgun kemur svo rigning með roki og kulda að norðan."
