@@ -1,0 +1,260 @@
+"""The picture of the package: who imports whom, how long functions are, what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from livekit.agents import Plugin
+from livekit.plugins import tiro
+
+PACKAGE = Path(tiro.__file__).parent
+ROOT = PACKAGE.parents[2]
+MODULES = sorted(PACKAGE.glob("*.py"))
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# Each layer may import the ones below it, and nothing beside or above it.
+LAYERS = [
+    {"__init__"},
+    {"stt"},
+    {"stream"},
+    {"connection", "transcript"},
+    {"protocol", "timeline"},
+    {"errors"},
+    {"options", "log", "version"},
+]
+RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
+
+
+class Imports(ast.NodeVisitor):
+    """Collects the absolute names that a module imports, at run time and for types alone."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package.split(".")
+        self.at_run_time: set[str] = set()
+        self.for_types: set[str] = set()
+        self._found = self.at_run_time
+
+    def visit_If(self, node: ast.If) -> None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            self._found = self.for_types
+            for child in node.body:
+                self.visit(child)
+            self._found = self.at_run_time
+            node.body = []
+        self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self._found.update(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        base = self.package[: len(self.package) - node.level + 1] if node.level else []
+        module = ".".join([*base, *filter(None, [node.module])])
+        for alias in node.names:
+            # `from . import errors` names a module, `from .errors import Redactor` does not.
+            inner = f"{module}.{alias.name}"
+            self._found.add(inner if is_module(inner) else module)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> Imports:
+    found = Imports(".".join(path.relative_to(ROOT).parent.parts))
+    # Parsed anew, because the visitor takes the tree apart.
+    found.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    """The first parts of the names below the package: `stream`, `testing`."""
+    prefix = tiro.__name__ + "."
+    return {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+
+
+def foreign(names: set[str]) -> set[str]:
+    """The top-level packages that are neither ours nor the standard library's."""
+    others = {name for name in names if not name.startswith(tiro.__name__)}
+    return {name.split(".")[0] for name in others} - set(sys.stdlib_module_names)
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(PACKAGE)}:{node.name}", node
+
+
+# -- imports -------------------------------------------------------------------------------------
+
+
+def test_the_visitor_sees_imports() -> None:
+    """A test of imports that finds none would always pass."""
+    connection = imports(PACKAGE / "connection.py")
+    assert own(connection.at_run_time) == {"errors", "protocol", "log"}
+    assert own(connection.for_types) >= {"options", "protocol"}
+    assert foreign(connection.at_run_time) == {"aiohttp", "livekit"}
+
+
+def test_every_module_has_its_layer() -> None:
+    assert {path.stem for path in MODULES} == RANK.keys() | {"__main__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_import_runs_upward(path: Path) -> None:
+    if path.stem == "__main__":
+        assert own(imports(path).at_run_time) == {"cli"}
+        return
+    for name in own(imports(path).at_run_time):
+        assert name in RANK, f"{path.stem} is of the plugin proper and imports {name}"
+        assert RANK[name] < RANK[path.stem], f"{path.stem} imports {name}"
+
+
+@pytest.mark.parametrize("name", ["protocol", "timeline", "options"])
+def test_the_core_does_no_io(name: str) -> None:
+    """The standard library and numpy at most, and nothing of it that waits or connects."""
+    names = imports(PACKAGE / f"{name}.py").at_run_time
+    assert foreign(names) <= {"numpy"}
+    assert not names & {"asyncio", "socket", "ssl", "time", "threading", "os", "random"}
+
+
+def test_only_the_connection_knows_sockets() -> None:
+    with_sockets = {
+        path.stem for path in MODULES if imports(path).at_run_time & {"aiohttp", "socket", "ssl"}
+    }
+    assert with_sockets == {"connection"}
+
+
+@pytest.mark.parametrize("part", ["testing", "cli"])
+def test_the_parts_on_top_are_on_top(part: str) -> None:
+    """The plugin proper does without them, and the local server does without the command line."""
+    importers = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in SOURCES
+        if part in own(imports(path).at_run_time | imports(path).for_types)
+    }
+    allowed = {"testing": {"testing", "cli"}, "cli": {"cli", "__main__.py"}}
+    assert importers <= allowed[part]
+
+
+# -- form ----------------------------------------------------------------------------------------
+
+
+def test_no_function_is_long() -> None:
+    """40 lines at most, the signature and the docstring not counted."""
+    long = []
+    for name, function in functions():
+        body = function.body
+        if ast.get_docstring(function) is not None:
+            body = body[1:]
+        if body and (body[-1].end_lineno or 0) - body[0].lineno + 1 > 40:
+            long.append(name)
+    assert long == []
+
+
+def test_no_state_is_shared_by_nonlocal() -> None:
+    shared = [
+        str(path.relative_to(PACKAGE))
+        for path in SOURCES
+        if any(isinstance(node, ast.Nonlocal | ast.Global) for node in ast.walk(tree(path)))
+    ]
+    assert shared == []
+
+
+def test_the_namespace_packages_have_no_init() -> None:
+    """PEP 420: one would hide all other plugins."""
+    assert not (ROOT / "livekit" / "__init__.py").exists()
+    assert not (ROOT / "livekit" / "plugins" / "__init__.py").exists()
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_annotations_are_not_evaluated() -> None:
+    """`from __future__ import annotations` wherever there are any."""
+    without = [
+        name
+        for name in {name.partition(":")[0] for name, _ in functions()} - {"__init__.py"}
+        if "__future__" not in imports(PACKAGE / name).at_run_time
+    ]
+    assert without == []
+
+
+# -- the package as a whole ----------------------------------------------------------------------
+
+
+def test_the_public_names() -> None:
+    everything: dict[str, object] = {}
+    exec("from livekit.plugins.tiro import *", everything)
+    del everything["__builtins__"]
+    assert everything.keys() == set(tiro.__all__) == {"STT", "SpeechStream", "__version__"}
+    assert everything["STT"] is tiro.STT
+    assert everything["SpeechStream"] is tiro.SpeechStream
+
+
+def test_the_public_names_are_documented() -> None:
+    assert tiro.__doc__
+    for public in (tiro.STT, tiro.SpeechStream):
+        names = [name for name in vars(public) if not name.startswith("_")]
+        assert names
+        for name in names:
+            assert getattr(public, name).__doc__, f"{public.__name__}.{name}"
+
+
+def test_the_plugin_is_registered() -> None:
+    (plugin,) = [p for p in Plugin.registered_plugins if p.package == "livekit.plugins.tiro"]
+    assert plugin.title == "livekit.plugins.tiro"
+    assert plugin.version == tiro.__version__
+    assert plugin.logger is not None and plugin.logger.name == "livekit.plugins.tiro"
+
+
+LOADED = """
+import json, sys
+import livekit.agents
+before = set(sys.modules)
+import livekit.plugins.tiro
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """What importing the plugin loads on top of the framework, with all warnings as errors."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOADED],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return set(json.loads(done.stdout))
+
+
+def test_importing_the_plugin_loads_nothing_but_the_plugin(loaded: set[str]) -> None:
+    assert foreign(loaded) - {"livekit"} == set()
+    modules = {f"livekit.plugins.tiro.{path.stem}" for path in MODULES}
+    modules -= {f"livekit.plugins.tiro.{name}" for name in ("__init__", "__main__")}
+    assert {name for name in loaded if name.startswith("livekit.plugins.tiro.")} == modules
+
+
+def test_the_local_server_and_the_command_line_load_only_when_used(loaded: set[str]) -> None:
+    assert "livekit.plugins.tiro.stt" in loaded
+    assert not {name for name in loaded if ".testing" in name or ".cli" in name}
+    assert not loaded & {"typer", "rich", "av", "pocketsphinx", "pytest"}
