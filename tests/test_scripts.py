@@ -447,6 +447,7 @@ def test_scripts_as_text(text: str, script: Script | Sequence[At]) -> None:
         ("1.2 já\n3 ...", "line 2: there are no words"),
         ("1.2 já\n" + "9" * 400 + " já", "line 2: inf is no time"),
         ("# aðeins athugasemd\n \n", "there is no sentence"),
+        ("...\n", "there is no sentence"),
         ("", "there is no sentence"),
     ],
 )

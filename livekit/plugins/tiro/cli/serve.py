@@ -7,11 +7,14 @@ import shlex
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .exits import CliError, Exit, exits, note
+
+if TYPE_CHECKING:
+    from ..testing import At, Hooks
 
 _Host = Annotated[
     str, typer.Option("--host", help="The address to listen at; 0.0.0.0 lets other machines in.")
@@ -25,7 +28,18 @@ _Key = Annotated[
 _Script = Annotated[
     Path | None,
     typer.Option(
-        "--script", help="UTF-8 text to say for Icelandic speech, a sentence on each line."
+        "--script",
+        help="UTF-8 text to say, a sentence on each line; or, with the second of the call, an "
+        "utterance on each line, like '1.2 Góðan daginn.'",
+    ),
+]
+_Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="SPEC",
+        help="What goes wrong, such as 'disconnect:2.5' (seconds of audio), 'fail:14,final' or, on "
+        "the first connection only, 'refuse:503@1'; can be repeated, and 'help' lists all.",
     ),
 ]
 
@@ -35,6 +49,7 @@ def serve(
     port: _Port = 8765,
     api_key: _Key = "local",
     script: _Script = None,
+    fault: _Fault = None,
 ) -> None:
     """Run a local server that speaks Tiro's protocol, until Ctrl-C.
 
@@ -42,14 +57,19 @@ def serve(
 
     English (en-US) is recognised, which needs the extra 'local'.
 
-    For Icelandic (is-IS) it says the words of a script while it hears speech.
+    For Icelandic (is-IS) it says a script: at the times in it, or else while it hears speech.
     """
     with exits():
-        sentences = None if script is None else _sentences(script)
-        asyncio.run(_serve(host, port, api_key, sentences))
+        if fault == ["help"]:
+            _list_faults()
+            return
+        words = None if script is None else _read(script)
+        asyncio.run(_serve(host, port, api_key, words, _hooks(fault or [])))
 
 
-async def _serve(host: str, port: int, api_key: str, sentences: list[str] | None) -> None:
+async def _serve(
+    host: str, port: int, api_key: str, script: list[str] | list[At] | None, hooks: Hooks
+) -> None:
     from ..testing import TiroServer
 
     stopped = asyncio.Event()
@@ -58,8 +78,9 @@ async def _serve(host: str, port: int, api_key: str, sentences: list[str] | None
         # Windows has no such handlers; there Ctrl-C raises KeyboardInterrupt.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
+    server = TiroServer(host=host, port=port, api_key=api_key, script=script, hooks=hooks)
     try:
-        async with TiroServer(host=host, port=port, api_key=api_key, script=sentences) as server:
+        async with server:
             print(f"export TIRO_BASE_URL={shlex.quote(server.base_url)}")
             print(f"export TIRO_API_KEY={shlex.quote(api_key)}", flush=True)
             note("listening; Ctrl-C stops")
@@ -68,14 +89,27 @@ async def _serve(host: str, port: int, api_key: str, sentences: list[str] | None
         raise CliError(Exit.ADDRESS, f"cannot listen at {host}:{port}: {error.strerror}") from None
 
 
-def _sentences(script: Path) -> list[str]:
+def _read(script: Path) -> list[str] | list[At]:
+    from ..testing import read_script
+
     try:
-        lines = script.read_text(encoding="utf-8").splitlines()
+        return read_script(script)
     except OSError as error:
         raise CliError(Exit.NO_FILE, f"{script}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CliError(Exit.USAGE, f"{script}: is not UTF-8 text") from None
-    sentences = [line.strip() for line in lines if line.strip()]
-    if not sentences:
-        raise CliError(Exit.USAGE, f"{script}: there is no sentence in it")
-    return sentences
+    except ValueError as error:
+        raise CliError(Exit.USAGE, f"{script}: {error}") from None
+
+
+def _hooks(faults: list[str]) -> Hooks:
+    from ..testing import parse_faults
+
+    try:
+        return parse_faults(faults)
+    except ValueError as error:
+        raise CliError(Exit.USAGE, str(error)) from None
+
+
+def _list_faults() -> None:
+    from ..testing import describe_faults
+
+    print(*describe_faults(), sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .fault_specs import describe_faults, parse_faults
 from .hooks import Drop, HandshakeRefusal, Hooks
 from .recognizer import (
     DEFAULT_SCRIPT,
@@ -39,6 +40,8 @@ __all__ = [
     "TimedRecognizer",
     "TiroServer",
     "Word",
+    "describe_faults",
+    "parse_faults",
     "parse_script",
     "read_script",
 ]

@@ -6,6 +6,7 @@ import re
 from os import PathLike
 from pathlib import Path
 
+from .recognizer import script_words
 from .timed import At
 
 # What is meant to be a time, good or bad. "17." is not: it is how Icelandic writes "17th".
@@ -48,10 +49,11 @@ def parse_script(text: str) -> list[str] | list[At]:
     """
     lines = ((n, _COMMENT.sub("", line).strip()) for n, line in enumerate(text.splitlines(), 1))
     numbered = [(number, line) for number, line in lines if line]
-    if not numbered:
+    sentences = [line for _, line in numbered]
+    if not script_words(sentences):
         raise ValueError("there is no sentence in it")
-    if not _LIKE_A_TIME.match(numbered[0][1]):
-        return [line for _, line in numbered]
+    if not _LIKE_A_TIME.match(sentences[0]):
+        return sentences
     return [_utterance(number, line) for number, line in numbered]
 
 

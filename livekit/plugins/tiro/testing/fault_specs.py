@@ -1,0 +1,160 @@
+"""Faults as text, for the command line: `disconnect:2.5`, `fail:14,when=final@1`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from . import faults
+from .hooks import Hooks
+
+_SPEC = re.compile(r"(?P<name>[^:@]+)(?::(?P<settings>.*?))?(?:@(?P<connection>\d+))?", re.DOTALL)
+# The connections that can have a fault of their own.
+MOST_CONNECTIONS = 1000
+
+
+def parse_faults(specs: Sequence[str]) -> Hooks:
+    """Reads faults, for the argument `hooks` of `TiroServer`.
+
+    A fault is a class of `faults`, by its name in small letters, such as `go-dead` for `GoDead`.
+    Behind a colon come its settings with commas between, in order or by name. A moment is written
+    in small letters, or is a number of seconds; what is on or off is put on by its name alone:
+    `disconnect:2.5`, `disconnect:when=final,reset`. All connections have all the faults, but for
+    those with `@` and the number of a connection behind: `refuse:503@1` refuses the first only.
+
+    Raises:
+        ValueError: There is no such fault, or a setting is none of its.
+    """
+    everywhere: list[Hooks] = []
+    alone: dict[int, list[Hooks]] = {}
+    for spec in specs:
+        hooks, connection = _parse(spec)
+        (everywhere if connection is None else alone.setdefault(connection, [])).append(hooks)
+    turns = range(1, max(alone, default=0) + 1)
+    first = [faults.Together(*everywhere, *alone.get(turn, ())) for turn in turns]
+    return faults.InTurn(*first, then=faults.Together(*everywhere))
+
+
+def describe_faults() -> list[str]:
+    """Returns a line for each fault: its name and settings, and what it does."""
+    lines = []
+    for name, fault in _known().items():
+        usage = ":".join(filter(None, (name, ",".join(_settings(fault)))))
+        about = (inspect.getdoc(fault) or "").splitlines()[0]
+        lines.append(f"{usage}  {about}")
+    return lines
+
+
+def _known() -> dict[str, type[Hooks]]:
+    """The faults by name; what only puts faults together is none."""
+    kinds = (getattr(faults, name) for name in faults.__all__)
+    return {
+        re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower(): kind
+        for kind in kinds
+        if inspect.isclass(kind)
+        and issubclass(kind, Hooks)
+        and kind not in (faults.Fault, faults.InTurn, faults.Together)
+    }
+
+
+def _parse(spec: str) -> tuple[Hooks, int | None]:
+    """A fault and the number of the connection that has it, None for every one."""
+    match, known = _SPEC.fullmatch(spec), _known()
+    if match is None or match["name"] not in known:
+        name = match["name"] if match else spec
+        raise ValueError(f"there is no fault {name!r}; there are {', '.join(known)}")
+    try:
+        fault = _make(known[match["name"]], (match["settings"] or "").split(","))
+        return fault, _connection(match["connection"])
+    except ValueError as error:
+        raise ValueError(f"fault {spec!r}: {error}") from None
+
+
+def _connection(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not 1 <= int(text) <= MOST_CONNECTIONS:
+        raise ValueError(f"connections are numbered from 1 to {MOST_CONNECTIONS}")
+    return int(text)
+
+
+def _make(fault: type[Hooks], parts: Sequence[str]) -> Hooks:
+    settings = _settings(fault)
+    given: dict[str, Any] = {}
+    for part in filter(None, parts):
+        name, equals, text = part.partition("=")
+        if not equals and settings.get(name) is bool:
+            text = "true"
+        elif not equals:
+            name, text = next((each for each in settings if each not in given), ""), part
+        if name not in settings:
+            has = f"there are {', '.join(settings)}" if settings else "it has none"
+            raise ValueError(f"no setting for {part!r}; {has}")
+        if name in given:
+            raise ValueError(f"{name} is set twice")
+        given[name] = _value(name, settings[name], text)
+    for name, parameter in inspect.signature(fault).parameters.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise ValueError(f"{name} is missing")
+    return fault(**given)
+
+
+def _settings(fault: type[Hooks]) -> dict[str, Any]:
+    """The settings of a fault that can be written as text, in order, and their types."""
+    parameters = inspect.signature(fault, eval_str=True).parameters.values()
+    return {
+        each.name: each.annotation
+        for each in parameters
+        if all(kind in _READERS or get_origin(kind) is Literal for kind in _kinds(each.annotation))
+    }
+
+
+def _kinds(annotation: Any) -> Sequence[Any]:
+    """The parts of a union, else the type itself."""
+    union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if union else (annotation,)
+
+
+def _value(name: str, annotation: Any, text: str) -> Any:
+    """What a text stands for."""
+    wanted = []
+    for kind in _kinds(annotation):
+        if get_origin(kind) is Literal:
+            if text in get_args(kind):
+                return text
+            wanted.append(_one_of(get_args(kind)))
+            continue
+        description, read = _READERS[kind]
+        try:
+            return read(text)
+        except (KeyError, ValueError):
+            wanted.append(description)
+    raise ValueError(f"{name} is {' or '.join(wanted)}, not {text!r}")
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_MOMENTS = {moment.name.lower(): moment for moment in faults.Moment}
+
+# How the value of a type is written, in words, and what reads it.
+_READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    bool: ("true or false", {"true": True, "false": False}.__getitem__),
+    int: ("a whole number", int),
+    float: ("a number", _number),
+    str: ("a text", str),
+    NoneType: ("none", {"none": None}.__getitem__),
+    faults.Moment: (_one_of(list(_MOMENTS)), _MOMENTS.__getitem__),
+}
