@@ -194,6 +194,30 @@ def test_audio_from_before_the_connection_is_a_lead_and_no_pause(feed: Feed) -> 
     assert feed.time(16) == pytest.approx(feed.elapsed, abs=0.06), "not in the future"
 
 
+def test_the_wall_clock_runs_with_the_audio(feed: Feed) -> None:
+    """T6."""
+    assert feed.clock.wall(0) is None
+    feed.talk(10)
+    feed.mute(20)
+    feed.talk(5)
+    began = feed.started + 5e8
+    for time in (0, 5, 9.9, 30.1, 35):
+        assert feed.clock.wall(time) == pytest.approx(began + time, abs=1e-3)
+
+
+def test_audio_from_before_the_connection_was_said_before_it(feed: Feed) -> None:
+    """T6: 5 s come at once, and what is said then is said now."""
+    feed.burst(5)
+    assert feed.clock.wall(5) == pytest.approx(feed.now + 5e8)
+    feed.talk(10)
+    assert feed.clock.wall(0) == pytest.approx(feed.started - 5 + 5e8)
+    assert feed.clock.wall(15) == pytest.approx(feed.now + 5e8)
+    feed.mute(20)
+    feed.talk(1)
+    assert feed.clock.wall(feed.time(15.99)) == pytest.approx(feed.now + 5e8, abs=0.06)
+    assert feed.clock.wall(0) == pytest.approx(feed.started - 5 + 5e8)
+
+
 def test_live_audio_is_told_from_a_file(feed: Feed) -> None:
     assert not feed.clock.is_live(feed.now)
     feed.talk(3)
@@ -466,7 +490,9 @@ def test_while_somebody_speaks_a_minute_is_kept_and_the_rest_is_told() -> None:
     talk.timeline.speaking = True
     talk.say(75)
     assert talk.reconnect() == pytest.approx(75 - KEEP_SPEAKING)
+    assert talk.timeline.has_given_up
     assert talk.timeline.take_given_up() == pytest.approx(15)
+    assert not talk.timeline.has_given_up
     assert talk.timeline.take_given_up() == 0
 
 
@@ -747,6 +773,20 @@ def test_what_the_service_decided_on_without_a_word_is_loud_no_more() -> None:
     assert timeline.is_loud()
     timeline.decide(100)
     assert not timeline.is_loud()
+
+
+def test_what_a_hypothesis_shows_is_seen() -> None:
+    timeline = Timeline(Clock())
+    timeline.push(loud(2) + loud(1, level=10) + loud(0.3), RATE)
+    timeline.flush()
+    while timeline.next_chunk(0):
+        pass
+    timeline.show(2.0)
+    timeline.show(1.0)
+    assert timeline.is_loud(unseen=True)
+    timeline.show(3.3)
+    assert not timeline.is_loud(unseen=True)
+    assert timeline.is_loud()
 
 
 def test_what_is_kept_can_be_speech_from_its_start_on() -> None:

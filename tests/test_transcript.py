@@ -297,6 +297,22 @@ def test_audio_that_is_final_is_not_kept(talk: Conversation) -> None:
     assert talk.reconnect() == 59.25
 
 
+def test_the_service_decides_by_finals_and_empty_responses_only() -> None:
+    """What it heard no word in need not be heard again; a hypothesis says nothing of the kind."""
+    talk = Conversation(2)
+    noise = np.full(2 * RATE, 3000, np.int16).tobytes()
+    talk.timeline.push(noise + bytes(2 * RATE), RATE)
+    talk.send()
+    talk.now += 10
+    talk.hear(interim("ha", 2, 2.5))
+    talk.hear(interim("ha", 2, 2.5), untimed(""))
+    assert talk.timeline.is_loud()
+    talk.respond(Response(error=ServiceError(14)))
+    assert talk.timeline.is_loud()
+    talk.respond(EMPTY)
+    assert not talk.timeline.is_loud()
+
+
 # -- what a final holds --------------------------------------------------------------------------
 
 
