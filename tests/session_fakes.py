@@ -6,13 +6,15 @@ Everything else in the session tests is real: the session, its VAD, its turn tak
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from livekit import rtc
 from livekit.agents import (
@@ -32,6 +34,7 @@ from livekit.agents.voice.turn import TurnHandlingOptions
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import TiroServer
 
+from . import virtual
 from .harness import read_wav, until
 
 RATE = 24000
@@ -43,6 +46,8 @@ SCRIPT = "einn tveir þrír fjórir fimm sex sjö átta"
 """What the local server hears: a word for each 0.2 s of voice, so four in a `speech()`."""
 
 Pcm = npt.NDArray[np.int16]
+Params = ParamSpec("Params")
+T = TypeVar("T")
 
 
 def speech(start: float = 0.6, end: float = 1.6) -> Pcm:
@@ -71,31 +76,31 @@ def new_stt(server: TiroServer, **options: Any) -> tiro.STT:
     )
 
 
-def hang_up(server: TiroServer) -> None:
-    """End every connection as the service does: without a close frame."""
-    for handler in list(server._handlers):
-        handler.cancel()
+def in_virtual_time(
+    test: Callable[Params, Coroutine[Any, Any, None]],
+) -> Callable[Params, None]:
+    """Decorate a test whose time passes only when nobody has anything to do."""
+
+    @functools.wraps(test)
+    def wrapper(*args: Params.args, **kwargs: Params.kwargs) -> None:
+        # LiveKit's native library opens sockets of its own at its first use, and keeps them.
+        rtc.AudioResampler(RATE, 16000)
+        with mock.patch("livekit.agents.inference.vad.ThreadPoolExecutor", _OnTheSpot):
+            virtual.run(test(*args, **kwargs))
+
+    return wrapper
 
 
-class FastForward:
-    """Lets seconds pass for the whole process, with nobody waiting for them.
+class _OnTheSpot(Executor):
+    """Does what it is given at once: no thread, of which virtual time would know nothing."""
 
-    Everything that was due meanwhile happens, in its order.
-    """
+    def __init__(self, **_: object) -> None:
+        pass
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ahead = 0.0
-        for name in ("monotonic", "time", "perf_counter"):
-            monkeypatch.setattr(time, name, self._fast(getattr(time, name)))
-
-    def _fast(self, clock: Callable[[], float]) -> Callable[[], float]:
-        return lambda: clock() + self._ahead
-
-    async def wait(self, seconds: float) -> None:
-        """Return when `seconds` have passed, some 50 times sooner than that."""
-        for _ in range(round(seconds * 10)):
-            self._ahead += 0.1
-            await asyncio.sleep(0.002)
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 class Microphone(io.AudioInput):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,12 @@ from livekit.agents.stt import SpeechEvent
 from livekit.agents.telemetry import set_tracer_provider, tracer
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
-    Drop,
     HandshakeRefusal,
     Hooks,
     ScriptedRecognizer,
     Session,
     TiroServer,
+    faults,
 )
 
 from .harness import (
@@ -45,8 +44,7 @@ from .harness import (
 from .numbered import NumberedRecognizer, talk
 from .session_fakes import (
     Call,
-    FastForward,
-    hang_up,
+    in_virtual_time,
     local_server,
     new_stt,
     speech,
@@ -57,11 +55,6 @@ TURN = speech()
 FIRST, SECOND = "einn tveir þrír fjórir", "fimm sex sjö átta"
 # s of silence after which the server decides by itself; twice what it usually takes.
 SLOW = 1.0
-
-
-@pytest.fixture(autouse=True)
-async def _no_leaks(no_leaked_tasks: None) -> AsyncIterator[None]:
-    yield
 
 
 def of_type(events: list[SpeechEvent], kind: Any) -> list[SpeechEvent]:
@@ -83,6 +76,7 @@ def assert_wall_clock(call: Call) -> None:
 
 
 @pytest.mark.parametrize("mode", ["vad", "stt", "stt without a VAD", "manual", "turn detector"])
+@in_virtual_time
 async def test_two_turns(mode: str) -> None:
     detection: Any = inference.TurnDetector() if mode == "turn detector" else mode.split()[0]
     options = {"vad": None} if "without" in mode else {}
@@ -113,6 +107,7 @@ async def test_two_turns(mode: str) -> None:
 
 
 @pytest.mark.parametrize("detached", [True, False])
+@in_virtual_time
 async def test_push_to_talk_does_not_wait_for_the_endpointer(detached: bool) -> None:
     async with (
         local_server(endpoint_silence=SLOW) as server,
@@ -130,7 +125,21 @@ async def test_push_to_talk_does_not_wait_for_the_endpointer(detached: bool) -> 
         assert_alternating(call.events)
 
 
+@in_virtual_time
+async def test_push_to_talk_gets_its_final_from_an_endpointer_that_is_slower_still() -> None:
+    async with (
+        local_server(endpoint_silence=2.4) as server,
+        new_stt(server) as stt,
+        Call(stt, "manual") as call,
+    ):
+        await call.microphone.say(TURN)
+        call.session.input.set_audio_enabled(False)
+        assert await call.session.commit_user_turn(transcript_timeout=2.0) == FIRST
+        assert [e.alternatives[0].text for e in of_type(call.events, FINAL)] == [FIRST]
+
+
 @pytest.mark.parametrize("before", ["nothing", "silence", "a turn"])
+@in_virtual_time
 async def test_push_to_talk_with_nothing_said_answers_within_300_ms(before: str) -> None:
     async with (
         local_server(endpoint_silence=SLOW) as server,
@@ -153,6 +162,7 @@ async def test_push_to_talk_with_nothing_said_answers_within_300_ms(before: str)
         assert_alternating(call.events)
 
 
+@in_virtual_time
 async def test_the_end_of_speech_by_the_vad_brings_the_final_forward() -> None:
     """And the silence sent for it moves nothing: the second turn's times are true as well."""
     async with (
@@ -170,6 +180,7 @@ async def test_the_end_of_speech_by_the_vad_brings_the_final_forward() -> None:
     assert_wall_clock(call)
 
 
+@in_virtual_time
 async def test_hanging_up_in_the_middle_of_a_word_loses_nothing_that_was_heard() -> None:
     async with (
         local_server(endpoint_silence=SLOW) as server,
@@ -187,26 +198,26 @@ async def test_hanging_up_in_the_middle_of_a_word_loses_nothing_that_was_heard()
 
 
 @pytest.mark.parametrize("mode", ["vad", "stt"])
-@pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_mute_of_20_s(mode: str, hangs_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FastForward(monkeypatch)
-    async with local_server() as server, new_stt(server) as stt, Call(stt, mode) as call:
+@pytest.mark.parametrize(
+    "limit", [None, faults.IdleLimit(5.0, None), faults.IdleLimit(5.0, 11)], ids=repr
+)
+@in_virtual_time
+async def test_a_mute_of_20_s(mode: str, limit: Hooks | None) -> None:
+    async with local_server(hooks=limit) as server, new_stt(server) as stt, Call(stt, mode) as call:
         await call.microphone.say(TURN)
         await call.turns(1)
         call.session.input.set_audio_enabled(False)
-        await clock.wait(10)
-        if hangs_up:
-            hang_up(server)
-        await clock.wait(10)
+        await asyncio.sleep(20)
         assert len(server.sessions) == 1, "nobody speaks: there is nothing to connect for"
+        assert bool(server.sessions[0].closed_at) == bool(limit)
         call.session.input.set_audio_enabled(True)
         await call.microphone.say(TURN)
         await call.turns(2)
-        assert len(server.sessions) == 1 + hangs_up
+        assert len(server.sessions) == (2 if limit else 1)
     assert not call.errors and not call.closed[:-1]
     first, second = call.finals
     assert first == FIRST
-    assert second == (FIRST if hangs_up else SECOND), "a new session reads the script anew"
+    assert second == (FIRST if limit else SECOND), "a new session reads the script anew"
     assert call.microphone.heard_at[1][0] - call.microphone.heard_at[0][0] > 20
     assert_wall_clock(call)
     assert_alternating(call.events)
@@ -222,9 +233,9 @@ async def test_a_mute_of_20_s(mode: str, hangs_up: bool, monkeypatch: pytest.Mon
     assert timed[0].start_time == pytest.approx(after.start_time)
 
 
-async def test_a_mute_in_the_middle_of_an_utterance(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_virtual_time
+async def test_a_mute_in_the_middle_of_an_utterance() -> None:
     """Without audio the service would never decide; the caller has had his say, though."""
-    clock = FastForward(monkeypatch)
     async with (
         local_server() as server,
         new_stt(server) as stt,
@@ -232,9 +243,9 @@ async def test_a_mute_in_the_middle_of_an_utterance(monkeypatch: pytest.MonkeyPa
     ):
         await call.microphone.say(TURN)
         call.session.input.set_audio_enabled(False)
-        await clock.wait(5)
+        await asyncio.sleep(5)
         await call.turns(1)
-        await clock.wait(15)
+        await asyncio.sleep(15)
         call.session.input.set_audio_enabled(True)
         await call.microphone.say(TURN)
         await call.turns(2)
@@ -247,6 +258,7 @@ async def test_a_mute_in_the_middle_of_an_utterance(monkeypatch: pytest.MonkeyPa
 # -- options while running (item 5) --------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_a_language_change_in_mid_utterance_decodes_the_utterance_again() -> None:
     english = ScriptedRecognizer("one two three four five", words_per_second=5)
     async with (
@@ -294,6 +306,7 @@ class _Said:
             assert_alternating(events)
 
 
+@in_virtual_time
 async def test_a_change_on_the_stt_reaches_every_stream_and_on_a_stream_only_that_one() -> None:
     said = _Said()
     async with said.server() as server, new_stt(server) as stt:
@@ -310,6 +323,7 @@ async def test_a_change_on_the_stt_reaches_every_stream_and_on_a_stream_only_tha
         assert tags == ["is-IS"] * 3 + ["is-IS-x-all"] * 3 + ["is-IS-x-one"]
 
 
+@in_virtual_time
 async def test_values_that_change_nothing_open_no_connection() -> None:
     said = _Said()
     async with said.server() as server, new_stt(server) as stt:
@@ -323,6 +337,7 @@ async def test_values_that_change_nothing_open_no_connection() -> None:
 
 
 @pytest.mark.parametrize("whose", ["stt", "stream"])
+@in_virtual_time
 async def test_a_change_while_connecting_wins(whose: str) -> None:
     connecting = asyncio.Event()
     go_on = asyncio.Event()
@@ -356,6 +371,7 @@ async def test_a_change_while_connecting_wins(whose: str) -> None:
     ],
     ids=str,
 )
+@in_virtual_time
 async def test_a_bad_value_raises_and_changes_nothing(bad: dict[str, Any]) -> None:
     said = _Said()
     async with said.server() as server, new_stt(server) as stt:
@@ -374,6 +390,7 @@ async def test_a_bad_value_raises_and_changes_nothing(bad: dict[str, Any]) -> No
 # -- agents --------------------------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_an_agent_hand_off_keeps_the_stream() -> None:
     """In the middle of an utterance, even: one connection, and each sample reaches it once."""
     first, second = (Agent(instructions="Svaraðu.") for _ in range(2))
@@ -397,21 +414,15 @@ async def test_an_agent_hand_off_keeps_the_stream() -> None:
 # -- metrics and tracing (item 7) ----------------------------------------------------------------
 
 
-class _Cuts(Hooks):
-    """Drops the first connections after so many seconds each."""
-
-    def __init__(self, *seconds: float) -> None:
-        self._seconds = seconds
-
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        if session.number < len(self._seconds) and session.seconds >= self._seconds[session.number]:
-            raise Drop
-
-
+@in_virtual_time
 async def test_usage_is_what_was_pushed_over_drops_flushes_and_aclose() -> None:
     said = talk(4, 5, 3, 4)
     recognizers = {"is": NumberedRecognizer(said)}
-    server = TiroServer(recognizers=recognizers, hooks=_Cuts(1.3, 2.9, 1.5))
+    cuts = faults.InTurn(*(faults.Disconnect(seconds) for seconds in (1.3, 2.9, 1.5)))
+    # A handshake takes 40 ms.
+    server = TiroServer(
+        recognizers=recognizers, hooks=faults.Together(faults.Unanswered(0.04), cuts)
+    )
     async with server, new_stt(server) as stt:
         metrics: list[STTMetrics] = []
         stt.on("metrics_collected", metrics.append)
@@ -432,6 +443,7 @@ async def test_usage_is_what_was_pushed_over_drops_flushes_and_aclose() -> None:
     assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)
     acquired = [m for m in metrics if m.acquire_time]
     assert len(acquired) == 4, "one report for each connection"
+    assert [report.acquire_time for report in acquired] == [pytest.approx(0.04, abs=0.02)] * 4
     assert not any(m.connection_reused or m.audio_duration for m in acquired)
     for report in metrics:
         assert report.metadata is not None
@@ -446,6 +458,7 @@ async def _read(stream: tiro.SpeechStream, events: list[SpeechEvent]) -> None:
         events.append(event)
 
 
+@in_virtual_time
 async def test_a_session_accounts_for_its_audio_and_traces_its_turns() -> None:
     spans = InMemorySpanExporter()
     provider = TracerProvider()

@@ -294,7 +294,7 @@ class Refuse(Hooks):
 
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Refuses, late if asked."""
-        await asyncio.sleep(self._delay)
+        await _wait(session, self._delay)
         return self._answer
 
 
@@ -313,10 +313,7 @@ class Unanswered(Hooks):
 
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Waits, no longer than the client does."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + self._seconds
-        while clock() < until and not session.line.is_lost:
-            await asyncio.sleep(min(_LOOK, until - clock()))
+        await _wait(session, self._seconds)
         return HandshakeRefusal(503) if session.line.is_lost else None
 
 
@@ -330,6 +327,14 @@ class HangUp(Hooks):
         """Hangs up."""
         session.line.reset()
         return HandshakeRefusal(503)
+
+
+async def _wait(session: Session, seconds: float) -> None:
+    """Waits so long, but no longer than the client does."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while clock() < until and not session.line.is_lost:
+        await asyncio.sleep(min(_LOOK, until - clock()))
 
 
 # -- once, at a moment -----------------------------------------------------------------------------

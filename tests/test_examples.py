@@ -1,0 +1,221 @@
+"""The examples, driven: their own code, with the local server behind it and stand-ins around it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from livekit.agents import AgentSession
+from livekit.plugins.tiro.testing import ScriptedRecognizer, TiroServer, faults
+from livekit.protocol import agent
+
+from .harness import until
+from .room_fakes import Room, job_in
+from .session_fakes import (
+    Answers,
+    Speaker,
+    Voice,
+    in_virtual_time,
+    local_server,
+    new_stt,
+    speech,
+)
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = ["voice_agent", "transcriber", "fallback"]
+KEYS = ("TIRO_API_KEY", "TIRO_SPEECH_KEY", "OPENAI_API_KEY")
+TURN = speech()
+SAID = "Einn tveir þrír fjórir"
+
+
+@pytest.fixture
+def openai(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A stand-in for livekit-plugins-openai, which need not be installed."""
+    module = ModuleType("livekit.plugins.openai")
+    module.LLM = lambda **_: Answers()  # type: ignore[attr-defined]
+    module.TTS = lambda **_: Voice()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "livekit.plugins.openai", module)
+    return module
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import an example as if for the first time."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+class Job:
+    """An example at work in a room with the local server behind it.
+
+    Args:
+        example: The imported example.
+        monkeypatch: Used for what the example finds around it.
+    """
+
+    def __init__(self, example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.example = example
+        self.room = Room()
+        start = AgentSession.start
+
+        async def started(session: AgentSession[None], *args: Any, **options: Any) -> Any:
+            """Give a session that speaks a loudspeaker of its own."""
+            if session.tts is not None:
+                session.output.audio = Speaker()
+            return await start(session, *args, **options)
+
+        monkeypatch.setattr(AgentSession, "start", started)
+
+
+def point_at(server: TiroServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what `serve` prints."""
+    monkeypatch.setenv("TIRO_BASE_URL", server.base_url)
+    monkeypatch.setenv("TIRO_API_KEY", "test")
+
+
+@in_virtual_time
+async def test_voice_agent_greets_hears_and_answers(
+    openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with local_server() as server:
+        point_at(server, monkeypatch)
+        job = Job(load("voice_agent", monkeypatch), monkeypatch)
+        async with job_in(job.room) as ctx:
+            caller = job.room.join("gestur")
+            await job.example.entrypoint(ctx)
+            await until(lambda: job.room.finals("agent") == ["Já."])
+            await caller.microphone.say(TURN)
+            await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
+            assert job.room.finals("gestur") == [SAID]
+            assert server.sessions[0].config["languageCode"] == "is-IS"
+
+
+@in_virtual_time
+async def test_transcriber_writes_down_each_participant(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with local_server() as server:
+        point_at(server, monkeypatch)
+        job = Job(load("transcriber", monkeypatch), monkeypatch)
+        async with job_in(job.room) as ctx:
+            first = job.room.join("anna")
+            await job.example.entrypoint(ctx)
+            await first.microphone.say(TURN)
+            await until(lambda: job.room.finals("anna") == [SAID])
+            second = job.room.join("birna")
+            await until(lambda: len(server.sessions) == 2)
+            await asyncio.gather(first.microphone.say(TURN), second.microphone.say(TURN))
+            await until(lambda: len(job.room.finals("anna")) == 2)
+            await until(lambda: len(job.room.finals("birna")) == 1)
+            assert job.room.finals("anna") == [SAID, "fimm sex sjö átta."]
+            assert job.room.finals("birna") == [SAID]
+            assert not job.room.finals("agent")
+            interims = [p for p in job.room.published if not p.final]
+            assert {p.identity for p in interims} == {"anna", "birna"}
+            job.room.leave(second)
+            await until(lambda: server.sessions[1].closed_at is not None)
+            assert server.sessions[0].closed_at is None
+
+
+@in_virtual_time
+async def test_fallback_goes_on_with_the_second_provider(
+    openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"en": ScriptedRecognizer("one two three four", words_per_second=5)}
+    down = faults.InTurn(faults.Disconnect(2.5), then=faults.Refuse(503))
+    async with local_server(hooks=down) as server, local_server(recognizers=numbers) as second:
+        point_at(server, monkeypatch)
+        other = new_stt(second, language="en-US")
+        openai.STT = lambda **_: other  # type: ignore[attr-defined]
+        job = Job(load("fallback", monkeypatch), monkeypatch)
+        async with job_in(job.room) as ctx:
+            caller = job.room.join("gestur")
+            await job.example.entrypoint(ctx)
+            await caller.microphone.say(TURN)
+            await until(lambda: job.room.finals("agent") == ["Já."])
+            await second.wait_for_session()
+            await caller.microphone.say(TURN)
+            await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
+            assert job.room.finals("gestur") == [SAID, "one two three four"]
+        await other.aclose()
+
+
+# -- as scripts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_key_is_named_in_one_line(
+    name: str, openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in KEYS:
+        monkeypatch.delenv(key, raising=False)
+    example = load(name, monkeypatch)
+    monkeypatch.setattr(sys, "argv", [name, "start"])
+    with pytest.raises(SystemExit) as caught:
+        example.main()
+    missing = "TIRO_API_KEY or TIRO_SPEECH_KEY"
+    if name != "transcriber":
+        missing += ", OPENAI_API_KEY"
+    assert caught.value.code == f"not set: {missing}"
+
+
+@pytest.mark.parametrize("name", ["voice_agent", "fallback"])
+def test_a_missing_package_is_named_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "livekit.plugins.openai", None)
+    with pytest.raises(SystemExit, match="pip install .*livekit-plugins-openai"):
+        load(name, monkeypatch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_three_ways_to_run_it(
+    name: str,
+    openai: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = load(name, monkeypatch)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.warns(DeprecationWarning), pytest.raises(SystemExit) as caught:
+        example.main()
+    assert not caught.value.code
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("console", "dev", "start"))
+    assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_its_worker_registers_with_a_livekit_server(
+    name: str, openai: ModuleType, monkeypatch: pytest.MonkeyPatch, no_leaked_tasks: None
+) -> None:
+    """What `dev` and `start` come to, without the processes that they start for jobs."""
+    registered = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.WebSocketResponse:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        message = agent.WorkerMessage.FromString(await websocket.receive_bytes())
+        assert message.register.type == agent.JobType.JT_ROOM
+        answer = agent.ServerMessage(register=agent.RegisterWorkerResponse(worker_id="AW_1"))
+        await websocket.send_bytes(answer.SerializeToString())
+        registered.set()
+        async for _ in websocket:
+            pass
+        return websocket
+
+    app = web.Application()
+    app.router.add_get("/agent", handle)
+    async with TestServer(app) as livekit:
+        monkeypatch.setenv("LIVEKIT_URL", f"ws://127.0.0.1:{livekit.port}")
+        monkeypatch.setenv("LIVEKIT_API_KEY", "key")
+        monkeypatch.setenv("LIVEKIT_API_SECRET", "secret-of-thirty-two-characters-.")
+        worker = load(name, monkeypatch).server
+        running = asyncio.create_task(worker.run(devmode=True))
+        await asyncio.wait_for(registered.wait(), 8)
+        await worker.aclose()
+        await running
