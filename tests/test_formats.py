@@ -72,6 +72,11 @@ def test_a_line_ends_at_a_comma_rather_than_in_the_very_middle() -> None:
     assert cue.lines == ("já já já já já,", "nei nei nei nei nei nei nei nei")
 
 
+def test_a_line_does_not_get_too_long_for_the_sake_of_a_comma() -> None:
+    (cue,) = cues(transcript(said("aaaaaaaa " * 3 + "aaaaaaaa, " + "bbbbb " * 7 + "bbb", pace=0.3)))
+    assert [len(line) for line in cue.lines] == [42, 39]
+
+
 def test_a_long_final_is_split_at_its_sentences_by_word_times() -> None:
     first = "Veðrið er milt í dag og sólin skín á alla í bænum."
     second = "Á morgun kemur svo rigning með roki og kulda að norðan."
@@ -83,16 +88,15 @@ def test_a_long_final_is_split_at_its_sentences_by_word_times() -> None:
 
 
 def test_without_marks_a_split_is_where_the_speaker_paused() -> None:
-    early, late = said("einn tveir þrír " * 5, 0.0, 0.2), said("fjórir fimm sex " * 5, 3.5, 0.2)
+    early, late = said("einn tveir þrír " * 4, 0.0, 0.2), said("fjórir fimm sex " * 5, 2.9, 0.2)
     whole = Segment(f"{early.text} {late.text}", 0.0, late.end, None, early.words + late.words)
     found = cues(transcript(whole))
     assert shown(found) == [early.text.strip(), late.text.strip()]
 
 
-def test_a_comma_is_a_better_place_to_split_than_none() -> None:
-    words = "orð " * 15
-    found = cues(transcript(said(f"{words}orð, {words}orð", pace=0.2)))
-    assert shown(found)[0].endswith(",")
+def test_a_comma_is_a_better_place_to_split_than_the_middle() -> None:
+    found = cues(transcript(said("orð " * 14 + "orð, " + "orð " * 18, pace=0.2)))
+    assert [text.count("orð") for text in shown(found)] == [15, 18]
 
 
 def test_a_long_pause_takes_the_cue_off_the_screen() -> None:

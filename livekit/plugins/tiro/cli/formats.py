@@ -182,21 +182,19 @@ def _cue_end(start: int, spoken_until: float, limit: int) -> int:
 
 
 def _timed(segment: Segment) -> list[_Timed]:
-    """Return a segment's words with times, which rise, whatever the service gave."""
+    """Return a segment's words, each with a start and an end, whatever the service gave."""
     tokens = segment.text.split()
     words = segment.words
     if words and len(tokens) != len(words):
         # The text is written otherwise than the words are spoken ("5." and "fimmti"): the words
         # are the ones that have times.
         tokens = [word.text for word in words]
-    spread = _spread(tokens, segment.start, segment.end)
     timed: list[_Timed] = []
-    latest = segment.start
-    for index, (token, guess) in enumerate(zip(tokens, spread, strict=True)):
-        word = words[index] if words else Word(token)
-        start = max(latest, guess.start if word.start is None else word.start)
-        latest = max(start, guess.end if word.end is None else word.end)
-        timed.append(_Timed(token, start, latest))
+    for index, guess in enumerate(_spread(tokens, segment.start, segment.end)):
+        word = words[index] if words else Word(guess.text)
+        start = guess.start if word.start is None else word.start
+        end = guess.end if word.end is None else word.end
+        timed.append(_Timed(guess.text, start, max(start, end)))
     return timed
 
 

@@ -129,7 +129,7 @@ class Output:
     ) -> None:
         try:
             heard = [item for item in self._collected if item.complete or item.segments]
-            if heard and not isinstance(error, BrokenPipeError):
+            if heard:
                 text = "" if self._streams else render(self._form, heard, many=self._many)
                 self._target.write(text)
         finally:
