@@ -1,0 +1,1 @@
+"""What a stream costs, next to other plugins and to floors. `python -m benchmarks` runs it."""

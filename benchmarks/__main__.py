@@ -1,0 +1,41 @@
+"""`python -m benchmarks`: measure everything, print tables, write results and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from . import picture, report
+from .plan import FULL, QUICK
+from .run import Bench
+
+_HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute's run, to see that it works")
+    parser.add_argument("--output", type=Path, help="the folder to write to")
+    parser.add_argument("--again", action="store_true", help="only show the results that are there")
+    arguments = parser.parse_args()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    folder = arguments.output or (_HERE / "quick" if arguments.quick else _HERE)
+    folder.mkdir(exist_ok=True)
+    if arguments.again:
+        results = json.loads((folder / "results.json").read_text())
+    else:
+        with console.status("starting") as status:
+            results = Bench(QUICK if arguments.quick else FULL, status.update).run()
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    report.show(results, console)
+    for path in picture.draw(results, folder):
+        console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

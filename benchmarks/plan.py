@@ -1,0 +1,114 @@
+"""What is measured under which conditions, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .targets import FLOORS, PEERS
+
+MAIN = "24 kHz"
+"""The condition of the headline figures: what an `AgentSession` delivers."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A target, and the rate it is set to."""
+
+    target: str
+    wire_rate: int | None = None
+    """Hz; None leaves a plugin as it is shipped."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        if self.wire_rate is None:
+            return self.target
+        return f"{self.target} at {self.wire_rate // 1000} kHz"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Streams of one kind, for some of the targets."""
+
+    name: str
+    variants: Sequence[Variant]
+    load: dict[str, Any]
+    """Arguments of `load.Load`."""
+    at_once: bool = False
+    """Whether the processes are measured side by side, as is fair while a core is mostly idle."""
+
+
+_PLUGINS = [Variant(name) for name in ("tiro", *PEERS)]
+_FLOORS = [Variant(name) for name in FLOORS]
+_SENDING = [*_PLUGINS, Variant("floor-json")]
+_SAME_RATE = [Variant(name, 24000) for name in PEERS]
+
+CONDITIONS = (
+    Condition(MAIN, [*_PLUGINS, *_SAME_RATE, *_FLOORS], {"rate": 24000}),
+    Condition("16 kHz", [*_PLUGINS, *_FLOORS], {"rate": 16000}),
+    Condition("48 kHz", _SENDING, {"rate": 48000}),
+    Condition("8 kHz", _SENDING, {"rate": 8000}),
+    Condition("24 kHz over TLS", _SENDING, {"rate": 24000, "tls": True}),
+    Condition("24 kHz, twice the streams", _SENDING, {"rate": 24000}),
+    Condition("24 kHz, 1 stream", [*_PLUGINS, *_FLOORS], {"rate": 24000, "streams": 1}, True),
+)
+"""In the order in which they are measured. The first one comes with fresh processes."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of it."""
+
+    rounds: int = 5
+    streams: int = 100
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {MAIN: 4.0, "16 kHz": 3.0, "24 kHz, 1 stream": 12.0}
+    )
+    """Measured s by condition; 2 s where it is not said."""
+    warm_up: float = 0.8
+    conditions: Sequence[str] = tuple(condition.name for condition in CONDITIONS)
+    targets: Sequence[str] = ("tiro", *PEERS, *FLOORS)
+    call_streams: int = 10
+    growth_rounds: int = 2
+    growth_streams: Sequence[int] = (10, 25, 50, 100, 200, 400)
+    minutes: Sequence[int] = (1, 5, 15, 30, 60, 90, 120)
+    unfinished: Sequence[int] = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)
+    words: Sequence[int] = (1, 10, 25, 50, 100, 200, 350, 500)
+
+    def measured(self) -> list[Condition]:
+        """Return the conditions at this scale, of the targets that take part."""
+        chosen = []
+        for condition in CONDITIONS:
+            if condition.name in self.conditions:
+                variants = [v for v in condition.variants if v.target in self.targets]
+                chosen.append(replace(condition, variants=variants, load=self._load(condition)))
+        return chosen
+
+    def _load(self, condition: Condition) -> dict[str, Any]:
+        streams = self.streams * (2 if "twice" in condition.name else 1)
+        seconds = self.seconds.get(condition.name, 2.0)
+        return {
+            "streams": streams,
+            "seconds": seconds,
+            "warm_up": self.warm_up,
+            **condition.load,
+        }
+
+
+FULL = Scale()
+QUICK = Scale(
+    rounds=1,
+    streams=10,
+    seconds={MAIN: 1.0, "16 kHz": 1.0},
+    warm_up=0.5,
+    conditions=(MAIN, "16 kHz"),
+    call_streams=3,
+    growth_rounds=1,
+    growth_streams=(5, 10),
+    minutes=(1, 2),
+    unfinished=(5, 10),
+    words=(1, 50),
+)
+"""Shows that everything runs; its figures mean little."""

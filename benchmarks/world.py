@@ -1,0 +1,88 @@
+"""Where a measurement happens: the addresses of the fake services, and what both sides share."""
+
+from __future__ import annotations
+
+import ssl
+import statistics
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+# The number of the first block of numbered audio: no quieter than speech can be.
+FIRST_NUMBER = 400
+# Samples of 10 ms at 16 kHz, which carry one number.
+BLOCK = 160
+
+
+class World:
+    """The way to the fake services."""
+
+    def __init__(self, ports: dict[str, str], name: str) -> None:
+        """Remember where they are.
+
+        Args:
+            ports: What the services said when they were ready.
+            name: Sets the runs of this process apart from those of others.
+        """
+        self.tiro_url = ports["tiro"]
+        """The base URL of the package's own local server."""
+        self._ports = ports
+        self._name = name
+        self._runs = count()
+
+    def url(self, run: str, *, tls: bool = False) -> str:
+        """Return the address under which the streams of a run find their services."""
+        return f"https://{self._ports['tls']}/{run}" if tls else f"{self._plain}/{run}"
+
+    @property
+    def _plain(self) -> str:
+        return f"http://{self._ports['plain']}"
+
+    @asynccontextmanager
+    async def http(self, *, tls: bool = False) -> AsyncIterator[aiohttp.ClientSession]:
+        """Open an HTTP session without a limit of connections, as LiveKit's is."""
+        context = ssl.create_default_context(cafile=self._ports["certificate"]) if tls else True
+        connector = aiohttp.TCPConnector(limit=0, ssl=context)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield session
+
+    async def plan(self, **plan: Any) -> str:
+        """Tell the services what to expect of a new run. Return its name."""
+        run = f"{self._name}-{next(self._runs)}"
+        async with self.http() as session:
+            async with session.post(f"{self._plain}/plan/{run}", json=plan) as response:
+                response.raise_for_status()
+        return run
+
+    async def report(self, run: str) -> list[dict[str, Any]]:
+        """Return what the services noted of a run, one item a connection."""
+        async with self.http() as session:
+            async with session.get(f"{self._plain}/report/{run}") as response:
+                peers: list[dict[str, Any]] = await response.json()
+                return peers
+
+
+def noise(samples: int) -> bytes:
+    """Return loud noise, 16-bit: every word of it could be speech."""
+    generator = np.random.default_rng(5)
+    return generator.integers(-8000, 8000, samples, np.int16).tobytes()
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which `share` of the ordered values lie."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the median of one value or more."""
+    return statistics.median(values)
+
+
+def numbered(blocks: int) -> bytes:
+    """Return audio of 16 kHz in which each 10 ms carry a number, loudly enough to be speech."""
+    numbers = np.arange(FIRST_NUMBER, FIRST_NUMBER + blocks, dtype=np.int16)
+    return np.repeat(numbers, BLOCK).tobytes()
