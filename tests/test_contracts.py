@@ -480,6 +480,22 @@ async def test_i2_a_burst_is_as_good_as_live_and_a_long_gap_keeps_the_connection
         assert not ear.errors
 
 
+@pytest.mark.parametrize("limit", [faults.Disconnect(Moment.OPENED), faults.IdleLimit(5.0)])
+@in_virtual_time
+async def test_i2_a_service_that_hangs_up_before_any_audio_is_called_when_there_is_some(
+    limit: Hooks,
+) -> None:
+    """A caller can be late; the stream is there before him."""
+    async with listening(faults.InTurn(limit)) as (server, ear):
+        await asyncio.sleep(30)
+        assert len(server.sessions) == 1 and server.sessions[0].closed_at
+        await ear.say()
+        await ear.end()
+        assert len(server.sessions) == 2
+        assert not ear.errors and ear.error is None
+        assert_heard(ear)
+
+
 @in_virtual_time
 async def test_i3_channels_are_mixed_down() -> None:
     async with listening() as (server, ear):
