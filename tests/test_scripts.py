@@ -22,7 +22,6 @@ from livekit.plugins.tiro.testing import (
     At,
     Drop,
     Hooks,
-    Recognition,
     Script,
     Session,
     SpeechConfig,
@@ -255,8 +254,9 @@ class First(Hooks):
 
     async def frame(self, session: Session, text: str) -> str | None:
         # The gateway breaks off at a line that is too long.
+        too_long = self._moment == ("last final too long" if session.end else "final too long")
         final = session.number == 0 and '"isFinal":true' in text
-        return text + " " * LONGEST_LINE if final and self._moment == "final too long" else text
+        return text + " " * LONGEST_LINE if final and too_long else text
 
     async def sent(self, session: Session, text: str) -> None:
         if session.number == 0 and '"isFinal":true' in text and self._moment == "final sent":
@@ -284,12 +284,12 @@ async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
         assert len(server.sessions) == 2
 
 
-@pytest.mark.parametrize("moment", ["end", "final too long"])
+@pytest.mark.parametrize("moment", ["end", "last final too long"])
 async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
     """The last final is due behind the end marker, but does not get out."""
     options = {"hooks": First(moment), "endpoint_silence": 3.0}
-    async with listening(CALL[2:], **options) as (server, stt):
-        assert await Caller(stt, tone(16000)).finish() == SAID[4:]
+    async with listening(CALL[1:], **options) as (server, stt):
+        assert await Caller(stt, tone(16000)).finish() == SAID[2:]
         assert server.sessions[0].ended and len(server.sessions) > 1
 
 
@@ -351,11 +351,77 @@ async def test_calls_at_the_same_time_have_the_whole_script_each() -> None:
         assert [await caller.finish() for caller in callers] == [SAID] * 3
 
 
+@pytest.mark.parametrize(
+    ("audio", "interims", "empty", "start"),
+    [
+        # Of silence 3 s are sent again, or all without interims: from the last final on, at 2.0 s.
+        (silence, True, False, 5.0),
+        (silence, False, False, 2.0),
+        # What is loud is kept until it is answered, be it with no words at all.
+        (tone, True, False, 2.0),
+        (tone, True, True, 5.0),
+    ],
+)
+def test_the_next_session_starts_where_the_client_sends_again(
+    audio: Callable[[int], Pcm], interims: bool, empty: bool, start: float
+) -> None:
+    recognizer = TimedRecognizer([CALL[0], CALL[2]])
+    first = recognizer(SpeechConfig(interim_results=interims))
+    hear(first, messages(audio(16000), 3))
+    assert first.final(1)
+    first.delivered()
+    hear(first, messages(audio(16000), 5), at=3.0)
+    assert not empty or first.final(1) == []
+    hear(first, messages(silence(16000), 0.05), at=7.95)
+    first.close()
+    assert starts_at(recognizer) == pytest.approx(9.0 - start)
+
+
+@pytest.mark.parametrize(("shown", "start"), [(True, 1.2), (False, 0.0)])
+def test_words_that_were_not_final_in_time_are_said_at_once(shown: bool, start: float) -> None:
+    """Unless they were shown, for then the client sends all of their audio again."""
+    recognizer = TimedRecognizer(CALL)
+    first = recognizer(SpeechConfig(interim_results=True))
+    hear(first, messages(silence(16000), 2))
+    assert not shown or first.partial()
+    hear(first, messages(silence(16000), 6), at=2.0)
+    first.close()
+    assert starts_at(recognizer) == pytest.approx(start)
+
+
+def test_one_session_goes_on_for_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it comes in time."""
+    recognizer = TimedRecognizer(CALL)
+    for patience, expected in ((30.0, [2.0, 1.2]), (-1.0, [1.2, 1.2])):
+        monkeypatch.setattr(timed_module, "BACK_AFTER_BREAKING_OFF", patience)
+        first = recognizer(SpeechConfig(interim_results=True))
+        hear(first, messages(silence(16000), 3))
+        assert first.final(1)
+        first.delivered()
+        hear(first, messages(silence(16000), 2), at=3.0)
+        first.close()
+        assert [starts_at(recognizer) for _ in range(2)] == pytest.approx(expected)
+
+
+def test_a_word_is_out_when_its_audio_is() -> None:
+    """Also where binary fractions do not add up."""
+    for tick in range(1, 40):
+        session = TimedRecognizer([At(tick / 20, "já")], words_per_second=5)(SpeechConfig())
+        hear(session, messages(silence(16000), tick / 20 + 0.2))
+        assert session.final(1), f"at {tick / 20} s"
+
+
+def test_long_messages_are_no_flush_if_all_are() -> None:
+    session = TimedRecognizer(CALL)(SpeechConfig())
+    hear(session, np.split(silence(16000)[:48000], 12))
+    assert [word.start for word in session.final(1)[0]] == pytest.approx([1.2, 1.6])
+
+
 @given(st.lists(st.integers(20, 2000), min_size=1, max_size=30))
 @settings(max_examples=10, deadline=None)
 def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
     audio = hiss(16000)[:40000]
-    whole, cut = recognition(), recognition()
+    whole, cut = (TimedRecognizer(CALL)(SpeechConfig()) for _ in range(2))
     hear(whole, [audio])
     position, parts = 0, []
     for size in itertools.cycle(sizes):
@@ -368,18 +434,25 @@ def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
     assert cut.final(2) == whole.final(2) != []
 
 
-def recognition(**config: Any) -> Recognition:
-    return TimedRecognizer(CALL)(SpeechConfig(**config))
-
-
-def hear(session: Recognition, parts: Sequence[Pcm]) -> None:
-    """Feeds parts as the server does, without a look-ahead."""
-    assert isinstance(session, timed_module.TimedRecognition)
+def hear(session: timed_module.TimedRecognition, parts: Sequence[Pcm], at: float = 0.0) -> None:
+    """Feeds messages as the server does, without a look-ahead."""
     position = 0
     for part in parts:
-        session.attend(part, position / 16000)
-        session.feed(part, position / 16000)
+        session.attend(part, at + position / 16000)
+        session.feed(part, at + position / 16000)
         position += len(part)
+
+
+def messages(audio: Pcm, seconds: float) -> Sequence[Pcm]:
+    """The first seconds of audio, in messages of 50 ms."""
+    return np.split(audio[: round(seconds * 16000)], round(seconds * 20))
+
+
+def starts_at(recognizer: TimedRecognizer) -> float:
+    """The second of a new session at which its first word is said."""
+    session = recognizer(SpeechConfig())
+    hear(session, messages(silence(16000), SECONDS))
+    return session.final(1)[0][0].start
 
 
 # -- scripts --------------------------------------------------------------------------------------

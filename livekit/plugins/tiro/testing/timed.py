@@ -122,11 +122,11 @@ class TimedRecognizer:
         if not script:
             raise ValueError("the script has no words")
         duration = 1 / words_per_second
-        self._cues = _in_line(
+        self._cues = [
             Cue(word, utterance.seconds + n * duration, utterance.seconds + (n + 1) * duration)
             for utterance in sorted(script, key=lambda utterance: utterance.seconds)
             for n, word in enumerate(utterance.words)
-        )
+        ]
         self._rests: list[Rest] = []
 
     def __call__(self, config: SpeechConfig) -> TimedRecognition:
@@ -251,7 +251,7 @@ class TimedRecognition:
         return (size - len(np.trim_zeros(samples, "b"))) / RECOGNIZER_RATE
 
 
-def _in_line(cues: Iterable[Cue], clock: float = 0.0) -> list[Cue]:
+def _in_line(cues: Iterable[Cue], clock: float) -> list[Cue]:
     """The words one after the other, none before `clock`."""
     line: list[Cue] = []
     for cue in cues:
