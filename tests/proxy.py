@@ -1,0 +1,239 @@
+"""A proxy on loopback for what a server cannot do to itself: a slow, a dark or a broken line.
+
+Delays are drawn from a seed. The order of bytes is kept, as TCP keeps it, and what a dark line
+swallows comes after it, as TCP sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from livekit.agents import APIConnectOptions
+from livekit.plugins import tiro
+from livekit.plugins.tiro.testing import Hooks, TiroServer
+from livekit.plugins.tiro.testing.faults import Together
+
+from .numbered import NumberedRecognizer, Talk
+from .trial import KEY, Outcome, Speaker, Watch
+
+# Bytes read at once, and the reads that may be on their way: what a narrow line holds back.
+_PIECE = 4096
+_ON_THE_WAY = 64
+
+Direction = Literal["up", "down"]
+Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True)
+class Reset:
+    """RST on both sides as soon as so many bytes have passed."""
+
+    direction: Direction
+    passed: int
+
+
+class Proxy:
+    """Forwards connections to a local port; use as `async with`.
+
+    Args:
+        latency: Seconds that each way takes.
+        jitter: Seconds on top, at most.
+        bandwidth: Bytes a second, each way.
+        resets: What ends each connection, from the first on; None for nothing.
+        seed: Where the jitter comes from.
+        listener: The socket to listen on; None for a free port of loopback.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        bandwidth: float = math.inf,
+        resets: Sequence[Reset | None] = (),
+        seed: int = 0,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.upstream = 0
+        """The port to forward to; set before the first connection comes."""
+        self.connections = 0
+        self._latency, self._jitter, self._bandwidth = latency, jitter, bandwidth
+        self._resets = resets
+        self._chance = random.Random(seed)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._server: asyncio.Server | None = None
+        self._open: dict[int, tuple[Pipe, Pipe]] = {}
+        self._severed: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._light = asyncio.Event()
+        self._light.set()
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._accept, sock=self._listener)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        """The base URL of the server behind it."""
+        host, port = self._listener.getsockname()[:2]
+        return f"ws://{host}:{port}/v2beta1"
+
+    def darken(self) -> None:
+        """Let nothing pass any more, in either direction: a black hole, new connections too."""
+        self._light.clear()
+
+    def lighten(self) -> None:
+        """Let all pass again, with what came meanwhile."""
+        self._light.set()
+
+    def sever(self) -> None:
+        """Leave the clients that are there half-open: the server is gone, and they hear nothing."""
+        for number, (_, above) in self._open.items():
+            self._severed.add(number)
+            above[1].transport.abort()
+
+    def _accept(self, *client: Any) -> None:
+        # Of a coroutine in its place asyncio would report that it was cancelled, as a fault.
+        task = asyncio.create_task(self._connect(self.connections, client), name="proxy")
+        self.connections += 1
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, number: int, below: Pipe) -> None:
+        try:
+            above = await asyncio.open_connection("127.0.0.1", self.upstream)
+        except OSError:
+            below[1].transport.abort()
+            return
+        self._open[number] = below, above
+        ways = [
+            asyncio.create_task(self._forward(number, "up", below[0], above[1])),
+            asyncio.create_task(self._forward(number, "down", above[0], below[1])),
+        ]
+        try:
+            await asyncio.wait(ways)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            del self._open[number]
+            below[1].transport.abort()
+            above[1].transport.abort()
+
+    async def _forward(
+        self,
+        number: int,
+        direction: Direction,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Forward one way of a connection until it ends."""
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_ON_THE_WAY)
+        reading = asyncio.create_task(self._read(reader, pieces))
+        reset = self._resets[number] if number < len(self._resets) else None
+        left = reset.passed if reset is not None and reset.direction == direction else math.inf
+        clock = asyncio.get_running_loop().time
+        writer.transport.set_write_buffer_limits(0)
+        try:
+            while left > 0:
+                due, piece = await pieces.get()
+                await asyncio.sleep(due - clock())
+                await self._light.wait()
+                if number in self._severed:
+                    continue
+                if not piece:
+                    writer.write_eof()
+                    return
+                piece = piece[: int(min(left, len(piece)))]
+                writer.write(piece)
+                await writer.drain()
+                left -= len(piece)
+            self._reset(number)
+        except OSError:
+            self._end(number)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(
+        self, reader: asyncio.StreamReader, pieces: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
+        """Note when each piece is to arrive; nothing overtakes what came before it."""
+        clock = asyncio.get_running_loop().time
+        due = 0.0
+        piece = b"."
+        while piece:
+            try:
+                piece = await reader.read(_PIECE)
+            except OSError:
+                piece = b""
+            await asyncio.sleep(len(piece) / self._bandwidth)
+            delay = self._latency + self._jitter * self._chance.random()
+            due = max(due, clock() + delay)
+            await pieces.put((due, piece))
+
+    def _reset(self, number: int) -> None:
+        for _, writer in self._open[number]:
+            handle = writer.get_extra_info("socket")
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        if number not in self._severed:
+            for _, writer in self._open[number]:
+                writer.transport.abort()
+
+
+async def hear_through(
+    proxy: Proxy, said: Talk, hooks: Hooks | None = None, *, live: bool = False, max_retry: int = 3
+) -> Outcome:
+    """Speak to a server behind a proxy until all is over; as `trial.hear` does without one."""
+    watch = Watch()
+    outcome = Outcome(said, flowing=watch.flowing)
+    server = TiroServer(
+        api_key=KEY,
+        recognizers={"is": NumberedRecognizer(said)},
+        hooks=Together(watch, hooks or Hooks()),
+        interim_interval=0.35 if live else 0.0,
+    )
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    async with server, proxy, tiro.STT(base_url=proxy.url, api_key=KEY) as stt:
+        proxy.upstream = int(server.base_url.rpartition(":")[2].partition("/")[0])
+        stt.on("error", outcome.reported.append)
+        stream = stt.stream(conn_options=APIConnectOptions(max_retry=max_retry))
+        speaker = Speaker(stream, outcome, live=live, flush_at=None, patience=90.0)
+        speaking = asyncio.create_task(speaker.speak(), name="speaker")
+        try:
+            async for event in stream:
+                outcome.events.append(event)
+                outcome.arrived.append(clock())
+        except Exception as error:
+            outcome.error = error
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+            await stream.aclose()
+            outcome.seconds = clock() - started
+    outcome.sessions = server.sessions
+    return outcome
