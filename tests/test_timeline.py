@@ -518,6 +518,18 @@ def test_live_audio_that_waited_too_long_is_given_up() -> None:
     assert talk.timeline.sent == pytest.approx(62)
 
 
+def test_live_audio_that_still_waits_is_limited_and_told_all_the_same() -> None:
+    """Each try to connect limits it, whether it succeeds or not."""
+    talk = Talk()
+    talk.say(2)
+    for _ in range(90):
+        talk.push(1)
+        talk.timeline.limit(talk.now)
+        assert (talk.pushed - talk.timeline.start) / RATE <= KEEP_SPEAKING
+    assert talk.reconnect() == pytest.approx(92 - KEEP_SPEAKING)
+    assert talk.timeline.take_given_up() == pytest.approx(30)
+
+
 def test_a_long_frame_is_sent_whole() -> None:
     """`recognize` pushes its buffer at once, however long it is."""
     talk = Talk()

@@ -261,6 +261,7 @@ class SpeechStream(stt.RecognizeStream):
         """Run one connection from its opening to its end. Return True when all has been said."""
         if self._clock.is_live(time.monotonic()):
             self._take_all()
+            self._timeline.limit(time.monotonic())
         if not await self._wait_for_audio():
             return True
         timeout = self._conn_options.timeout * _HANDSHAKE_SHARE

@@ -252,9 +252,12 @@ class Timeline:
 
     def rewind(self, now: float) -> None:
         """Start a new connection: all that no final covers is handed out again."""
-        # Live audio that had to wait for too long is given up; a file can wait.
-        self._trim(self._pcm.end if self._clock.is_live(now) else self._next)
+        self.limit(now)
         self._start_connection(now)
+
+    def limit(self, now: float) -> None:
+        """Give up live audio that had to wait for too long for a connection; a file can wait."""
+        self._trim(self._pcm.end if self._clock.is_live(now) else self._next)
 
     def _start_connection(self, now: float) -> None:
         self._next_flush = 0
