@@ -1,0 +1,313 @@
+"""How long, how often, how much: what an outage may cost, and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+
+from livekit.agents import APIConnectionError, APIConnectOptions
+from livekit.plugins import tiro
+from livekit.plugins.tiro.stream import SpeechStream
+from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing.faults import (
+    Close,
+    Disconnect,
+    Fault,
+    GoDead,
+    InTurn,
+    Moment,
+    When,
+)
+from livekit.plugins.tiro.timeline import KEEP_SPEAKING
+
+from . import virtual
+from .harness import frames, until, words
+from .numbered import NumberedRecognizer, Talk, talk
+from .proxy import Proxy, hear_through
+from .session_fakes import Call, in_virtual_time, local_server, new_stt, speech
+from .trial import KEY, Outcome, hear
+
+# s; what the README promises.
+NOTICED_WITHIN = 15.0
+FLOWING_WITHIN = 0.05
+# s; the framework's waits between its four attempts.
+BACKOFF = 0.1 + 2.0 + 2.0
+
+
+class Outage(Hooks):
+    """From a second of the audio on there is no service for a while: it hangs up, and refuses."""
+
+    def __init__(self, at: float, seconds: float) -> None:
+        self._at, self._seconds = at, seconds
+        self._until: float | None = None
+        self.refused = 0
+
+    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        if self._until is None or asyncio.get_running_loop().time() >= self._until:
+            return None
+        self.refused += 1
+        return HandshakeRefusal(503)
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        if self._until is None and session.seconds >= self._at:
+            self._until = asyncio.get_running_loop().time() + self._seconds
+            raise Drop
+
+
+class Darkness(Hooks):
+    """From a second of the audio on the line is a black hole for a while."""
+
+    def __init__(self, proxy: Proxy, at: float, seconds: float) -> None:
+        self._proxy, self._at, self._seconds = proxy, at, seconds
+        self._began = False
+
+    async def audio(self, session: Session, pcm: bytes) -> None:
+        if not self._began and session.seconds >= self._at:
+            self._began = True
+            self._proxy.darken()
+            asyncio.get_running_loop().call_later(self._seconds, self._proxy.lighten)
+
+
+def check_exact(outcome: Outcome) -> None:
+    assert not outcome.broken(), outcome.broken()
+    assert outcome.is_exact, outcome
+
+
+# -- accepted, and dropped -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["file", "call"])
+@pytest.mark.parametrize("max_retry", [0, 1, 3])
+@pytest.mark.parametrize(("make", "when"), [(Disconnect, Moment.CONFIG), (Disconnect, 0.3),
+                                            (Close, Moment.CONFIG)])  # fmt: skip
+def test_accept_and_drop_for_ever_ends_within_the_budget(
+    make: Callable[[When], Fault], when: When, max_retry: int, live: bool
+) -> None:
+    said = talk(*[3] * 20)
+    outcome = virtual.run(hear(said, make(when), live=live, max_retry=max_retry))
+    assert isinstance(outcome.error, APIConnectionError) and not outcome.heard
+    assert len(outcome.sessions) == max_retry + 1
+    assert [error.recoverable for error in outcome.reported] == [True] * max_retry + [False]
+    assert outcome.seconds < BACKOFF + max_retry + 1.0
+    for cause in ("TIRO_API_KEY", "TIRO_SPEECH_KEY", "TIRO_BASE_URL", "proxies", "firewalls"):
+        assert cause in str(outcome.error), f"{cause} is one of the things to look at"
+
+
+def test_a_drop_before_any_audio_is_no_endless_loop_either() -> None:
+    """The connection is opened ahead of the audio, and again when there is some."""
+    said = talk(*[3] * 20)
+    outcome = virtual.run(hear(said, Disconnect(Moment.OPENED), live=True))
+    assert isinstance(outcome.error, APIConnectionError) and not outcome.heard
+    assert len(outcome.sessions) <= 5
+    assert outcome.seconds < BACKOFF + 4.0
+
+
+# -- an outage of 20 s ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [1.0, 2.0, 2.6, 4.0])
+def test_20_s_of_darkness_cost_no_words(at: float) -> None:
+    async def trial() -> Outcome:
+        proxy = Proxy()
+        darkness = Darkness(proxy, at, 20.0)
+        return await hear_through(proxy, talk(3, 8, 8, 2, word=0.5, gap=2.0), darkness, live=True)
+
+    outcome = virtual.run(trial())
+    check_exact(outcome)
+    assert outcome.seconds > 20
+    assert len(outcome.sessions) > 1
+
+
+def test_20_s_of_refusals_cost_no_words_if_there_are_retries_for_them() -> None:
+    """The framework's three last for 4 s; a session takes more as `stt_conn_options`."""
+    said = talk(3, 8, 8, 2, word=0.5, gap=2.0)
+    outage = Outage(2.6, 20.0)
+    check_exact(virtual.run(hear(said, outage, live=True, max_retry=12)))
+    assert outage.refused >= 10
+
+    outcome = virtual.run(hear(said, Outage(2.6, 20.0), live=True))
+    assert outcome.error is not None and not outcome.broken()
+    assert outcome.seconds < 2.6 + BACKOFF + 1.0
+    # What was final before stays so.
+    assert outcome.heard[:3] == said.texts[:3]
+
+
+# -- an outage of 5 minutes ----------------------------------------------------------------------
+
+
+class Caller:
+    """Somebody who talks on into a stream, and what is kept of it."""
+
+    def __init__(self, stream: SpeechStream, said: Talk) -> None:
+        self._stream = stream
+        self._said = said
+        self.kept = 0.0
+        """The most that was ever kept, seconds."""
+        self.seconds: list[float] = []
+        self.heard: list[str] = []
+        self.error: BaseException | None = None
+
+    async def call(self) -> None:
+        speaking = asyncio.create_task(self._speak(), name="speaker")
+        try:
+            async for event in self._stream:
+                self.heard += words([event])
+        except APIConnectionError as error:
+            self.error = error
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+            await self._stream.aclose()
+
+    async def _speak(self) -> None:
+        for frame in frames(self._said.pcm()):
+            self._stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+            waiting = self._stream._input_ch.qsize() * frame.duration
+            self.kept = max(self.kept, len(self._stream._timeline._pcm) / 32000 + waiting)
+        self._stream.end_input()
+
+
+def given_up(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [r for r in caplog.records if r.name == "livekit.plugins.tiro"]
+    messages = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
+    return [message for message in messages if "given up" in message]
+
+
+@pytest.mark.parametrize("kind", ["dark", "refused"])
+def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With retries for all of it; the framework's own end the stream long before."""
+    said = talk(3, *[10] * 75, word=0.4, gap=1.0)
+    assert said.seconds > 5 * 60 + 60
+
+    async def trial() -> Caller:
+        proxy = Proxy()
+        hooks = Darkness(proxy, 2.6, 300.0) if kind == "dark" else Outage(2.6, 300.0)
+        server = TiroServer(api_key=KEY, recognizers={"is": NumberedRecognizer(said)}, hooks=hooks)
+        async with server, proxy, tiro.STT(base_url=proxy.url, api_key=KEY) as stt:
+            proxy.upstream = int(server.base_url.split(":")[2].split("/")[0])
+            conn = APIConnectOptions(max_retry=1000)
+            caller = Caller(stt.stream(conn_options=conn), said)
+            await caller.call()
+        return caller
+
+    caller = virtual.run(trial(), debug=False)
+    assert caller.error is None
+    # On top of it comes what was pushed during one handshake and the wait behind it.
+    assert KEEP_SPEAKING - 1 < caller.kept < KEEP_SPEAKING + 5.0 + 2.0 + 1.0
+    (message,) = given_up(caplog)
+    lost = float(message.split()[0])
+    assert 300 - KEEP_SPEAKING - 2 < lost < 300 - KEEP_SPEAKING + 8
+    # The first words, and all of the last ones.
+    whole = [word for word in caller.heard if not word.startswith("#")]
+    assert whole[:3] == said.texts[:3]
+    assert whole[-200:] == said.texts[-200:]
+    missing = [word for word in said.words if word.text not in whole]
+    assert sum(word.end - word.start for word in missing) <= lost + 1.0
+
+
+def test_5_minutes_of_darkness_end_the_stream_and_a_new_one_starts_clean() -> None:
+    said, later = talk(*[3] * 60, gap=2.0), talk(3, 2)
+
+    async def trial() -> tuple[Outcome, Outcome]:
+        proxy = Proxy()
+        darkness = Darkness(proxy, 2.0, 300.0)
+        started = asyncio.get_running_loop().time()
+        first = await hear_through(proxy, said, darkness, live=True)
+        await asyncio.sleep(300.0 - (asyncio.get_running_loop().time() - started) + 3.0)
+        return first, await hear(later, Hooks(), live=True, max_retry=0)
+
+    first, second = virtual.run(trial())
+    assert isinstance(first.error, APIConnectionError)
+    assert not first.reported[-1].recoverable
+    # Noticed, then four handshakes of 5 s and the waits between them.
+    assert first.seconds < 2.0 + NOTICED_WITHIN + 4 * 5.0 + BACKOFF + 1.0
+    assert first.heard[:3] == said.texts[:3]
+    check_exact(second)
+
+
+@in_virtual_time
+async def test_a_session_ends_after_four_streams_that_failed() -> None:
+    """The framework's tolerance: three in a row, and words in between start the count anew."""
+    outage = Outage(2.5, 300.0)
+    async with local_server(hooks=outage) as server, new_stt(server) as stt:
+        async with Call(stt, "stt", vad=None) as call:
+            await call.microphone.say(speech())
+            await call.turns(1)
+            started = time.monotonic()
+            await until(lambda: bool(call.closed), 120)
+            assert time.monotonic() - started < 4 * (BACKOFF + 0.5) + 3.0
+        assert [error.recoverable for error in call.errors].count(False) == 4
+        assert outage.refused >= 15
+        (event,) = call.closed
+        assert event.reason.value == "error"
+
+
+@in_virtual_time
+async def test_a_session_that_outlives_an_outage_hears_again() -> None:
+    outage = Outage(2.5, 10.0)
+    async with local_server(hooks=outage) as server, new_stt(server) as stt:
+        async with Call(stt, "stt", vad=None) as call:
+            await call.microphone.say(speech())
+            await call.turns(1)
+            await asyncio.sleep(14.0)
+            assert outage.refused and not call.closed
+            await call.microphone.say(speech())
+            await call.turns(2)
+        assert 1 <= [error.recoverable for error in call.errors].count(False) <= 3
+
+
+# -- half-open -----------------------------------------------------------------------------------
+
+
+def noticed_after(at: float, pauses: dict[float, float]) -> float:
+    """Return after how many seconds a stream leaves a peer that is gone."""
+    fault = GoDead(at)
+    outcome = virtual.run(hear(talk(3, 2), InTurn(fault), live=True, pauses=pauses, max_retry=3))
+    check_exact(outcome)
+    first = outcome.sessions[0]
+    assert first.closed_by == "client" and first.closed_at is not None
+    return first.closed_at - fault.struck[0]
+
+
+@pytest.mark.parametrize("at", [0.1, 0.55, 1.2, 1.75, 2.3, 2.9])
+def test_a_half_open_peer_is_noticed_while_audio_flows(at: float) -> None:
+    assert 10.0 < noticed_after(at, {}) <= NOTICED_WITHIN
+
+
+@pytest.mark.parametrize("at", [0.1, 0.3, 1.5, 1.75, 2.0, 2.25])
+def test_a_half_open_peer_is_noticed_while_none_does(at: float) -> None:
+    """The microphone is muted in the same moment, between words."""
+    assert 10.0 < noticed_after(at, {at + 0.06: 60.0}) <= NOTICED_WITHIN
+
+
+# -- back at once --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [1.0, 1.2, 1.35, 2.7])
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
+    """No wait of any kind, while somebody speaks; the framework's own would be 100 ms."""
+    fault = Disconnect(at, reset=reset)
+    outcome = virtual.run(hear(talk(3, 2), InTurn(fault), live=True))
+    check_exact(outcome)
+    assert fault.struck
+    assert outcome.silence_behind(fault) < 0.01
+
+
+async def test_audio_flows_again_within_50_ms_by_the_clock(no_leaked_tasks: None) -> None:
+    """In real time, whatever else the machine does."""
+    cuts = [Disconnect(at) for at in (1.0, 1.1, 1.2, 1.3, 2.7)]
+    trials = [hear(talk(3, 2), InTurn(cut), live=True) for cut in cuts]
+    outcomes = await asyncio.gather(*trials)
+    for outcome in outcomes:
+        check_exact(outcome)
+    gaps = [outcome.silence_behind(cut) for outcome, cut in zip(outcomes, cuts, strict=True)]
+    assert 0 < statistics.median(gaps) < FLOWING_WITHIN, gaps
