@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from livekit.agents import utils
+from livekit.agents import APIError, utils
 
 from . import errors, protocol
 from .log import logger
 
 if TYPE_CHECKING:
-    from livekit.agents import APIError
-
     from .options import Options
     from .protocol import Response
 
@@ -80,33 +78,21 @@ class Connection:
             APIConnectionError: It could not be reached.
         """
         started = time.perf_counter()
-        connecting = asyncio.ensure_future(
-            session.ws_connect(
-                options.url,
-                params={"token": options.api_key},
-                autoping=False,
-                max_msg_size=_MAX_MESSAGE,
-                decode_text=False,
-            )
-        )
-        failure: APIError
+        connecting = asyncio.create_task(_dial(session, options), name="tiro.connect")
         try:
             await asyncio.wait({connecting}, timeout=timeout)
-            if connecting.done():
-                return cls(connecting.result(), time.perf_counter() - started)
-            connecting.add_done_callback(_discard)
-            failure = errors.connect_timeout(options.host, timeout)
+            if not connecting.done():
+                connecting.add_done_callback(_discard)
+                raise errors.connect_timeout(options.host, timeout)
         except asyncio.CancelledError:
             connecting.add_done_callback(_discard)
             raise
-        except aiohttp.WSServerHandshakeError as refusal:
-            failure = errors.from_handshake(refusal.status)
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
-            failure = errors.unreachable(options.host, reason_of(fault))
         finally:
             await utils.aio.cancel_and_wait(connecting)
-        # Raised here, not above: the context of an exception holds the URL, and so the key.
-        raise failure
+        opened = connecting.result()
+        if isinstance(opened, APIError):
+            raise opened
+        return cls(opened, time.perf_counter() - started)
 
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
@@ -172,6 +158,11 @@ class Connection:
         )
 
     @property
+    def concluded(self) -> bool:
+        """Whether it said last that there is nothing more: that is what an empty response means."""
+        return self.last_response is not None and not self.last_response.results
+
+    @property
     def silence(self) -> float:
         """Seconds since the last sign of life."""
         return time.monotonic() - self._alive_at
@@ -195,10 +186,33 @@ class Connection:
             await utils.aio.cancel_and_wait(closing, *pinging)
 
 
-def _discard(connecting: asyncio.Future[_WebSocket]) -> None:
+async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:
+    """Connect. Return what went wrong, and raise none of it.
+
+    The exceptions of aiohttp hold the URL, and so the key. A task shows the one that it ended by,
+    in the log of asyncio's debug mode and in tracebacks with locals.
+    """
+    try:
+        return await session.ws_connect(
+            options.url,
+            params={"token": options.api_key},
+            autoping=False,
+            max_msg_size=_MAX_MESSAGE,
+            decode_text=False,
+        )
+    except aiohttp.WSServerHandshakeError as refusal:
+        return errors.from_handshake(refusal.status)
+    except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
+        return errors.unreachable(options.host, reason_of(fault))
+
+
+def _discard(connecting: asyncio.Task[_WebSocket | APIError]) -> None:
     """Drop a websocket that opened in the moment in which nobody wanted it any more."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result()._response.close()
+    if connecting.cancelled() or connecting.exception() is not None:
+        return
+    opened = connecting.result()
+    if not isinstance(opened, APIError):
+        opened._response.close()
 
 
 def reason_of(fault: Exception) -> str:

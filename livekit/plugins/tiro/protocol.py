@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +61,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ServiceError:
-    """What the service says went wrong. The text is the server's, not yet redacted."""
+    """What the service says went wrong. The text is the server's, and can repeat the key."""
 
     code: int | None = None
     """The gRPC code, if it gave one."""
     http_status: int | None = None
-    message: str = ""
-    violations: tuple[str, ...] = ()
+    message: str = field(default="", repr=False)
+    violations: tuple[str, ...] = field(default=(), repr=False)
     """`field: description` of each field that it refused."""
 
 

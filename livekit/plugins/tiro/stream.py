@@ -501,14 +501,13 @@ class SpeechStream(stt.RecognizeStream):
 
         The service ends every connection alike, by dropping it: a crash looks like success. It
         has said all if no hypothesis is open and what no final covers is quiet, or if it said
-        itself that there is nothing more: that is what an empty response means. Otherwise what is
-        left is said once more, and again as long as that brings finals.
+        itself that there is nothing more. Otherwise what is left is said once more, and again as
+        long as that brings finals.
         """
-        last = connection.last_response
-        concluded = last is not None and not last.results and last.error is None
-        if not self._has_unsaid() or (concluded and not self._transcript.speaking):
+        # No response in a local: tracebacks can show those, and it holds what was said.
+        if not self._has_unsaid() or (connection.concluded and not self._transcript.speaking):
             return True
-        if outcome is _Outcome.QUIET and last is None:
+        if outcome is _Outcome.QUIET and connection.last_response is None:
             raise errors.unanswered(_DRAIN_PATIENCE)
         if not self._drained_before or self._transcript.finals > self._began_at[1]:
             self._drained_before = True
@@ -598,7 +597,12 @@ class SpeechStream(stt.RecognizeStream):
 
 def changed_options(options: Options, changes: dict[str, Any]) -> Options:
     """Return a validated copy of `options` with the values of `changes` that are given."""
-    return replace(options, **{name: v for name, v in changes.items() if is_given(v)})
+    try:
+        return replace(options, **{name: v for name, v in changes.items() if is_given(v)})
+    except ValueError as error:
+        why = str(error)
+    # Raised anew: the frames of the first one hold the key.
+    raise ValueError(why)
 
 
 def _mix_down(frame: rtc.AudioFrame) -> rtc.AudioFrame:
