@@ -1,0 +1,462 @@
+"""A canary for a key and canaries for words, through every fault: neither is seen anywhere.
+
+What is looked through: log records of every logger at DEBUG, asyncio's of every single step among
+them; exceptions with all that hangs on them, tracebacks with the locals of every frame but the
+tests' own; reprs of what the caller holds and of every task; events but transcripts; the output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from livekit import rtc
+from livekit.agents import APIConnectOptions, APIError
+from livekit.plugins import tiro
+from livekit.plugins.tiro.stream import SpeechStream
+from livekit.plugins.tiro.testing import Hooks, TiroServer, faults
+from livekit.plugins.tiro.testing.faults import (
+    Close,
+    Delay,
+    Disconnect,
+    Drift,
+    Fail,
+    Fault,
+    Garbage,
+    GoDead,
+    HangUp,
+    IdleLimit,
+    IgnoreEnd,
+    InTurn,
+    LongLine,
+    Moment,
+    Mute,
+    Refuse,
+    SessionLimit,
+    Shape,
+    StopReading,
+    Together,
+    Unanswered,
+    When,
+)
+
+from . import virtual
+from .harness import frames
+from .numbered import NumberedRecognizer, Talk, talk
+
+# What is looked for is ASCII, so that it stays what it is however the rest is quoted.
+CANARY_KEY, CANARY_WORD = "kanarilykill", "kanariord"
+KEY = f"ð/{CANARY_KEY}+47 11?&="
+_PLAIN = talk(2, 2)
+SAID = Talk(
+    tuple(replace(word, text=f"{CANARY_WORD}{n}") for n, word in enumerate(_PLAIN.words)),
+    _PLAIN.blocks,
+)
+# What an error frame says is part of the exception, but for the key.
+ECHO = f"bad token={KEY} of {KEY}"
+BOTH = f"{ECHO} said {CANARY_WORD}"
+# Of the tests and the local server, who know both.
+KNOWING = str(Path(__file__).parent), str(Path(faults.__file__).parent)
+RETRIES = APIConnectOptions(max_retry=1, retry_interval=0.1, timeout=2.0)
+
+Make = Callable[[When], Fault]
+
+STRIKES: dict[str, Make] = {
+    "FIN": Disconnect,
+    "RST": partial(Disconnect, reset=True),
+    "close": partial(Close, code=4001, reason=BOTH),
+    "close, stays": partial(Close, code=1000, reason=BOTH, stay=True),
+    "code 14, stays": partial(Fail, 14, message=ECHO, stay=True),
+    **{f"code {code}": partial(Fail, code, message=ECHO) for code in (3, 11, 14, 16, 99)},
+    "mute": Mute,
+    "dead": GoDead,
+    "stops reading": StopReading,
+}
+SHAPES: tuple[Shape, ...] = ("v2", "gateway v1", "gateway v2", "result")
+MOMENTS = (Moment.OPENED, Moment.CONFIG, Moment.INTERIM, Moment.FINAL, Moment.END)
+OTHERS: list[Hooks] = [
+    *(Refuse(status, BOTH) for status in (200, 302, 401, 403, 404, 429, 500, 501, 503)),
+    Unanswered(),
+    HangUp(),
+    IgnoreEnd(),
+    SessionLimit(0.4),
+    SessionLimit(0.4, code=None),
+    IdleLimit(1.0),
+    Delay(1.0),
+    LongLine(),
+    Garbage([BOTH, f'{{"{CANARY_WORD}": "{KEY}"}}', BOTH.encode(), b"\xff" + BOTH.encode()]),
+    Drift(0.01),
+    *(Fail(16, message=ECHO, shape=shape) for shape in SHAPES),
+    *(Fail(14, Moment.INTERIM, message=ECHO, shape=shape) for shape in SHAPES),
+    Fail(3, message="Not Found", shape="text"),
+]
+
+
+class Spy:
+    """Gathers what anybody could see of a run."""
+
+    def __init__(self, log: pytest.LogCaptureFixture, output: pytest.CaptureFixture[str]) -> None:
+        self._log, self._output = log, output
+        self.seen: list[tuple[str, str]] = []
+        self.errors = 0
+
+    def see(self, where: str, *things: object) -> None:
+        for thing in things:
+            self.seen += [(where, str(thing)), (where, repr(thing))]
+            if isinstance(thing, BaseException):
+                self._see_error(where, thing)
+
+    def _see_error(self, where: str, error: BaseException) -> None:
+        self.errors += 1
+        self.see(f"args of {where}", *error.args)
+        self.seen.append((where, "".join(traceback.format_exception(error))))
+        self._see_locals(traceback.TracebackException.from_exception(error, capture_locals=True))
+        for behind in (error.__cause__, error.__context__):
+            if behind is not None:
+                self.see(f"what is behind {where}", behind)
+
+    def _see_locals(self, error: traceback.TracebackException) -> None:
+        for frame in error.stack:
+            if not frame.filename.startswith(KNOWING):
+                self.see(f"locals of {frame.name}", frame.locals)
+
+    def see_tasks(self) -> None:
+        self.see("tasks", *asyncio.all_tasks())
+
+    def look(self) -> None:
+        """Raise AssertionError if a canary is anywhere."""
+        for record in self._log.records:
+            self.see(f"{record.name}: {record.msg}", record.getMessage(), record.args)
+            for name, value in vars(record).items():
+                if "pii" not in name.split("."):
+                    self.see(f"{name} of {record.name}: {record.msg}", value)
+            if record.exc_info and record.exc_info[1]:
+                self.see(f"exception of {record.name}: {record.msg}", record.exc_info[1])
+        output = self._output.readouterr()
+        self.see("output", output.out, output.err)
+        found = [(where, text) for where, text in self.seen if CANARY_KEY in text.lower()]
+        found += [(where, text) for where, text in self.seen if CANARY_WORD in text.lower()]
+        assert not found, f"{len(found)} leaks: {found[:3]}"
+
+
+@pytest.fixture
+def spy(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[Spy]:
+    with caplog.at_level(logging.DEBUG):
+        for name in ("asyncio", "aiohttp", "livekit.agents", "livekit.plugins.tiro"):
+            caplog.set_level(logging.DEBUG, name)
+        yield Spy(caplog, capsys)
+
+
+@asynccontextmanager
+async def speaking(
+    spy: Spy, hooks: Hooks, *, base_url: str = ""
+) -> AsyncIterator[tuple[tiro.STT, SpeechStream, TiroServer]]:
+    """A stream that hears the canaries."""
+    loop = asyncio.get_running_loop()
+    # Each step of each task is logged, with the task.
+    loop.slow_callback_duration = 0.0
+    server = TiroServer(
+        api_key=KEY,
+        recognizers={"is": NumberedRecognizer(SAID)},
+        hooks=hooks,
+        interim_interval=0.0,
+    )
+    async with server:
+        async with tiro.STT(base_url=base_url or server.base_url, api_key=KEY) as stt:
+            stt.on("error", lambda event: spy.see("error event", event, event.error))
+            stt.on("metrics_collected", partial(spy.see, "metrics"))
+            stream = stt.stream(conn_options=RETRIES)
+            yield stt, stream, server
+            spy.see("what the caller holds", stt, stream, stream.options, stt.model, vars(stt))
+            await stream.aclose()
+
+
+async def listen(spy: Spy, stream: SpeechStream) -> list[str]:
+    """Speak, and take what comes. Return what was heard."""
+    heard = []
+    for frame in frames(SAID.pcm()):
+        stream.push_frame(frame)
+    stream.flush()
+    stream.end_input()
+    try:
+        async for event in stream:
+            if event.alternatives:
+                heard.append(event.alternatives[0].text)
+            spy.see("event", replace(event, alternatives=[]))
+            spy.see_tasks()
+    except APIError as error:
+        spy.see("exception", error)
+    return heard
+
+
+async def hear(spy: Spy, hooks: Hooks) -> None:
+    async with speaking(spy, hooks) as (_, stream, server):
+        heard = await listen(spy, stream)
+        tokens = {session.token for session in server.sessions}
+    assert tokens == {KEY}, "it was sent"
+    assert heard or spy.errors, "nothing was there to be seen"
+    gc.collect()
+
+
+def run(spy: Spy, trial: Coroutine[Any, Any, None], *, debug: bool = True) -> None:
+    virtual.run(trial, debug=debug)
+    spy.look()
+
+
+# -- that the canaries would be found --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("canary", [KEY, f"{CANARY_WORD}1"])
+@pytest.mark.parametrize("way", ["message", "args", "extra", "print", "exception", "local", "task"])
+def test_a_canary_that_gets_out_is_found(spy: Spy, way: str, canary: str) -> None:
+    log = logging.getLogger("livekit.plugins.tiro.somewhere")
+
+    async def leak() -> None:
+        if way == "message":
+            log.debug(f"got {canary}")
+        elif way == "args":
+            log.debug("got %s", canary)
+        elif way == "extra":
+            log.debug("got it", extra={"lk.piii.data": canary})
+        elif way == "print":
+            print(canary)
+        elif way == "exception":
+            try:
+                raise APIError("no") from ValueError(canary)
+            except APIError as error:
+                spy.see("exception", error)
+        elif way == "local":
+            inner: dict[str, Any] = {}
+            exec("def fail(secret):\n    raise ValueError('no')", inner)
+            try:
+                inner["fail"](canary)
+            except ValueError as error:
+                spy.see("exception", error)
+        else:
+            task = asyncio.create_task(asyncio.sleep(60), name=canary)
+            spy.see_tasks()
+            task.cancel()
+
+    virtual.run(leak())
+    with pytest.raises(AssertionError, match="leaks"):
+        spy.look()
+
+
+def test_what_is_marked_may_be_there(spy: Spy) -> None:
+    logging.getLogger("livekit.plugins.tiro").debug("got it", extra={"lk.pii.data": BOTH})
+    spy.look()
+
+
+def test_every_fault_is_tried() -> None:
+    tried = {type(fault).__name__ for fault in OTHERS}
+    tried |= {type(make(Moment.CONFIG)).__name__ for make in STRIKES.values()}
+    assert tried == set(faults.__all__) - {"Fault", "InTurn", "Moment", "Together", "When"}
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STRIKES)
+def test_a_fault_at_any_moment(name: str, spy: Spy) -> None:
+    async def trials() -> None:
+        for when in MOMENTS:
+            await hear(spy, STRIKES[name](when))
+
+    run(spy, trials())
+
+
+@pytest.mark.parametrize("hooks", OTHERS, ids=lambda hooks: repr(hooks))
+def test_any_other_fault(hooks: Hooks, spy: Spy) -> None:
+    run(spy, hear(spy, hooks))
+
+
+def test_a_fault_that_passes(spy: Spy) -> None:
+    hooks = InTurn(Refuse(503, BOTH), Together(Garbage([BOTH]), Disconnect(Moment.FINAL)))
+    run(spy, hear(spy, hooks))
+
+
+@pytest.mark.parametrize("name", STRIKES)
+def test_closing_in_the_middle_of_it(name: str, spy: Spy) -> None:
+    async def trial() -> None:
+        for when in (Moment.OPENED, Moment.CONFIG, Moment.INTERIM):
+            fault = STRIKES[name](when)
+            async with speaking(spy, fault) as (_, stream, _server):
+                for frame in frames(SAID.pcm()):
+                    stream.push_frame(frame)
+                while not fault.struck:
+                    await asyncio.sleep(0.01)
+                spy.see_tasks()
+
+    run(spy, trial())
+
+
+def test_closing_while_connecting(spy: Spy) -> None:
+    async def trial() -> None:
+        async with speaking(spy, Unanswered()) as (_, _stream, server):
+            await server.wait_for_session()
+            spy.see_tasks()
+
+    run(spy, trial())
+
+
+# -- what a caller can do wrong --------------------------------------------------------------------
+
+
+def test_options_that_change_or_are_bad(spy: Spy) -> None:
+    async def trial() -> None:
+        async with speaking(spy, Fail(14, Moment.FINAL, message=ECHO)) as (stt, stream, _):
+            for target in (stt, stream):
+                target.update_options(extra_config={"speechContexts": [{"phrases": ["x"]}]})
+                bad: dict[str, Any]
+                for bad in ({"max_alternatives": 99}, {"language": "?"}, {"punctuate": "no"}):
+                    try:
+                        target.update_options(**bad)
+                    except ValueError as error:
+                        spy.see("exception", error)
+            await listen(spy, stream)
+
+    run(spy, trial())
+
+
+@pytest.mark.parametrize("hooks", [Refuse(401, BOTH), Fail(16, message=ECHO), Hooks()], ids=repr)
+def test_recognising_a_buffer(hooks: Hooks, spy: Spy) -> None:
+    async def trial() -> None:
+        async with speaking(spy, hooks) as (stt, _, _server):
+            pcm = SAID.pcm()
+            buffer = rtc.AudioFrame(pcm.tobytes(), 16000, 1, len(pcm))
+            try:
+                await stt.recognize(buffer, conn_options=RETRIES)
+            except APIError as error:
+                spy.see("exception", error)
+            spy.see_tasks()
+
+    run(spy, trial())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base_url": f"wss://example.invalid/?token={KEY}"},
+        {"base_url": f"wss://{CANARY_KEY}@example.invalid/"},
+        {"base_url": f"{KEY}://example.invalid/"},
+        {"api_key": f"{KEY}\n{KEY}"},
+        {"language": "?"},
+        {"max_alternatives": 0},
+        {"extra_config": {"a": object()}},
+    ],
+    ids=["query", "user", "scheme", "key", "language", "alternatives", "extra"],
+)
+def test_settings_that_are_not_valid(wrong: dict[str, Any], spy: Spy) -> None:
+    """The locals are not looked at: they are what the caller himself passed in."""
+    with pytest.raises(ValueError) as caught:
+        tiro.STT(**{"api_key": KEY, "base_url": "ws://127.0.0.1:9", **wrong})
+    error: BaseException | None = caught.value
+    while error is not None:
+        spy.seen += [("exception", str(error)), ("exception", repr(error))]
+        error = error.__cause__ or error.__context__
+    spy.look()
+
+
+# -- other services ------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def stranger(
+    answer: Callable[[str], str], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Something else that listens: answers each request, given its target. Yield its port."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(request.split()[1].decode()).encode())
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+
+
+def http(status: str, *headers: str) -> str:
+    return "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *headers, "", ""])
+
+
+ANSWERS: dict[str, Callable[[str], str]] = {
+    "redirected for ever": lambda target: http("302 Found", f"Location: {target}"),
+    "redirected to nowhere": lambda target: http("307 Moved", f"Location: x://{target}"),
+    "redirected to a bad address": lambda target: http("301 Moved", f"Location: http://[{target}"),
+    "redirected to a port without a service": lambda target: http(
+        "302 Found", f"Location: http://127.0.0.1:9{target}"
+    ),
+    "not HTTP": lambda target: f"220 {target}\r\n\r\n",
+    "bad headers": lambda target: http("101 Switching", f"{target} {target}"),
+    "half an upgrade": lambda target: http("101 Switching", "Upgrade: websocket"),
+    "nothing": lambda target: "",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_service_that_is_another_one(name: str, spy: Spy) -> None:
+    async def trial() -> None:
+        async with stranger(ANSWERS[name]) as port:
+            url = f"ws://127.0.0.1:{port}"
+            async with speaking(spy, Hooks(), base_url=url) as (_, stream, _server):
+                await listen(spy, stream)
+
+    run(spy, trial())
+    assert spy.errors
+
+
+@pytest.mark.parametrize("kind", ["no TLS", "unknown authority", "another host"])
+def test_tls_that_fails(kind: str, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = None
+    if kind != "no TLS":
+        authority = trustme.CA()
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("example.invalid").configure_cert(tls)
+        if kind == "another host":
+            default = ssl.create_default_context
+            known = default()
+            authority.configure_trust(known)
+            monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", known)
+
+    async def trial() -> None:
+        async with stranger(http, tls) as port:
+            url = f"wss://127.0.0.1:{port}"
+            async with speaking(spy, Hooks(), base_url=url) as (_, stream, _server):
+                await listen(spy, stream)
+
+    # In debug mode asyncio takes a handshake that fails for a fault of the server's.
+    run(spy, trial(), debug=False)
+    assert spy.errors
+
+
+def test_nobody_listens(spy: Spy) -> None:
+    async def trial() -> None:
+        async with speaking(spy, Hooks(), base_url="ws://127.0.0.1:9") as (_, stream, _server):
+            await listen(spy, stream)
+
+    run(spy, trial())
+    assert spy.errors
