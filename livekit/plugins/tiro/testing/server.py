@@ -180,7 +180,11 @@ class TiroServer:
         websocket = web.WebSocketResponse(
             protocols=("Bearer",), compress=False, max_msg_size=MAX_FRAME_BYTES, autoping=False
         )
-        await websocket.prepare(request)
+        try:
+            await websocket.prepare(request)
+        except ConnectionError:
+            # The client left while it waited; aiohttp would log that as an error.
+            return web.Response(status=503)
         session.line.opened(websocket)
         handler = asyncio.create_task(
             self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
