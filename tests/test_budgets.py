@@ -299,8 +299,7 @@ def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
     outcome = virtual.run(hear(talk(3, 2), InTurn(fault), live=True))
     check_exact(outcome)
     assert fault.struck
-    # The kernel may take a step of virtual time, 50 ms, to deliver what is on its way.
-    assert outcome.silence_behind(fault) < 0.09
+    assert outcome.silence_behind(fault) < 0.01
 
 
 async def test_audio_flows_again_within_50_ms_by_the_clock(no_leaked_tasks: None) -> None:

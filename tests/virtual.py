@@ -12,7 +12,8 @@ import asyncio.constants
 import os
 import selectors
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,25 @@ class _Selector(selectors.DefaultSelector):
         return ready
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Has no threads of its own, in which nobody would see that there is something to do.
+
+    aiohttp asks for two at each handshake, for what the environment says of proxies and passwords.
+    """
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
 @contextmanager
 def _clock(selector: _Selector) -> Iterator[None]:
     """Put the selector's time in place of the machine's."""
@@ -68,7 +88,7 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool = True) -> T:
     """
     before = _sockets()
     selector = _Selector()
-    loop = asyncio.SelectorEventLoop(selector)
+    loop = _Loop(selector)
     loop.set_debug(debug)
     faults: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: faults.append(context))
