@@ -116,8 +116,9 @@ class NumberedRecognition:
         self._last_loud: float | None = None
 
     def feed(self, samples: Samples, start: float) -> None:
-        if not len(self._samples):
-            self._start = start
+        if abs(self._start + len(self._samples) / RATE - start) > 1e-6:
+            # A new segment; the service drops what it had looked ahead over.
+            self._start, self._samples = start, self._samples[:0]
         self._samples = np.concatenate((self._samples, samples))
         self._now = start + len(samples) / RATE
         at = 0

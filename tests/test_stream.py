@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from livekit.agents import APIConnectionError, APIConnectOptions, APIError, APIStatusError
+from livekit.agents import (
+    APIConnectionError,
+    APIConnectOptions,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+)
 from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
@@ -25,7 +31,9 @@ from livekit.plugins.tiro.testing import (
     StatusError,
     TiroServer,
 )
+from livekit.plugins.tiro.testing.faults import InTurn, Moment, Mute
 
+from . import virtual
 from .harness import (
     FINAL,
     assert_alternating,
@@ -38,6 +46,7 @@ from .harness import (
     words,
 )
 from .numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
+from .trial import hear
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
@@ -279,6 +288,18 @@ async def test_flush_with_nothing_heard_gives_one_empty_final_and_sends_nothing(
         assert sum(session.seconds for session in server.sessions) <= seconds + 1.75
 
 
+def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -> None:
+    """The user goes on; the service, which lost the flush, is heard again only later."""
+    said = talk(2, 6, word=0.4, gap=1.0)
+
+    async def trial() -> list[str]:
+        outcome = await hear(said, InTurn(Mute(Moment.FLUSH)), live=True, flush_at=1.35)
+        assert len(outcome.sessions) == 2
+        return outcome.heard
+
+    assert virtual.run(trial()) == said.texts
+
+
 # -- the end -------------------------------------------------------------------------------------
 
 
@@ -303,7 +324,7 @@ async def test_the_end_waits_for_a_slow_final() -> None:
 async def test_an_interim_that_never_became_final_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The service shows a hypothesis and neither decides nor hangs up."""
+    """The service shows a hypothesis and neither decides nor hangs up: the stream says so."""
     monkeypatch.setattr("livekit.plugins.tiro.stream._DRAIN_PATIENCE", 0.3)
 
     class NoFinal(Hooks):
@@ -317,13 +338,16 @@ async def test_an_interim_that_never_became_final_is_not_lost(
     server = TiroServer(
         recognizers={"is": NumberedRecognizer(said)}, hooks=NoFinal(), interim_interval=0.01
     )
+    events = []
     async with server, new_stt(server) as stt:
-        stream = stt.stream()
+        stream = stt.stream(conn_options=APIConnectOptions(max_retry=0))
         for frame in frames(said.pcm()):
             stream.push_frame(frame)
             await asyncio.sleep(0.02)
         stream.end_input()
-        events = [event async for event in stream]
+        with pytest.raises(APITimeoutError, match="did not answer"):
+            async for event in stream:
+                events.append(event)
         await stream.aclose()
     assert finals(events) and finals(events)[0].startswith("w0")
     assert_alternating(events)

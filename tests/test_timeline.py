@@ -16,6 +16,7 @@ from livekit.plugins.tiro.timeline import (
     KEEP_SILENT,
     KEEP_SPEAKING,
     MAX_AHEAD,
+    TRIM_INTERVAL,
     Clock,
     Timeline,
     chunk_samples,
@@ -787,20 +788,6 @@ def test_what_the_service_decided_on_without_a_word_is_loud_no_more() -> None:
     assert not timeline.is_loud()
 
 
-def test_what_a_hypothesis_shows_is_seen() -> None:
-    timeline = Timeline(Clock())
-    timeline.push(loud(2) + loud(1, level=10) + loud(0.3), RATE)
-    timeline.flush()
-    while timeline.next_chunk(0):
-        pass
-    timeline.show(2.0)
-    timeline.show(1.0)
-    assert timeline.is_loud(unseen=True)
-    timeline.show(3.3)
-    assert not timeline.is_loud(unseen=True)
-    assert timeline.is_loud()
-
-
 def test_what_is_kept_can_be_speech_from_its_start_on() -> None:
     timeline = Timeline(Clock())
     timeline.keep_silent = 10
@@ -832,6 +819,21 @@ def test_loud_since() -> None:
     assert timeline.is_loud_since(0)
     assert not timeline.is_loud_since(RATE)
     assert not timeline.is_loud_since(timeline.position)
+
+
+def test_loud_behind_a_flush() -> None:
+    timeline = Timeline(Clock())
+    timeline.push(loud(1), RATE)
+    timeline.flush()
+    timeline.push(loud(1, level=10), RATE)
+    assert not timeline.is_loud_behind_flush()
+    timeline.push(loud(1), RATE)
+    assert timeline.is_loud_behind_flush()
+
+
+def test_a_flush_that_is_forgotten_has_everything_behind_it() -> None:
+    timeline = Timeline(Clock())
+    assert timeline.is_loud_behind_flush()
 
 
 # -- timeline: pauses ----------------------------------------------------------------------------
@@ -1056,7 +1058,7 @@ class Model:
         assert self.timeline.position == self.next
         assert self.timeline.is_empty == (self.pushed == 0)
         assert self.timeline.has_backlog == (self.pushed - self.next >= chunk_samples(self.rate))
-        assert self.next - self.timeline.start <= KEEP_SPEAKING * self.rate
+        assert self.next - self.timeline.start <= (KEEP_SPEAKING + TRIM_INTERVAL) * self.rate
         assert len(self.timeline._pcm) == 2 * (self.pushed - self.timeline._pcm.start)
 
 

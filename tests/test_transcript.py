@@ -297,7 +297,7 @@ def test_audio_that_is_final_is_not_kept(talk: Conversation) -> None:
     assert talk.reconnect() == 59.25
 
 
-def test_the_service_decides_by_finals_and_empty_responses_only() -> None:
+def test_the_service_decides_by_what_is_final_only() -> None:
     """What it heard no word in need not be heard again; a hypothesis says nothing of the kind."""
     talk = Conversation(2)
     noise = np.full(2 * RATE, 3000, np.int16).tobytes()
@@ -311,6 +311,16 @@ def test_the_service_decides_by_finals_and_empty_responses_only() -> None:
     assert talk.timeline.is_loud()
     talk.respond(EMPTY)
     assert not talk.timeline.is_loud()
+
+
+def test_a_final_of_a_slow_service_decides_up_to_its_end_only() -> None:
+    talk = Conversation(0)
+    speech = np.full(2 * RATE, 3000, np.int16).tobytes()
+    talk.timeline.push(speech + bytes(4 * RATE) + speech, RATE)
+    talk.send()
+    talk.now += 60
+    talk.hear(final("já", 0.5, 2.0))
+    assert talk.timeline.is_loud(), "the second word is behind it"
 
 
 # -- what a final holds --------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class Outcome:
     """The error events of the STT."""
     sessions: list[Session] = field(default_factory=list)
     flowing: dict[int, float] = field(default_factory=dict)
+    muted: list[tuple[float, float]] = field(default_factory=list)
+    """From when until when the microphone was muted, seconds of the loop's clock."""
     pushed: float = 0.0
     """Seconds of audio."""
     seconds: float = 0.0
@@ -94,11 +96,17 @@ class Outcome:
         return worst
 
     def silence_behind(self, fault: Fault) -> float:
-        """The longest time from a strike until audio flowed on another connection, seconds."""
+        """The longest time from a strike until audio flowed on another connection, seconds.
+
+        A strike while the microphone was muted does not count.
+        """
         gaps = [0.0]
         for number, struck in fault.struck.items():
             later = [at for n, at in self.flowing.items() if n > number]
-            gaps += [min(later) - struck] if later else []
+            if later and not any(
+                start <= min(later) and struck <= end for start, end in self.muted
+            ):
+                gaps.append(min(later) - struck)
         return max(gaps)
 
     def broken(self) -> str:
@@ -161,10 +169,16 @@ class Speaker:
             if self._live:
                 await asyncio.sleep(frame.duration)
             if self._pauses and self._outcome.pushed >= self._pauses[0][0]:
-                await asyncio.sleep(self._pauses.pop(0)[1])
+                await self._be_muted(self._pauses.pop(0)[1])
             if self._outcome.pushed >= self._outcome.said.seconds and self._is_finished():
                 break
         self._stream.end_input()
+
+    async def _be_muted(self, seconds: float) -> None:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        await asyncio.sleep(seconds)
+        self._outcome.muted.append((started, clock()))
 
     def _frames(self) -> Iterator[rtc.AudioFrame]:
         said = self._outcome.said

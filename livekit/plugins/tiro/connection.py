@@ -46,7 +46,7 @@ class Connection:
         self.last_message_at = self.opened_at
         """When it last said something; monotonic seconds."""
         self.sent_at = self.opened_at
-        """When audio or its end was last sent, or could not be; monotonic seconds."""
+        """When the end marker was sent, or no more could be; monotonic seconds."""
         self.configured: Options | None = None
         """What the config said, once it is sent."""
         self.ended = False
@@ -106,17 +106,15 @@ class Connection:
     async def end(self) -> bool:
         """Send the end marker. Return False if the connection is gone."""
         self.ended = await self._send(protocol.END_OF_AUDIO)
+        self.sent_at = time.monotonic()
         return self.ended
 
     async def _send(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
         try:
             await self._ws.send_frame(frame, kind)
         except (aiohttp.ClientError, ConnectionError):
+            self.sent_at = time.monotonic()
             return False
-        finally:
-            # Signs of life do not count: the answer is awaited to what was said.
-            if kind is aiohttp.WSMsgType.TEXT:
-                self.sent_at = time.monotonic()
         return True
 
     async def receive(self) -> Response | None:

@@ -329,6 +329,7 @@ class SpeechStream(stt.RecognizeStream):
     def _watch(self, connection: Connection) -> _Outcome | None:
         """Look after a connection, once a second. Return why it has to end, if it has."""
         self._notice_pause()
+        self._report_usage(at_least=_USAGE_INTERVAL)
         if connection.silence > _DEAD_AFTER:
             return _Outcome.CLOSED
         timeline = self._timeline
@@ -391,11 +392,19 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _send(self, connection: Connection) -> bool:
         """Send audio until the input ends. Return False if the connection is gone."""
+        timeline = self._timeline
         while True:
-            chunk = self._timeline.next_chunk(time.monotonic())
+            now = time.monotonic()
+            chunk = timeline.next_chunk(now)
             if chunk is not None:
-                if not await self._send_chunk(connection, chunk):
+                if connection.configured is None:
+                    sent = await self._send_first_chunk(connection, chunk)
+                else:
+                    sent = await connection.send(chunk)
+                if not sent:
                     return False
+                if timeline.ahead(now) > PAUSE:
+                    await self._keep_pace()
             elif self._ended:
                 return connection.configured is not None and await connection.end()
             else:
@@ -404,18 +413,14 @@ class SpeechStream(stt.RecognizeStream):
                 except utils.aio.ChanClosed:
                     self._end_input()
 
-    async def _send_chunk(self, connection: Connection, chunk: bytes) -> bool:
-        first = connection.configured is None
-        if first:
-            self._configure()
-            if not await connection.configure(self._options, self._timeline.sample_rate):
-                return False
+    async def _send_first_chunk(self, connection: Connection, chunk: bytes) -> bool:
+        self._configure()
+        if not await connection.configure(self._options, self._timeline.sample_rate):
+            return False
         if not await connection.send(chunk):
             return False
-        self._report_usage(at_least=_USAGE_INTERVAL)
-        if first and (self._timeline.has_backlog or not self._input_ch.empty()):
+        if self._timeline.has_backlog or not self._input_ch.empty():
             await asyncio.sleep(_REFUSAL_PATIENCE)
-        await self._keep_pace()
         return True
 
     def _configure(self) -> None:
@@ -429,13 +434,10 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _keep_pace(self) -> None:
         """Let a burst go no further ahead of the service than can be sent again."""
-        ahead = self._timeline.ahead(time.monotonic())
-        while ahead > MAX_AHEAD:
+        # An error that has come in must be read before more audio goes out.
+        await asyncio.sleep(0)
+        while (ahead := self._timeline.ahead(time.monotonic())) > MAX_AHEAD:
             await asyncio.sleep(min(_REFUSAL_PATIENCE, (ahead - MAX_AHEAD) / ASSUMED_PACE))
-            ahead = self._timeline.ahead(time.monotonic())
-        if ahead > PAUSE:
-            # An error that has come in must be read before more audio goes out.
-            await asyncio.sleep(0)
 
     # -- what the end of a connection means ------------------------------------------------------
 
@@ -512,12 +514,9 @@ class SpeechStream(stt.RecognizeStream):
         if not self._drained_before or self._transcript.finals > self._began_at[1]:
             self._drained_before = True
             return False
-        if outcome is not _Outcome.QUIET:
-            raise errors.dropped("before its last final")
-        if self._timeline.is_loud(unseen=True):
+        if outcome is _Outcome.QUIET:
             raise errors.unanswered(_DRAIN_PATIENCE)
-        # It is there and has no more to say: what it showed last is all that there will be.
-        return True
+        raise errors.dropped("before its last final")
 
     def _has_unsaid(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""
@@ -560,7 +559,8 @@ class SpeechStream(stt.RecognizeStream):
 
     def _on_flush_timeout(self) -> None:
         waiting = self._transcript.speaking and self._transcript.flush_owed
-        if waiting and not self._input_ch.closed:
+        up_to_date = self._input_ch.empty() and not self._input_ch.closed
+        if waiting and up_to_date and not self._timeline.is_loud_behind_flush():
             # The service waits for longer silence than it was sent; this doubles it.
             self._input_ch.send_nowait(_PauseSentinel())
         self._give_up_flush()

@@ -21,6 +21,8 @@ BYTES_PER_SAMPLE = 2
 KEEP_SILENT = 3.0
 # s; the service cuts unbroken speech every 20 s, so three times that is never reached by speech.
 KEEP_SPEAKING = 60.0
+# s of audio from one clean-up to the next: so much more than needed is kept.
+TRIM_INTERVAL = 1.0
 # s; audio sent ahead of what the service can have heard. A burst longer than this is fed on at
 # the pace of the service, so that what it has not heard can still be replayed.
 MAX_AHEAD = 30.0
@@ -180,10 +182,11 @@ class _Pcm:
         if start == stop:
             return b""
         first = bisect_right(self._starts, start) - 1
-        offset = start - self._starts[first]
-        # One piece alone, and all of it, is not copied.
+        offset, size = start - self._starts[first], (stop - start) * BYTES_PER_SAMPLE
+        if not offset and len(self._pieces[first]) == size:
+            return self._pieces[first]
         pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
-        return pcm[offset * BYTES_PER_SAMPLE : (offset + stop - start) * BYTES_PER_SAMPLE]
+        return pcm[offset * BYTES_PER_SAMPLE :][:size]
 
     def drop(self, start: int) -> None:
         """Forget the samples before `start`."""
@@ -216,9 +219,7 @@ class Timeline:
         self._fresh = 0
         self._fresh_to = 0
         self._flushes: list[int] = []
-        self._heard = 0.0
         self._decided = 0
-        self._shown = 0
         self._stretches: list[_Stretch] = []
         self._start_connection(0.0)
 
@@ -238,6 +239,7 @@ class Timeline:
     def _set_rate(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self._chunk = chunk_samples(sample_rate)
+        self._pace = ASSUMED_PACE * sample_rate
         self._decision = round(_DECISION * sample_rate)
         self._piece = max(1, round(_SILENCE_PIECE * sample_rate / self._chunk)) * self._chunk
 
@@ -265,15 +267,17 @@ class Timeline:
         self._next = self._pcm.start
         self._server = 0
         self._stretches = [_Stretch(0, self._pcm.start, True)]
-        self._heard, self._heard_at = float(self._pcm.start), now
+        self._trim_at = self._next
+        self._now = self._done_at = now
         self._reached = self._pcm.start
 
     def next_chunk(self, now: float) -> bytes | None:
         """Return the samples of the next message, or None if there is not enough for one."""
         if self._silence_left:
             return self._take_silence(b"", self._piece)
+        start = self._next
         flush = self._next_flush < len(self._flushes)
-        ready = (self._flushes[self._next_flush] if flush else self._pcm.end) - self._next
+        ready = (self._flushes[self._next_flush] if flush else self._pcm.end) - start
         if ready >= self._chunk:
             pcm = self._take(self._chunk)
         elif flush:
@@ -283,8 +287,11 @@ class Timeline:
             pcm = self._take_silence(self._take(ready), self._piece - ready)
         else:
             return None
-        self._hear(now)
-        self._trim(self._next)
+        self._now = now
+        self._done_at = max(self._done_at, now) + (self._next - start) / self._pace
+        if self._next >= self._trim_at:
+            self._trim_at = self._next + round(TRIM_INTERVAL * self.sample_rate)
+            self._trim(self._next)
         return pcm
 
     def _take(self, samples: int) -> bytes:
@@ -309,14 +316,13 @@ class Timeline:
 
     def ahead(self, now: float) -> float:
         """Return how many seconds of audio the service has yet to work off, as far as is known."""
-        self._hear(now)
-        return (self._next - self._heard) / self.sample_rate
+        self._now = now
+        return max(0.0, self._done_at - now) * ASSUMED_PACE
 
-    def _hear(self, now: float) -> None:
-        """Move the mark up to which the service must have heard, at the pace it is trusted with."""
-        pace = ASSUMED_PACE * self.sample_rate
-        self._heard = min(self._next, self._heard + pace * (now - self._heard_at))
-        self._heard_at = now
+    @property
+    def _heard(self) -> int:
+        """The sample up to which the service has heard, at the pace that it is trusted with."""
+        return self._next - round(max(0.0, self._done_at - self._now) * self._pace)
 
     @property
     def position(self) -> int:
@@ -344,18 +350,17 @@ class Timeline:
         else:
             end = self._said = max(self._said, self._locate(server_end))
         self._covered = max(self._covered, end)
-        self._heard = max(self._heard, float(end))
+        self._done_at = min(self._done_at, self._now + (self._next - end) / self._pace)
         self._given_up = 0
         self._trim(self._next)
 
-    def show(self, server_end: float) -> None:
-        """Note that a hypothesis reaches up to this second of the connection."""
-        self._shown = max(self._shown, self._locate(server_end))
-
     def decide(self, now: float) -> None:
-        """Note that the service has decided on a segment: what it did not find there is no word."""
-        self._hear(now)
-        self._decided = max(self._decided, int(self._heard) - self._decision)
+        """Note that the service has decided on a segment: what it did not find there is no word.
+
+        Which one that was it did not say; it has had the time for what it is taken to have heard.
+        """
+        self._now = now
+        self._decided = max(self._decided, self._heard - self._decision)
 
     def _trim(self, newest: int) -> None:
         """Drop what need not be kept, and what is too much behind the sample `newest`."""
@@ -363,7 +368,7 @@ class Timeline:
         keep_all = self.speaking or self.in_doubt
         if not keep_all:
             heard = min(self._heard, self._reached)
-            floor = max(floor, int(heard - self.keep_silent * self.sample_rate))
+            floor = max(floor, heard - round(self.keep_silent * self.sample_rate))
         bound = newest - round(KEEP_SPEAKING * self.sample_rate)
         if bound > floor:
             self._given_up += max(0, bound - (floor if keep_all else max(floor, self._next)))
@@ -413,19 +418,14 @@ class Timeline:
         """Seconds of the caller's audio that were sent, each of them counted once."""
         return self._fresh / self.sample_rate
 
-    def is_loud(self, *, unseen: bool = False) -> bool:
-        """Tell whether there can be words in the audio on which the service did not decide yet.
-
-        Args:
-            unseen: Count only what lies behind all hypotheses.
-        """
-        said = max(self._covered, self._shown) if unseen else self._covered
-        first = max(said, self._decided, self._pcm.start)
+    def is_loud(self) -> bool:
+        """Tell whether there can be words in the audio on which the service did not decide yet."""
+        first = max(self._covered, self._decided, self._pcm.start)
         frame = self.sample_rate // 50
         samples = np.frombuffer(self._pcm.read(first, self._pcm.end), np.int16)
         frames = samples[: len(samples) // frame * frame].reshape(-1, frame).astype(np.int32)
         loud = np.abs(frames).max(axis=1, initial=0) >= _LOUD
-        if 0 < said >= self._decided:
+        if 0 < self._covered >= self._decided:
             loud = loud[_rest_of_word(loud) :]
         return float(np.count_nonzero(loud)) / 50 >= _SHORTEST_WORD
 
@@ -434,8 +434,15 @@ class Timeline:
 
         A glance, not a look: every eighth sample.
         """
-        first = max(position, self._pcm.start)
-        samples = np.frombuffer(self._pcm.read(first, self._next), np.int16)[::8]
+        return self._is_loud_within(position, self._next)
+
+    def is_loud_behind_flush(self) -> bool:
+        """Tell whether there can be speech behind the last flush."""
+        return not self._flushes or self._is_loud_within(self._flushes[-1], self._pcm.end)
+
+    def _is_loud_within(self, start: int, stop: int) -> bool:
+        first = min(max(start, self._pcm.start), stop)
+        samples = np.frombuffer(self._pcm.read(first, stop), np.int16)[::8]
         loud = np.count_nonzero((samples >= _LOUD) | (samples <= -_LOUD))
         return bool(loud * 50 > samples.size)
 

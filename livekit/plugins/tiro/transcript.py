@@ -62,7 +62,8 @@ class Transcript:
             response: What the service said.
             now: Monotonic seconds.
         """
-        if response.error is None and not any(not r.is_final for r in response.results):
+        # Times tell what is decided; where there are none, it has to be guessed.
+        if response.error is None and all(r.is_final and r.end is None for r in response.results):
             self._timeline.decide(now)
         if not response.results:
             return [] if response.error else self._on_nothing_heard()
@@ -108,7 +109,6 @@ class Transcript:
             if self._timeline.is_covered(max(ends)):
                 return []
             data.start_time, data.end_time = self._span(min(starts), max(ends))
-            self._timeline.show(max(ends))
         data.confidence = interims[0].alternatives[0].confidence
         if self._hears_less(data):
             return []
