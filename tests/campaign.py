@@ -1,0 +1,262 @@
+"""Many streams with random faults: `python -m tests.campaign --streams 20000`.
+
+Everything about a stream is drawn from its own seed, which is the campaign's seed plus its number.
+A failure prints that seed; `--seed SEED --streams 1` is that stream again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from livekit.plugins.tiro.testing import Hooks
+from livekit.plugins.tiro.testing.faults import (
+    Close,
+    Delay,
+    Disconnect,
+    Drift,
+    Fail,
+    Fault,
+    Garbage,
+    GoDead,
+    HangUp,
+    IdleLimit,
+    IgnoreEnd,
+    InTurn,
+    LongLine,
+    Moment,
+    Mute,
+    Refuse,
+    SessionLimit,
+    StopReading,
+    Together,
+    Unanswered,
+    When,
+)
+
+from . import virtual
+from .numbered import Spoken, Talk
+from .trial import Outcome, hear
+
+# Streams that run side by side, on one clock.
+BATCH = 40
+# No fault of a trial is one that retrying can not mend, so that with more retries than faults
+# every word has to be heard.
+RETRIES = 7
+_LARGEST_DRIFT = 0.002
+# Blocks: a service drops what it looked ahead over when it decides, some 0.8 s behind a word, so
+# that it would lose the start of a word that began just then.
+_SHORTEST_GAP = 100
+_RETRYABLE = (1, 2, 4, 8, 13, 14)
+_ROTATION = (4, 11)
+
+Maker = Callable[[Random], Hooks]
+
+
+def _when(rng: Random) -> When:
+    if rng.random() < 0.5:
+        return rng.choice(list(Moment))
+    return round(rng.uniform(0.05, 6.0), 2)
+
+
+LOUD: dict[str, Maker] = {
+    "FIN": lambda rng: Disconnect(_when(rng)),
+    "RST": lambda rng: Disconnect(_when(rng), reset=True),
+    "close frame": lambda rng: Close(_when(rng), rng.choice((0, 1000, 1001, 1006, 1011, 4000))),
+    "close frame, stays": lambda rng: Close(_when(rng), 1001, stay=True),
+    "error": lambda rng: Fail(rng.choice(_RETRYABLE), _when(rng), stay=rng.random() < 0.3),
+    "limit": lambda rng: Fail(rng.choice(_ROTATION), _when(rng), shape="v2"),
+    "session limit": lambda rng: SessionLimit(round(rng.uniform(0.5, 6.0), 2)),
+    "idle limit": lambda rng: IdleLimit(round(rng.uniform(1.0, 4.0), 2)),
+    "line too long": lambda rng: LongLine(),
+}
+"""What ends a connection in a way that the client can hear."""
+SILENT: dict[str, Maker] = {
+    "mute": lambda rng: Mute(_when(rng)),
+    "half-open": lambda rng: GoDead(_when(rng)),
+    "stops reading": lambda rng: StopReading(_when(rng)),
+    "ignores the end": lambda rng: IgnoreEnd(),
+}
+"""What the client has to find out."""
+CLOSED: dict[str, Maker] = {
+    "refused": lambda rng: Refuse(rng.choice((429, 500, 502, 503)), delay=rng.choice((0, 0, 2))),
+    "hangs up": lambda rng: HangUp(),
+    "no answer": lambda rng: Unanswered(),
+}
+"""What no connection comes of."""
+KINDS = {**LOUD, **SILENT, **CLOSED}
+_WEIGHTS = [4 if kind in LOUD else 1 for kind in KINDS]
+
+BESIDE: dict[str, Maker] = {
+    "garbage": lambda rng: Garbage(),
+    "late finals": lambda rng: Delay(round(rng.uniform(0.1, 1.0), 2)),
+    "late frames": lambda rng: Delay(round(rng.uniform(0.05, 0.3), 2), finals=False),
+    "drift": lambda rng: Drift(rng.uniform(-_LARGEST_DRIFT, _LARGEST_DRIFT)),
+}
+"""What no connection ends of."""
+
+
+@dataclass
+class Trial:
+    """One stream: what is said, and what goes wrong."""
+
+    seed: int
+    said: Talk
+    kinds: list[str]
+    faults: list[Hooks]
+    beside: list[str]
+    hooks: Hooks
+    live: bool
+    flush_at: float | None
+    pauses: dict[float, float]
+
+    async def run(self) -> Outcome:
+        return await hear(
+            self.said,
+            self.hooks,
+            live=self.live,
+            flush_at=self.flush_at,
+            pauses=self.pauses,
+            max_retry=RETRIES,
+        )
+
+    def __str__(self) -> str:
+        said = " ".join(f"{word.text}@{word.start:.2f}" for word in self.said.words)
+        return (
+            f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, {self.hooks!r}, "
+            f"flush at {self.flush_at}, muted {self.pauses}, said {said}"
+        )
+
+
+def draw(seed: int) -> Trial:
+    """Return the trial of a seed."""
+    rng = Random(seed)
+    said = _talk(rng)
+    kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6))
+    faults = [KINDS[kind](rng) for kind in kinds]
+    beside = rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2)))
+    hooks = Together(InTurn(*faults), *(BESIDE[kind](rng) for kind in beside))
+    live = rng.random() < 0.6
+    flush_at, pauses = None, {}
+    if live and rng.random() < 0.3:
+        flush_at = rng.choice(_ends(said)) + rng.uniform(0.01, 0.9)
+    if live and rng.random() < 0.2:
+        pauses = {rng.choice(_ends(said)) + 0.5: rng.choice((2.0, 6.0, 30.0))}
+    return Trial(seed, said, kinds, faults, beside, hooks, live, flush_at, pauses)
+
+
+def _talk(rng: Random) -> Talk:
+    at = rng.randint(0, 100)
+    words: list[Spoken] = []
+    for _ in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 5)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(22, 45)))
+            at = words[-1].last
+        at += rng.randint(_SHORTEST_GAP, 250)
+    return Talk(tuple(words), at)
+
+
+def _ends(said: Talk) -> list[float]:
+    """Return when the utterances end, seconds."""
+    following = [word.first for word in said.words[1:]] + [said.blocks]
+    return [
+        word.end
+        for word, after in zip(said.words, following, strict=True)
+        if after - word.last >= _SHORTEST_GAP
+    ]
+
+
+@dataclass
+class Report:
+    """What a campaign came to."""
+
+    streams: int = 0
+    connections: int = 0
+    struck: Counter[str] = field(default_factory=Counter)
+    said: int = 0
+    lost: int = 0
+    doubled: int = 0
+    errors: int = 0
+    minutes: float = 0.0
+    """Of the callers' time."""
+    time_error: float = 0.0
+    deaf: dict[str, float] = field(default_factory=dict)
+    """The longest time until audio flowed again, by the kind of the fault, seconds."""
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, trial: Trial, outcome: Outcome) -> None:
+        self.streams += 1
+        self.connections += len(outcome.sessions)
+        self.said += len(trial.said.words)
+        self.lost += outcome.lost
+        self.doubled += outcome.doubled
+        self.errors += outcome.error is not None
+        self.minutes += outcome.seconds / 60
+        self.time_error = max(self.time_error, outcome.time_error)
+        self.struck.update(trial.kinds[: len(outcome.sessions)])
+        self.struck.update(trial.beside)
+        if trial.live:
+            self._add_deaf(trial, outcome)
+        wrong = outcome.broken() or ("" if outcome.is_exact else str(outcome))
+        if wrong:
+            self.broken.append(f"{trial}\n  {wrong}")
+
+    def _add_deaf(self, trial: Trial, outcome: Outcome) -> None:
+        """Note how long no audio flowed, where the connection after the fault could stand."""
+        following = [*trial.kinds[1:], ""]
+        for kind, fault, after in zip(trial.kinds, trial.faults, following, strict=True):
+            if isinstance(fault, Fault) and after not in CLOSED:
+                silent = outcome.silence_behind(fault)
+                self.deaf[kind] = max(self.deaf.get(kind, 0.0), silent)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.streams} streams, {self.minutes / 60:.1f} hours of calls, "
+            f"{self.connections} connections, {sum(self.struck.values())} faults",
+            f"{self.said} words said, {self.lost} lost, {self.doubled} doubled, "
+            f"{self.errors} streams ended by an error",
+            f"worst error of a word's time: {self.time_error * 1000:.0f} ms",
+            "faults, and for how long no audio flowed at worst:",
+        ]
+        for kind, count in self.struck.most_common():
+            deaf = f"{self.deaf[kind]:9.3f} s" if kind in self.deaf else ""
+            lines.append(f"  {kind:20}{count:8}{deaf}")
+        return "\n".join(lines)
+
+
+def run(streams: int, seed: int, *, debug: bool = False) -> Iterator[Report]:
+    """Run a campaign; yields the report so far after each batch."""
+    report = Report()
+    for first in range(seed, seed + streams, BATCH):
+        trials = [draw(n) for n in range(first, min(first + BATCH, seed + streams))]
+        for trial, outcome in zip(trials, virtual.run(_batch(trials), debug=debug), strict=True):
+            report.add(trial, outcome)
+        yield report
+
+
+async def _batch(trials: list[Trial]) -> list[Outcome]:
+    return await asyncio.gather(*(trial.run() for trial in trials))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    report = Report()
+    for report in run(arguments.streams, arguments.seed):
+        print(f"\r{report.streams} streams, {len(report.broken)} broken", end="", file=sys.stderr)
+    print("", file=sys.stderr)
+    print("\n".join([*report.broken, str(report)]))
+    sys.exit(bool(report.broken))
+
+
+if __name__ == "__main__":
+    main()
