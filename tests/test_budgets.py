@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from livekit.agents import APIConnectionError, APIConnectOptions
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.stream import SpeechStream
 from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
@@ -21,6 +21,7 @@ from livekit.plugins.tiro.testing.faults import (
     GoDead,
     InTurn,
     Moment,
+    Refuse,
     When,
 )
 from livekit.plugins.tiro.timeline import KEEP_SPEAKING
@@ -123,18 +124,31 @@ def test_20_s_of_darkness_cost_no_words(at: float) -> None:
     assert len(outcome.sessions) > 1
 
 
-def test_20_s_of_refusals_cost_no_words_if_there_are_retries_for_them() -> None:
-    """The framework's three last for 4 s; a session takes more as `stt_conn_options`."""
-    said = talk(3, 8, 8, 2, word=0.5, gap=2.0)
-    outage = Outage(2.6, 20.0)
-    check_exact(virtual.run(hear(said, outage, live=True, max_retry=12)))
-    assert outage.refused >= 10
+@pytest.mark.parametrize("at", [1.0, 2.0, 2.6, 4.0])
+def test_20_s_of_refusals_cost_no_words(at: float) -> None:
+    """The framework's three retries last for 4 s; each of the four attempts goes on for 5 s."""
+    outage = Outage(at, 20.0)
+    outcome = virtual.run(hear(talk(3, 8, 8, 2, word=0.5, gap=2.0), outage, live=True))
+    check_exact(outcome)
+    assert 10 <= outage.refused <= 40
+    assert all(error.recoverable for error in outcome.reported)
 
-    outcome = virtual.run(hear(said, Outage(2.6, 20.0), live=True))
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+def test_who_asks_for_few_retries_is_told_at_once(max_retry: int) -> None:
+    """A `FallbackAdapter` has another STT to turn to."""
+    outage = Outage(2.6, 20.0)
+    outcome = virtual.run(hear(talk(3, 8), outage, live=True, max_retry=max_retry))
     assert outcome.error is not None and not outcome.broken()
-    assert outcome.seconds < 2.6 + BACKOFF + 1.0
-    # What was final before stays so.
-    assert outcome.heard[:3] == said.texts[:3]
+    assert outcome.heard[:3] == ["w0", "w1", "w2"]
+    assert outage.refused == max_retry + 1
+
+
+def test_a_quota_that_is_used_up_is_not_asked_for_again_and_again() -> None:
+    hooks = InTurn(Disconnect(1.5), *[Refuse(429)] * 4)
+    outcome = virtual.run(hear(talk(3, 8), hooks, live=True))
+    assert isinstance(outcome.reported[0].error, APIStatusError)
+    assert outcome.error is not None and len(outcome.sessions) == 5
 
 
 # -- an outage of 5 minutes ----------------------------------------------------------------------
@@ -204,7 +218,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
     assert KEEP_SPEAKING - 1 < caller.kept < KEEP_SPEAKING + 5.0 + 2.0 + 1.0
     (message,) = given_up(caplog)
     lost = float(message.split()[0])
-    assert 300 - KEEP_SPEAKING - 2 < lost < 300 - KEEP_SPEAKING + 8
+    assert 300 - KEEP_SPEAKING - 8 < lost < 300 - KEEP_SPEAKING + 8
     # The first words, and all of the last ones.
     whole = [word for word in caller.heard if not word.startswith("#")]
     assert whole[:3] == said.texts[:3]
@@ -242,8 +256,8 @@ async def test_a_session_ends_after_four_streams_that_failed() -> None:
             await call.microphone.say(speech())
             await call.turns(1)
             started = time.monotonic()
-            await until(lambda: bool(call.closed), 120)
-            assert time.monotonic() - started < 4 * (BACKOFF + 0.5) + 3.0
+            await until(lambda: bool(call.closed), 200)
+            assert time.monotonic() - started < 4 * (BACKOFF + 4 * 5.0) + 3.0
         assert [error.recoverable for error in call.errors].count(False) == 4
         assert outage.refused >= 15
         (event,) = call.closed
@@ -261,7 +275,7 @@ async def test_a_session_that_outlives_an_outage_hears_again() -> None:
             assert outage.refused and not call.closed
             await call.microphone.say(speech())
             await call.turns(2)
-        assert 1 <= [error.recoverable for error in call.errors].count(False) <= 3
+        assert all(error.recoverable for error in call.errors), "the stream outlived it"
 
 
 # -- half-open -----------------------------------------------------------------------------------

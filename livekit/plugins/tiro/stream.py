@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, stt, utils
+from livekit.agents import APIConnectOptions, APIError, APIStatusError, stt, utils
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import is_given
 
@@ -55,6 +55,9 @@ _MUTE_AT_MOST = KEEP_SPEAKING
 # it for one that had connected, and would retry for ever; and a `FallbackAdapter`, which makes two
 # attempts, is to turn to the next STT within that time.
 _HANDSHAKE_SHARE = 0.5
+# s between the tries of one attempt to connect, doubled from the first to the last.
+_REDIAL_FIRST = 0.1
+_REDIAL_AT_MOST = 1.0
 # s of audio between usage reports.
 _USAGE_INTERVAL = 5.0
 # s; how long to wait, once the end marker is out, for a service that says nothing and stays.
@@ -125,6 +128,7 @@ class SpeechStream(stt.RecognizeStream):
         self._await_audio = False
         self._began_at = 0, 0
         self._began_unsaid = False
+        self._proven = False
         self._fruitless = 0
         self._failures = 0
         self._finals_at_failure = 0
@@ -264,8 +268,7 @@ class SpeechStream(stt.RecognizeStream):
             self._timeline.limit(time.monotonic())
         if not await self._wait_for_audio():
             return True
-        timeout = self._conn_options.timeout * _HANDSHAKE_SHARE
-        connection = await Connection.open(self._session(), self._options, timeout)
+        connection = await self._connect()
         self._report_connection_acquired(connection.opened_in, False)
         logger.debug("connected to Tiro", extra={"request_id": connection.id})
         self._begin(connection)
@@ -276,6 +279,30 @@ class SpeechStream(stt.RecognizeStream):
             await connection.close()
         logger.debug("connection to Tiro ended", extra={"request_id": connection.id})
         return self._judge(connection, outcome)
+
+    async def _connect(self) -> Connection:
+        """Open a connection; in a call that is under way, try again while the attempt lasts.
+
+        Most outages are over in seconds, and the framework's retries alone would be used up by
+        then, as a service that is down refuses at once.
+        """
+        deadline = time.monotonic() + self._conn_options.timeout * _HANDSHAKE_SHARE
+        wait = _REDIAL_FIRST
+        while True:
+            try:
+                timeout = deadline - time.monotonic()
+                return await Connection.open(self._session(), self._options, timeout)
+            except APIError as failure:
+                over = time.monotonic() + wait > deadline
+                if over or not self._proven or not self._can_pass(failure):
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _REDIAL_AT_MOST)
+
+    def _can_pass(self, failure: APIError) -> bool:
+        """Tell whether to try again soon; who asks for few retries has another STT to turn to."""
+        used_up = isinstance(failure, APIStatusError) and failure.status_code == 429
+        return failure.retryable and not used_up and self._conn_options.max_retry > 1
 
     def _begin(self, connection: Connection) -> None:
         """Set the timeline back to what has to be said to the new connection."""
@@ -448,6 +475,7 @@ class SpeechStream(stt.RecognizeStream):
             APIError: It ended by a failure, and not by a limit of the service.
         """
         healthy = connection.is_healthy(self._conn_options.timeout)
+        self._proven = self._proven or healthy
         idle = connection.configured is None
         if not isinstance(outcome, _Outcome) and not (
             (healthy or idle) and outcome.code in errors.ROTATION_CODES
