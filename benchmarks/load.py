@@ -110,6 +110,8 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
         await streams.feed(load.seconds)
         used = [now - then for now, then in zip(_cpu(), cpu, strict=True)]
         wall = time.monotonic() - began
+        # Before the collection: it takes up to 0.1 s, and what comes meanwhile waits for it.
+        latencies = _latencies(streams.tallies)
         gc.collect()
         memory = (resident_kb() - before) / load.streams
         await asyncio.sleep(TAIL)
@@ -122,7 +124,7 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
         "system_s_per_hour": used[1] / hours,
         "core_share": sum(used) / wall,
         "memory_kb": memory,
-        **_latencies(streams.tallies),
+        **latencies,
         **_ages(streams.pushes, peers, rate, load),
     }
 

@@ -24,6 +24,9 @@ SECONDS = BLOCK / RATE
 _QUIET, _LOUD = 300, 12000
 _QUIET_FILL, _LOUD_FILL = 7, 5000
 
+# Blocks; in less of it nobody would hear a word.
+_AUDIBLE = 3
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -166,7 +169,7 @@ class NumberedRecognition:
         heard = []
         for word in self._words:
             blocks = [n for n in range(word.first, word.last) if n in times]
-            if not blocks:
+            if len(blocks) < _AUDIBLE:
                 continue
             start, end = times[blocks[0]], times[blocks[-1]] + SECONDS
             unbroken = abs(end - start - (word.last - word.first) * SECONDS) < 1e-6

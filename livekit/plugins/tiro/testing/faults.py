@@ -308,9 +308,6 @@ class Unanswered(Hooks):
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
 
-    def __repr__(self) -> str:
-        return "Unanswered()"
-
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Waits, no longer than the client does."""
         await _wait(session, self._seconds)
@@ -319,9 +316,6 @@ class Unanswered(Hooks):
 
 class HangUp(Hooks):
     """TCP is closed in place of an answer to the handshake, by RST."""
-
-    def __repr__(self) -> str:
-        return "HangUp()"
 
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Hangs up."""
@@ -576,9 +570,6 @@ class Delay(Hooks):
 class LongLine(Hooks):
     """Finals grow longer than a line of the gateway, which cuts them and drops the connection."""
 
-    def __repr__(self) -> str:
-        return "LongLine()"
-
     async def frame(self, session: Session, text: str) -> str | None:
         """Makes it too long."""
         return text + " " * LONGEST_LINE if _FINAL in text else text
@@ -593,9 +584,6 @@ class Garbage(Hooks):
 
     def __init__(self, frames: Sequence[str | bytes] = GARBAGE) -> None:
         self._frames = frames
-
-    def __repr__(self) -> str:
-        return "Garbage()"
 
     async def frame(self, session: Session, text: str) -> str | None:
         """Sends them before it."""

@@ -29,6 +29,9 @@ class Hooks:
     frames of the service cannot do, `session.line` can. Module `faults` has hooks ready made.
     """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     async def handshake(self, session: Session) -> HandshakeRefusal | None:
         """Before the upgrade; anything but None refuses it."""
         return None

@@ -1,0 +1,68 @@
+"""A thousand streams, one to six random faults each: no word lost, none doubled."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from livekit.plugins.tiro.timeline import Timeline
+
+from . import campaign
+from .campaign import KINDS, Report, draw, run
+
+STREAMS = 1000
+PARTS = 20
+SEED = 4711
+# s; what the README promises of the times of words.
+TIME_ERROR = 0.06
+# s; a peer that is gone is noticed by then, and audio flows on a new connection.
+DEAF = 15.0 + 5.0
+
+
+@pytest.fixture(autouse=True)
+def _no_logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="livekit.plugins.tiro")
+    caplog.set_level(logging.CRITICAL, logger="livekit.agents")
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_word_is_lost_or_doubled(part: int) -> None:
+    report = Report()
+    # The debug mode of asyncio trebles what it all costs.
+    for report in run(STREAMS // PARTS, SEED + part * STREAMS // PARTS, debug=part == 0):
+        assert not report.broken, "\n".join(report.broken)
+    assert report.streams == STREAMS // PARTS
+    assert report.said > 5 * report.streams and (report.lost, report.doubled) == (0, 0)
+    assert sum(report.struck.values()) > report.streams
+    assert report.errors == 0
+    assert report.time_error <= TIME_ERROR
+    assert max(report.deaf.values()) < DEAF
+
+
+def test_a_seed_is_a_trial() -> None:
+    assert str(draw(SEED)) == str(draw(SEED)) != str(draw(SEED + 1))
+
+
+def test_all_kinds_are_drawn() -> None:
+    trials = [draw(seed) for seed in range(300)]
+    assert {kind for trial in trials for kind in trial.kinds} == set(KINDS)
+    assert {len(trial.kinds) for trial in trials} == {1, 2, 3, 4, 5, 6}
+
+
+def test_what_is_lost_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a plugin that sends nothing again."""
+
+    def forget(timeline: Timeline, now: float) -> None:
+        timeline.cover(None)
+        timeline._start_connection(now)
+
+    monkeypatch.setattr(Timeline, "rewind", forget)
+    monkeypatch.setattr("sys.argv", ["campaign", "--streams", "12", "--seed", "1"])
+    with pytest.raises(SystemExit) as ended:
+        campaign.main()
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert "--seed" in printed and "0 lost" not in printed
