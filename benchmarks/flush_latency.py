@@ -93,11 +93,9 @@ async def _first_final(stream: tiro.SpeechStream) -> float:
     raise RuntimeError("the stream ended without a final")
 
 
-async def measure(
-    calls: int, endpointers: tuple[float, ...]
-) -> dict[tuple[float, str], list[float]]:
+async def measure(calls: int, endpointers: tuple[float, ...]) -> Found:
     """Return the seconds of each call, by endpointer and way."""
-    found: dict[tuple[float, str], list[float]] = {}
+    found: Found = {}
     for endpointer in endpointers:
         async with TiroServer(endpoint_silence=endpointer) as server:
             async with tiro.STT(base_url=server.base_url, api_key="test") as stt:

@@ -64,15 +64,15 @@ class Scale:
     rounds: int = 5
     streams: int = 100
     seconds: dict[str, float] = field(
-        default_factory=lambda: {MAIN: 4.0, "16 kHz": 3.0, "24 kHz, 1 stream": 12.0}
+        default_factory=lambda: {MAIN: 3.0, "16 kHz": 2.0, "24 kHz, 1 stream": 8.0}
     )
-    """Measured s by condition; 2 s where it is not said."""
+    """Measured s by condition; 1.5 s where it is not said."""
     warm_up: float = 0.8
     conditions: Sequence[str] = tuple(condition.name for condition in CONDITIONS)
     targets: Sequence[str] = ("tiro", *PEERS, *FLOORS)
     call_streams: int = 10
     growth_rounds: int = 2
-    growth_streams: Sequence[int] = (10, 25, 50, 100, 200, 400)
+    growth_streams: Sequence[int] = (10, 50, 100, 200, 400)
     minutes: Sequence[int] = (1, 5, 15, 30, 60, 90, 120)
     unfinished: Sequence[int] = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)
     words: Sequence[int] = (1, 10, 25, 50, 100, 200, 350, 500)
@@ -88,7 +88,7 @@ class Scale:
 
     def _load(self, condition: Condition) -> dict[str, Any]:
         streams = self.streams * (2 if "twice" in condition.name else 1)
-        seconds = self.seconds.get(condition.name, 2.0)
+        seconds = self.seconds.get(condition.name, 1.5)
         return {
             "streams": streams,
             "seconds": seconds,

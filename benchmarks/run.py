@@ -184,7 +184,7 @@ class Bench:
         self._say(f"growth: {streams} streams")
         costs: list[float] = []
         for _ in range(self._scale.growth_rounds):
-            client.ask("load", streams=streams, seconds=2.5, warm_up=self._scale.warm_up)
+            client.ask("load", streams=streams, seconds=2.0, warm_up=self._scale.warm_up)
             costs.append(client.answer()["cpu_s_per_hour"])
         return statistics.median(costs)
 

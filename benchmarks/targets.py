@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from importlib import import_module
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,12 +22,6 @@ PEERS = ("deepgram", "assemblyai", "soniox", "gladia")
 """The plugins to compare with."""
 
 
-def installed() -> list[str]:
-    """Return the targets that can be measured here."""
-    peers = [name for name in PEERS if find_spec(f"livekit.plugins.{name}")]
-    return ["tiro", *peers, *FLOORS]
-
-
 @dataclass
 class Tally:
     """What a stream heard, so that nobody is cheap by leaving something out."""
@@ -39,15 +33,12 @@ class Tally:
     missed: int = 0
     latencies: list[int] = field(default_factory=list)
     """ns from the sending of each phrase to its event."""
-    final_at: int = 0
-    """Monotonic ns of the last final."""
 
     def hear(self, text: str, is_final: bool) -> None:
         now = monotonic_ns()
         sent, number = read_stamp(text)
         if is_final:
             self.finals += 1
-            self.final_at = now
         if number == self.last:
             # assemblyai's plugin gives an interim with each final.
             return
@@ -134,7 +125,7 @@ async def open_stream(
     """Open a stream.
 
     Args:
-        target: A name from `installed`.
+        target: A name from `PEERS` or `FLOORS`, or "tiro".
         session: To connect with.
         url: Where its service is, as `http(s)://host/run/index`.
         rate: Hz of the frames.
@@ -149,31 +140,18 @@ def _make_stt(
     target: str, session: aiohttp.ClientSession, url: str, wire_rate: int | None
 ) -> stt.STT[Any]:
     """Make a plugin's STT as its README does, but for the address."""
-    socket = url.replace("http", "ws", 1)
-    set_rate: dict[str, Any] = {} if wire_rate is None else {"sample_rate": wire_rate}
-    common: dict[str, Any] = {"api_key": "bench", "http_session": session}
-    if target == "tiro":
-        from livekit.plugins import tiro
-
-        return tiro.STT(base_url=f"{socket}/tiro", **common, **set_rate)
-    if target == "deepgram":
-        from livekit.plugins import deepgram
-
-        return deepgram.STT(base_url=f"{url}/deepgram", **common, **set_rate)
-    if target == "assemblyai":
-        from livekit.plugins import assemblyai
-
-        return assemblyai.STT(base_url=f"{socket}/assemblyai", **common, **set_rate)
+    if target == "lk-null":
+        return _null_stt()
+    plugin = import_module(f"livekit.plugins.{target}")
+    # Two open with a request over HTTP, or make the websocket's address of one.
+    base = url if target in ("deepgram", "gladia") else url.replace("http", "ws", 1)
+    arguments: dict[str, Any] = {} if wire_rate is None else {"sample_rate": wire_rate}
     if target == "soniox":
-        from livekit.plugins import soniox
-
-        params = soniox.STTOptions(**set_rate)
-        return soniox.STT(base_url=f"{socket}/soniox", params=params, **common)
-    if target == "gladia":
-        from livekit.plugins import gladia
-
-        return gladia.STT(base_url=f"{url}/gladia", **common, **set_rate)
-    return _null_stt()
+        arguments = {"params": plugin.STTOptions(**arguments)}
+    made: stt.STT[Any] = plugin.STT(
+        api_key="bench", http_session=session, base_url=f"{base}/{target}", **arguments
+    )
+    return made
 
 
 def _null_stt() -> stt.STT[Any]:

@@ -144,8 +144,6 @@ _DIALECTS: dict[str, Callable[[Phrase], dict[str, Any]]] = {
     "soniox": _soniox,
     "gladia": _gladia,
 }
-SERVICES = tuple(_DIALECTS)
-"""The services that are imitated."""
 
 
 def say(service: str, phrase: Phrase) -> str:

@@ -208,12 +208,11 @@ class Report:
             self.broken.append(f"{trial}\n  {wrong}")
 
     def _add_deaf(self, trial: Trial, outcome: Outcome) -> None:
-        """Note how long no audio flowed, where the connection after the fault could stand."""
-        following = [*trial.kinds[1:], ""]
-        for kind, fault, after in zip(trial.kinds, trial.faults, following, strict=True):
-            if isinstance(fault, Fault) and after not in CLOSED:
-                silent = outcome.silence_behind(fault)
-                self.deaf[kind] = max(self.deaf.get(kind, 0.0), silent)
+        """Note how long no audio flowed after the last fault, which no other one prolongs."""
+        kind, fault = trial.kinds[-1], trial.faults[-1]
+        if isinstance(fault, Fault):
+            silent = outcome.silence_behind(fault)
+            self.deaf[kind] = max(self.deaf.get(kind, 0.0), silent)
 
     def __str__(self) -> str:
         lines = [

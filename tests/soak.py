@@ -38,6 +38,8 @@ _KINDS = [kind for kind in KINDS if kind not in ("ignores the end", "idle limit"
 _WEIGHTS = [8 if kind in LOUD else 2 if kind in CLOSED else 1 for kind in _KINDS]
 # s of a connection until it has its fault.
 _SOONEST, _LATEST = 1.0, 6.0
+# s without a final, after which a stream is deaf: noticing a silent peer, and all retries.
+DEAF = 90.0
 # s between two looks at what the process uses.
 INTERVAL = 10.0
 
@@ -181,6 +183,8 @@ async def soak(url: str, streams: int, seconds: float) -> tuple[list[Call], list
             for task in running:
                 if task.done():
                     task.result()
+        for call in calls:
+            call.deaf = max(call.deaf, time.monotonic() - call.heard_at)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -229,7 +233,7 @@ def main() -> None:
         f"longest time without a final: {max(call.deaf for call in calls):.1f} s\n"
         f"CPU: {usage[-1].cpu / hours:.1f} s an hour of audio\n{growth(usage)}"
     )
-    sys.exit(any(not call.finals for call in calls))
+    sys.exit(max(call.deaf for call in calls) > DEAF)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,66 @@ def blocks(kind: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+DOCTOR = "python -m livekit.plugins.tiro doctor"
+SERVE = [command for command in COMMANDS if " serve" in command]
+OTHERS = [command for command in COMMANDS[2:] if command not in (*SERVE, DOCTOR)]
+
+
+# What makes a command short enough for a test: the last one of two equal options counts.
+SHORT = {
+    "tests.campaign": ["--streams", "2"],
+    "tests.soak": ["--streams", "2", "--minutes", "0.02"],
+    "benchmarks": ["--again"],
+    "serve": ["--port", "0"],
+}
 
 
 def here(command: str) -> list[str]:
-    """Return a command of the README as it runs in the present environment."""
-    bare = re.sub(r"^pip install uv && uv run (--extra \w+ )*", "", command)
+    """Return a command of the README as it runs in the present environment, made short."""
+    bare = re.sub(r"^(pip install uv && )?uv run (--extra \w+ )*", "", command)
     program, *arguments = shlex.split(bare)
     module = {"python": [], "pytest": ["-m", "pytest"]}[program]
-    return [sys.executable, *module, *arguments]
+    short = [more for name, more in SHORT.items() if name in arguments]
+    return [sys.executable, *module, *arguments, *sum(short, [])]
+
+
+def run(command: str, **environment: str) -> str:
+    """Run a command of the README, and return what it prints."""
+    done = subprocess.run(
+        here(command),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def serving(command: str) -> Iterator[dict[str, str]]:
+    """Run a `serve` command until the block ends; yields the environment that it prints."""
+    process = subprocess.Popen(
+        here(command),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        environment: dict[str, str] = {}
+        while not {"TIRO_BASE_URL", "TIRO_API_KEY"} <= environment.keys():
+            line = process.stdout.readline()
+            assert line, "it ended before it said where it is"
+            environment |= dict(re.findall(r"(TIRO_\w+)=(\S+)", line))
+        yield environment
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        process.stdout.close()
 
 
 def test_the_two_commands_come_first() -> None:
@@ -43,13 +96,26 @@ def test_the_two_commands_come_first() -> None:
     assert COMMANDS[1] in ci, "what users run is what is checked"
 
 
+def test_every_command_is_run_here() -> None:
+    tested = {COMMANDS[0], COMMANDS[1], *SERVE, *OTHERS, DOCTOR}
+    assert set(COMMANDS) == tested
+
+
 def test_the_main_job() -> None:
     pytest.importorskip("pocketsphinx")
-    done = subprocess.run(
-        here(COMMANDS[0]), cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "the quick brown fox jumps over the lazy dog"
+    assert run(COMMANDS[0]).strip() == "the quick brown fox jumps over the lazy dog"
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_a_command(command: str) -> None:
+    assert run(command)
+
+
+@pytest.mark.parametrize("command", SERVE)
+def test_serve_prints_what_points_doctor_at_it(command: str) -> None:
+    with serving(command) as environment:
+        printed = run(DOCTOR, **environment)
+    assert "ok" in printed and environment["TIRO_API_KEY"] not in printed.split()
 
 
 def test_the_test_command_collects_this_suite() -> None:
@@ -61,28 +127,6 @@ def test_the_test_command_collects_this_suite() -> None:
         timeout=60,
     )
     assert "test_the_main_job" in done.stdout, done.stdout + done.stderr
-
-
-def test_serve_prints_what_points_an_agent_at_it() -> None:
-    command = next(command for command in COMMANDS if command.endswith("serve"))
-    process = subprocess.Popen(
-        [*here(command), "--port", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    try:
-        printed = ""
-        while not ("TIRO_BASE_URL=" in printed and "TIRO_API_KEY=" in printed):
-            line = process.stdout.readline()
-            assert line, "it ended before it said where it is"
-            printed += line
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(10)
-        process.stdout.close()
 
 
 def run_snippet(source: str) -> dict[str, Any]:
