@@ -1,0 +1,342 @@
+"""What a stream may cost, in counts: the same input costs the same on any machine.
+
+Each number is what the code does, or little more where versions of Python differ. Whoever raises
+one should know what for. Time is virtual: a call goes on at its pace, and takes no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+from unittest import mock
+from unittest.mock import Mock
+
+import aiohttp
+import numpy as np
+import pytest
+
+from livekit import rtc
+from livekit.agents.stt import SpeechEvent
+from livekit.plugins import tiro
+from livekit.plugins.tiro import protocol, transcript
+from livekit.plugins.tiro.log import logger
+from livekit.plugins.tiro.timeline import Clock, Timeline
+
+from .harness import FINAL, INTERIM, USAGE
+from .session_fakes import in_virtual_time
+
+PACKAGE = str(Path(tiro.__file__).parent)
+RATE = 24000
+CHUNK_BYTES = 2 * RATE // 20
+"""50 ms: what an `AgentSession` pushes, and what goes out in one message."""
+SECOND_BYTES = 2 * RATE
+COUNTED = 200
+"""Chunks over which is counted."""
+SECONDS = COUNTED // 20
+"""s that they last. Once a second a connection is looked after, and old audio is let go."""
+
+
+@dataclass
+class FakeMessage:
+    data: bytes
+    type: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT
+
+
+@dataclass
+class FakeSocket:
+    """A websocket without a network: counts what is sent, gives what it is told."""
+
+    config = b""
+    messages = 0
+    audio_bytes = 0
+    """Bytes of the messages, the config left out."""
+    inbox: asyncio.Queue[FakeMessage] = field(default_factory=asyncio.Queue)
+    closed = False
+
+    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        return self
+
+    async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
+        if kind is aiohttp.WSMsgType.PING:
+            self.inbox.put_nowait(FakeMessage(message, aiohttp.WSMsgType.PONG))
+        elif self.config:
+            self.messages += 1
+            self.audio_bytes += len(message)
+        else:
+            self.config = message
+
+    async def receive(self) -> FakeMessage:
+        return await self.inbox.get()
+
+    async def close(self) -> bool:
+        return True
+
+
+@dataclass
+class Call:
+    """A live stream on a fake socket, with its events."""
+
+    stream: tiro.SpeechStream
+    socket: FakeSocket
+    events: list[SpeechEvent] = field(default_factory=list)
+
+    async def push(self, frame: rtc.AudioFrame, times: int = 1) -> None:
+        """Push a frame so often, at the pace of real audio."""
+        for _ in range(times):
+            self.stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+
+    async def hear(self, *messages: bytes) -> None:
+        """Have the service say something, and let the stream make events of it."""
+        for message in messages:
+            self.socket.inbox.put_nowait(FakeMessage(message))
+            await asyncio.sleep(0.01)
+
+    async def listen(self) -> None:
+        async for event in self.stream:
+            if event.type is not USAGE:
+                self.events.append(event)
+
+
+@asynccontextmanager
+async def calling(pushed: rtc.AudioFrame) -> AsyncIterator[Call]:
+    """Open a stream that is under way: configured, and a second of audio sent."""
+    socket = FakeSocket()
+    session = cast(aiohttp.ClientSession, socket)
+    stt = tiro.STT(api_key="test", base_url="ws://localhost", http_session=session)
+    call = Call(stt.stream(), socket)
+    listening = asyncio.create_task(call.listen())
+    try:
+        await call.push(pushed, round(1.0 / pushed.duration))
+        assert call.socket.config
+        yield call
+    finally:
+        listening.cancel()
+        await stt.aclose()
+
+
+def frame(ms: int, level: int = 5000) -> rtc.AudioFrame:
+    """Return audio: loud, if nothing else is said."""
+    samples = RATE * ms // 1000
+    return rtc.AudioFrame(np.full(samples, level, np.int16).tobytes(), RATE, 1, samples)
+
+
+def phrase(number: int, end: float, *, words: int = 10, final: bool = False) -> bytes:
+    """Return a hypothesis, or a final, that ends at `end` seconds."""
+    spoken = [
+        {"startTime": f"{end * n / words:.3f}s", "endTime": f"{end * (n + 1) / words:.3f}s"}
+        for n in range(words)
+    ]
+    said = [{**word, "word": f"orð{number}", "confidence": 0, "speakerTag": 0} for word in spoken]
+    text = " ".join([f"orð{number}"] * words)
+    best = {"transcript": text, "confidence": 0, "words": said}
+    result = {"alternatives": [best], "isFinal": final, "stability": 0}
+    return json.dumps({"result": {"error": None, "results": [result]}}).encode()
+
+
+@contextmanager
+def counted_calls() -> Iterator[Counter[str]]:
+    """Count the calls of the package's own functions, and each time one goes on after a wait.
+
+    Comprehensions, generators and lambdas are left out: Python 3.12 calls fewer of them.
+    """
+    calls: Counter[str] = Counter()
+
+    def note(current: FrameType, event: str, _: Any) -> None:
+        code = current.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name[0] != "<":
+            calls[code.co_name] += 1
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
+def counted(owner: Any, name: str) -> Iterator[Mock]:
+    """Count the calls of a function or a class."""
+    with mock.patch.object(owner, name, wraps=getattr(owner, name)) as noted:
+        yield noted
+
+
+@contextmanager
+def loop_calls() -> Iterator[Counter[str]]:
+    """Count what the event loop is asked for."""
+    loop = asyncio.get_running_loop()
+    counts: Counter[str] = Counter()
+    noted: dict[str, Mock] = {}
+    with ExitStack() as stack:
+        for name in ("create_task", "create_future", "call_soon", "call_at"):
+            noted[name] = stack.enter_context(counted(loop, name))
+        yield counts
+        counts.update({name: mock.call_count for name, mock in noted.items()})
+
+
+def peak(action: Callable[[], Any]) -> int:
+    """Return how many bytes an action needs at most, its result included."""
+    action()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        kept = action()
+        _, most = tracemalloc.get_traced_memory()
+        del kept
+        return most - before
+    finally:
+        tracemalloc.stop()
+
+
+@in_virtual_time
+async def test_a_chunk_is_one_message_and_fifteen_calls() -> None:
+    pushed = frame(50)
+    async with calling(pushed) as call:
+        socket = call.socket
+        sent, size = socket.messages, socket.audio_bytes
+        with counted_calls() as calls:
+            await call.push(pushed, COUNTED)
+        assert socket.messages - sent == COUNTED
+        assert socket.audio_bytes - size == COUNTED * len(protocol.encode_audio(pushed.data))
+    # 15.9; what is done once a second is among them.
+    assert sum(calls.values()) <= 16.5 * COUNTED, calls
+    assert calls["_trim"] <= SECONDS
+
+
+@in_virtual_time
+async def test_a_frame_shorter_than_a_chunk_costs_little() -> None:
+    pushed = frame(10)
+    async with calling(pushed) as call:
+        sent = call.socket.messages
+        with counted_calls() as calls:
+            await call.push(pushed, 5 * COUNTED)
+        assert call.socket.messages - sent == COUNTED
+    # 9.6, of which a fifth of a chunk's.
+    assert sum(calls.values()) <= 10 * 5 * COUNTED, calls
+
+
+@in_virtual_time
+async def test_a_chunk_makes_no_task_and_wakes_one() -> None:
+    pushed = frame(50)
+    async with calling(pushed) as call:
+        with loop_calls() as counts:
+            await call.push(pushed, COUNTED)
+    # The first one of each is this test's own, which waits for the time of the next frame.
+    assert counts["call_at"] <= COUNTED + SECONDS + 2
+    assert counts["create_future"] <= COUNTED + COUNTED + 2 * SECONDS
+    assert counts["call_soon"] <= COUNTED + COUNTED + 3 * SECONDS
+    # A ping every 2 s.
+    assert counts["create_task"] <= SECONDS / 2 + 1
+
+
+@in_virtual_time
+async def test_nothing_is_resampled_unless_asked() -> None:
+    with mock.patch.object(rtc, "AudioResampler") as resampler:
+        async with calling(frame(50)) as call:
+            pass
+    resampler.assert_not_called()
+    assert b'"sampleRateHertz": 24000' in call.socket.config
+
+
+@in_virtual_time
+async def test_words_are_built_for_finals_only() -> None:
+    async with calling(frame(50)) as call:
+        await call.push(frame(50), 100)
+        with (
+            counted(transcript, "TimedString") as timed,
+            counted(protocol, "Word") as words,
+        ):
+            await call.hear(*(phrase(n, 0.1 * (n + 1)) for n in range(40)))
+            assert (words.call_count, timed.call_count) == (0, 0)
+            await call.hear(phrase(40, 5.0, final=True))
+            assert (words.call_count, timed.call_count) == (10, 10)
+    kinds = [event.type for event in call.events]
+    assert (kinds.count(INTERIM), kinds.count(FINAL), len(kinds)) == (40, 1, 43)
+
+
+@in_virtual_time
+async def test_a_hypothesis_costs_the_same_whatever_its_length() -> None:
+    async with calling(frame(50)) as call:
+        await call.push(frame(50), 100)
+        for words in (1, 10, 100):
+            hypotheses = [phrase(n, 0.1 * (n + 1), words=words) for n in range(40)]
+            with counted_calls() as calls:
+                await call.hear(*hypotheses)
+            # 38 for each.
+            assert sum(calls.values()) <= 40 * 40, calls
+
+
+@in_virtual_time
+async def test_a_final_costs_some_calls_a_word() -> None:
+    async with calling(frame(50)) as call:
+        await call.push(frame(50), 100)
+        for n, words in enumerate((1, 10, 100)):
+            with counted_calls() as calls:
+                await call.hear(phrase(n, 4.0 + n / 10, words=words, final=True))
+            # 60, and 15 a word.
+            assert sum(calls.values()) <= 65 + 15 * words, calls
+
+
+def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
+    timeline = Timeline(Clock())
+    pcm = frame(50).data
+    taken = peak(lambda: timeline.push(pcm, RATE))
+    handed_out = peak(lambda: timeline.next_chunk(0.0))
+    chunk = bytes(CHUNK_BYTES)
+    encoded = peak(lambda: protocol.encode_audio(chunk))
+    assert taken <= 1.1 * CHUNK_BYTES
+    assert handed_out <= 0.2 * CHUNK_BYTES
+    # The base64, and the message that it is put into.
+    assert encoded <= 2.1 * CHUNK_BYTES * 4 / 3
+
+
+@pytest.mark.slow
+@in_virtual_time
+async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
+    held = await _held(frame(1000, 0), finals=False)
+    # 6 s of audio: what may be the start of speech, and what is not known to have arrived.
+    assert max(held) <= 6.5 * SECOND_BYTES
+    # Not 5 bytes a chunk.
+    assert held[-1] - held[1] <= 40_000, held
+
+
+@pytest.mark.slow
+@in_virtual_time
+async def test_ten_minutes_of_speech_leave_nothing_behind() -> None:
+    held = await _held(frame(1000), finals=True)
+    # No final is fresher than 1 s here, and what is final goes.
+    assert max(held) <= 3 * SECOND_BYTES
+    # Not 5 bytes a chunk, and not 250 a final.
+    assert held[-1] - held[1] <= 40_000, held
+
+
+async def _held(pushed: rtc.AudioFrame, *, finals: bool) -> list[int]:
+    """Return the bytes that a call came to hold since its start, after each minute of ten."""
+    held: list[int] = []
+    # pytest keeps what is logged.
+    with mock.patch.object(logger, "disabled", True):
+        async with calling(pushed) as call:
+            tracemalloc.start()
+            try:
+                for second in range(1, 601):
+                    await call.push(pushed)
+                    if finals and second % 3 == 0:
+                        await call.hear(phrase(second, float(second), final=True))
+                    call.events.clear()
+                    if second % 60 == 0:
+                        gc.collect()
+                        held.append(tracemalloc.get_traced_memory()[0])
+            finally:
+                tracemalloc.stop()
+    return held
