@@ -305,8 +305,8 @@ def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
 @in_virtual_time
 async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
     held = await _held(frame(1000, 0), finals=False)
-    # 6 s of audio (what may be the start of speech, and what is not known to have arrived), and what
-    # the framework and Python 3.13 hold.
+    # 6 s of audio: what may be the start of speech, and what is not known to have arrived. The rest
+    # is the framework, and Python 3.13, which holds more than others.
     assert max(held) <= 7.5 * SECOND_BYTES
     # Not 5 bytes a chunk.
     assert held[-1] - held[1] <= 40_000, held
