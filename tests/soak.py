@@ -109,7 +109,12 @@ class Call:
             try:
                 while not listening.done():
                     frame = audio[position % len(audio)]
-                    stream.push_frame(frame)
+                    try:
+                        stream.push_frame(frame)
+                    except RuntimeError:
+                        # It has failed, and the error is about to be read.
+                        await listening
+                        break
                     position += 1
                     self.pushed += frame.duration
                     due += frame.duration
