@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import picture, report
+from . import report
 from .plan import FULL, QUICK
 from .run import Bench
 
@@ -33,6 +33,11 @@ def main() -> None:
             results = Bench(QUICK if arguments.quick else FULL, status.update).run()
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     report.show(results, console)
+    if arguments.again:
+        return
+    # Not above: to look at results, nobody needs matplotlib.
+    from . import picture
+
     for path in picture.draw(results, folder):
         console.print(f"wrote {path}")
 

@@ -370,6 +370,19 @@ async def test_l5_aclose_is_prompt_even_if_the_server_is_mute(after: float) -> N
         assert time.monotonic() - started < 1.5
 
 
+async def test_l5_aclose_sends_nothing_more() -> None:
+    """Neither silence for a last final that nobody would read, nor the end marker."""
+    async with TiroServer() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        for frame in frames(np.zeros(RATE, np.int16)):
+            stream.push_frame(frame)
+        await until(lambda: bool(server.sessions) and server.sessions[0].seconds == 1.0)
+        await stream.aclose()
+        await until(lambda: server.sessions[0].end is not None)
+        assert server.sessions[0].end == "half-close"
+        assert server.sessions[0].seconds == 1.0
+
+
 async def test_l8_closing_the_stt_closes_its_streams_and_not_a_session_it_was_given() -> None:
     async with TiroServer() as server, aiohttp.ClientSession() as session:
         stt = new_stt(server, http_session=session)

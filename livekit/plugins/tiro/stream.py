@@ -214,7 +214,7 @@ class SpeechStream(stt.RecognizeStream):
 
     async def aclose(self) -> None:
         """Close the stream now, whatever the service does."""
-        self._input_ch.close()
+        # The input is closed only then: its end would have all brought to a final first.
         await utils.aio.cancel_and_wait(self._task)
         # The base class goes on to cancel its metrics task, to which the last usage report is
         # still on its way. It ends by itself as soon as it has read that.
