@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import time
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ async def _first_final(stream: tiro.SpeechStream) -> float:
     raise RuntimeError("the stream ended without a final")
 
 
-async def measure(calls: int, endpointers: tuple[float, ...]) -> Found:
+async def measure(calls: int, endpointers: Sequence[float]) -> Found:
     """Return the seconds of each call, by endpointer and way."""
     found: Found = {}
     for endpointer in endpointers:
@@ -111,7 +112,11 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flush_latency")
     parser.add_argument("--calls", type=int, default=40, help="how many of each kind")
-    found = asyncio.run(measure(parser.parse_args().calls, (0.5, 1.0)))
+    parser.add_argument(
+        "--endpointer", type=float, nargs="+", default=[0.5, 1.0], help="its silence, s"
+    )
+    arguments = parser.parse_args()
+    found = asyncio.run(measure(arguments.calls, arguments.endpointer))
     table = Table("endpointer, s", "who asks for the final", "p50, ms", "p95, ms", "calls")
     for (endpointer, way), seconds in found.items():
         p50, p95 = np.percentile(seconds, [50, 95]) * 1000

@@ -95,17 +95,17 @@ def _is_plugin(label: str) -> bool:
 
 def _costs(axes: Axes, figures: Figures, theme: Theme) -> None:
     values = {label: figures.median(MAIN, label, COST) for label in figures.labels(MAIN)}
-    _bars(axes, "CPU s per hour of audio, 24 kHz in", values, theme, 1)
+    _bars(axes, "CPU s per hour of audio", values, theme, 1)
 
 
 def _ages(axes: Axes, figures: Figures, theme: Theme) -> None:
     values = {label: figures.median(MAIN, label, "age_mean_ms") for label in ("tiro", *PEERS)}
-    _bars(axes, "audio age at the service, ms", values, theme, 1)
+    _bars(axes, "age of audio on arrival, ms", values, theme, 1)
 
 
 def _drops(axes: Axes, figures: Figures, theme: Theme) -> None:
     values = {label: figures.median("call", label, "lost_before_ms") for label in ("tiro", *PEERS)}
-    _bars(axes, "lost of 2000 ms not final at a drop", values, theme, 0)
+    _bars(axes, "ms lost of 2000, at a drop", values, theme, 0)
 
 
 def _curve(axes: Axes, title: str, x: Sequence[float], y: Sequence[float], colour: str) -> None:
@@ -130,7 +130,7 @@ def _calls(axes: Axes, figures: Figures, theme: Theme) -> None:
     last = call["minutes"][-1], call["cpu_s_per_hour"][-1]
     axes.annotate("of a call, min", last, (0, 5), textcoords="offset points", ha="right")
     last = pile["seconds"][-1], pile["cpu_s_per_hour"][-1]
-    axes.annotate("of audio not final, s", last, (0, 5), textcoords="offset points", ha="right")
+    axes.annotate("of audio not final, s", last, (5, 0), textcoords="offset points", va="center")
 
 
 def _words(axes: Axes, figures: Figures, theme: Theme) -> None:

@@ -37,6 +37,7 @@ SHORT = {
     "tests.campaign": ["--streams", "2"],
     "tests.soak": ["--streams", "2", "--minutes", "0.02"],
     "benchmarks": ["--again"],
+    "benchmarks.flush_latency": ["--calls", "1", "--endpointer", "0.5"],
     "serve": ["--port", "0"],
 }
 
