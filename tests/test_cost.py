@@ -295,10 +295,11 @@ def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
     handed_out = peak(lambda: timeline.next_chunk(0.0))
     chunk = bytes(CHUNK_BYTES)
     encoded = peak(lambda: protocol.encode_audio(chunk))
-    assert taken <= 1.1 * CHUNK_BYTES
-    assert handed_out <= 0.2 * CHUNK_BYTES
+    # Measuring coverage takes some memory of its own; one more copy is more than that.
+    assert taken <= 1.5 * CHUNK_BYTES
+    assert handed_out <= 0.5 * CHUNK_BYTES
     # The base64, and the message that it is put into.
-    assert encoded <= 2.1 * CHUNK_BYTES * 4 / 3
+    assert encoded <= 2.4 * CHUNK_BYTES * 4 / 3
 
 
 @pytest.mark.slow
