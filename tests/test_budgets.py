@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 import time
 from collections.abc import Callable
 
@@ -35,7 +34,6 @@ from .trial import KEY, Outcome, hear
 
 # s; what the README promises.
 NOTICED_WITHIN = 15.0
-FLOWING_WITHIN = 0.05
 # s; the framework's waits between its four attempts.
 BACKOFF = 0.1 + 2.0 + 2.0
 
@@ -314,14 +312,3 @@ def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
     check_exact(outcome)
     assert fault.struck
     assert outcome.silence_behind(fault) < 0.01
-
-
-async def test_audio_flows_again_within_50_ms_by_the_clock(no_leaked_tasks: None) -> None:
-    """In real time, whatever else the machine does."""
-    cuts = [Disconnect(at) for at in (1.0, 1.1, 1.2, 1.3, 2.7)]
-    trials = [hear(talk(3, 2), InTurn(cut), live=True) for cut in cuts]
-    outcomes = await asyncio.gather(*trials)
-    for outcome in outcomes:
-        check_exact(outcome)
-    gaps = [outcome.silence_behind(cut) for outcome, cut in zip(outcomes, cuts, strict=True)]
-    assert 0 < statistics.median(gaps) < FLOWING_WITHIN, gaps
