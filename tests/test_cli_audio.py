@@ -29,7 +29,7 @@ def samples(audio: AudioFile) -> npt.NDArray[np.int16]:
 
 def pitch(pcm: npt.NDArray[np.int16], rate: int) -> float:
     spectrum = np.abs(np.fft.rfft(pcm.astype(np.float64)))
-    return float(spectrum.argmax()) * rate / len(pcm)
+    return float(np.argmax(spectrum)) * rate / len(pcm)
 
 
 def loud(pcm: npt.NDArray[np.int16], rate: int, start: float, end: float) -> bool:
