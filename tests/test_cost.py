@@ -12,31 +12,27 @@ import json
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 from unittest.mock import Mock
 
-import aiohttp
-import numpy as np
 import pytest
 
 from livekit import rtc
-from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
 from livekit.plugins.tiro import protocol, transcript
 from livekit.plugins.tiro.log import logger
 from livekit.plugins.tiro.timeline import Clock, Timeline
 
-from .harness import FINAL, INTERIM, USAGE
+from .fake_socket import RATE, calling, frame
+from .harness import FINAL, INTERIM
 from .session_fakes import in_virtual_time
 
 PACKAGE = str(Path(tiro.__file__).parent)
-RATE = 24000
 CHUNK_BYTES = 2 * RATE // 20
 """50 ms: what an `AgentSession` pushes, and what goes out in one message."""
 SECOND_BYTES = 2 * RATE
@@ -44,91 +40,6 @@ COUNTED = 200
 """Chunks over which is counted."""
 SECONDS = COUNTED // 20
 """s that they last. Once a second a connection is looked after, and old audio is let go."""
-
-
-@dataclass
-class FakeMessage:
-    data: bytes
-    type: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT
-
-
-@dataclass
-class FakeSocket:
-    """A websocket without a network: counts what is sent, gives what it is told."""
-
-    config = b""
-    messages = 0
-    audio_bytes = 0
-    """Bytes of the messages, the config left out."""
-    inbox: asyncio.Queue[FakeMessage] = field(default_factory=asyncio.Queue)
-    closed = False
-
-    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
-        return self
-
-    async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
-        if kind is aiohttp.WSMsgType.PING:
-            self.inbox.put_nowait(FakeMessage(message, aiohttp.WSMsgType.PONG))
-        elif self.config:
-            self.messages += 1
-            self.audio_bytes += len(message)
-        else:
-            self.config = message
-
-    async def receive(self) -> FakeMessage:
-        return await self.inbox.get()
-
-    async def close(self) -> bool:
-        return True
-
-
-@dataclass
-class Call:
-    """A live stream on a fake socket, with its events."""
-
-    stream: tiro.SpeechStream
-    socket: FakeSocket
-    events: list[SpeechEvent] = field(default_factory=list)
-
-    async def push(self, frame: rtc.AudioFrame, times: int = 1) -> None:
-        """Push a frame so often, at the pace of real audio."""
-        for _ in range(times):
-            self.stream.push_frame(frame)
-            await asyncio.sleep(frame.duration)
-
-    async def hear(self, *messages: bytes) -> None:
-        """Have the service say something, and let the stream make events of it."""
-        for message in messages:
-            self.socket.inbox.put_nowait(FakeMessage(message))
-            await asyncio.sleep(0.01)
-
-    async def listen(self) -> None:
-        async for event in self.stream:
-            if event.type is not USAGE:
-                self.events.append(event)
-
-
-@asynccontextmanager
-async def calling(pushed: rtc.AudioFrame) -> AsyncIterator[Call]:
-    """Open a stream that is under way: configured, and a second of audio sent."""
-    socket = FakeSocket()
-    session = cast(aiohttp.ClientSession, socket)
-    stt = tiro.STT(api_key="test", base_url="ws://localhost", http_session=session)
-    call = Call(stt.stream(), socket)
-    listening = asyncio.create_task(call.listen())
-    try:
-        await call.push(pushed, round(1.0 / pushed.duration))
-        assert call.socket.config
-        yield call
-    finally:
-        listening.cancel()
-        await stt.aclose()
-
-
-def frame(ms: int, level: int = 5000) -> rtc.AudioFrame:
-    """Return audio: loud, if nothing else is said."""
-    samples = RATE * ms // 1000
-    return rtc.AudioFrame(np.full(samples, level, np.int16).tobytes(), RATE, 1, samples)
 
 
 def phrase(number: int, end: float, *, words: int = 10, final: bool = False) -> bytes:
@@ -185,22 +96,28 @@ def loop_calls() -> Iterator[Counter[str]]:
 
 
 def peak(action: Callable[[], Any]) -> int:
-    """Return how many bytes an action needs at most, its result included."""
-    action()
+    """Return how many bytes an action needs at most, its result included.
+
+    The least of some tries: other threads of the process need memory as well.
+    """
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        kept = action()
-        _, most = tracemalloc.get_traced_memory()
-        del kept
-        return most - before
+        return min(_peak(action) for _ in range(5))
     finally:
         tracemalloc.stop()
 
 
+def _peak(action: Callable[[], Any]) -> int:
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    kept = action()
+    _, most = tracemalloc.get_traced_memory()
+    del kept
+    return most - before
+
+
 @in_virtual_time
-async def test_a_chunk_is_one_message_and_fifteen_calls() -> None:
+async def test_a_chunk_is_one_message_and_thirteen_calls() -> None:
     pushed = frame(50)
     async with calling(pushed) as call:
         socket = call.socket
@@ -209,8 +126,8 @@ async def test_a_chunk_is_one_message_and_fifteen_calls() -> None:
             await call.push(pushed, COUNTED)
         assert socket.messages - sent == COUNTED
         assert socket.audio_bytes - size == COUNTED * len(protocol.encode_audio(pushed.data))
-    # 15.9; what is done once a second is among them.
-    assert sum(calls.values()) <= 16.5 * COUNTED, calls
+    # 13.9; what is done once a second is among them.
+    assert sum(calls.values()) <= 14 * COUNTED, calls
     assert calls["_trim"] <= SECONDS
 
 
@@ -222,20 +139,20 @@ async def test_a_frame_shorter_than_a_chunk_costs_little() -> None:
         with counted_calls() as calls:
             await call.push(pushed, 5 * COUNTED)
         assert call.socket.messages - sent == COUNTED
-    # 9.6, of which a fifth of a chunk's.
-    assert sum(calls.values()) <= 10 * 5 * COUNTED, calls
+    # 9.2; it is taken in, and that there is no chunk yet is found out.
+    assert sum(calls.values()) <= 9.3 * 5 * COUNTED, calls
 
 
 @in_virtual_time
-async def test_a_chunk_makes_no_task_and_wakes_one() -> None:
+async def test_a_chunk_makes_no_task_and_wakes_none() -> None:
     pushed = frame(50)
     async with calling(pushed) as call:
         with loop_calls() as counts:
             await call.push(pushed, COUNTED)
-    # The first one of each is this test's own, which waits for the time of the next frame.
+    # One of each for a frame is this test's own, which waits for the time of the next one.
     assert counts["call_at"] <= COUNTED + SECONDS + 2
-    assert counts["create_future"] <= COUNTED + COUNTED + 2 * SECONDS
-    assert counts["call_soon"] <= COUNTED + COUNTED + 3 * SECONDS
+    assert counts["create_future"] <= COUNTED + 2 * SECONDS
+    assert counts["call_soon"] <= COUNTED + 3 * SECONDS
     # A ping every 2 s.
     assert counts["create_task"] <= SECONDS / 2 + 1
 
@@ -273,7 +190,7 @@ async def test_a_hypothesis_costs_the_same_whatever_its_length() -> None:
             hypotheses = [phrase(n, 0.1 * (n + 1), words=words) for n in range(40)]
             with counted_calls() as calls:
                 await call.hear(*hypotheses)
-            # 38 for each.
+            # 39.5 for each.
             assert sum(calls.values()) <= 40 * 40, calls
 
 

@@ -37,7 +37,9 @@ def new_session() -> aiohttp.ClientSession:
 class Connection:
     """An open websocket, and what is known of the session on it."""
 
-    def __init__(self, ws: _WebSocket, opened_in: float) -> None:
+    def __init__(
+        self, ws: _WebSocket, transport: asyncio.Transport | None, opened_in: float
+    ) -> None:
         self.id = utils.shortuuid("tiro_")
         """A name for this connection; the service gives none."""
         self.opened_in = opened_in
@@ -65,6 +67,7 @@ class Connection:
         self._pinging: asyncio.Task[bool] | None = None
         self._ping_position = 0
         self._ws = ws
+        self._transport = transport
 
     @classmethod
     async def open(
@@ -79,20 +82,22 @@ class Connection:
         """
         started = time.perf_counter()
         connecting = asyncio.create_task(_dial(session, options), name="tiro.connect")
+        in_time = False
         try:
             await asyncio.wait({connecting}, timeout=timeout)
-            if not connecting.done():
-                connecting.add_done_callback(_discard)
-                raise errors.connect_timeout(options.host, timeout)
-        except asyncio.CancelledError:
-            connecting.add_done_callback(_discard)
-            raise
+            in_time = connecting.done()
         finally:
-            await utils.aio.cancel_and_wait(connecting)
+            if not in_time:
+                connecting.add_done_callback(_discard)
+                await utils.aio.cancel_and_wait(connecting)
+        if not in_time:
+            raise errors.connect_timeout(options.host, timeout)
         opened = connecting.result()
         if isinstance(opened, APIError):
             raise opened
-        return cls(opened, time.perf_counter() - started)
+        http = opened._response.connection
+        transport = None if http is None else http.transport
+        return cls(opened, transport, time.perf_counter() - started)
 
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
@@ -102,6 +107,26 @@ class Connection:
     async def send(self, pcm: bytes) -> bool:
         """Send a chunk of audio. Return False if the connection is gone: `receive` knows why."""
         return await self._send(protocol.encode_audio(pcm))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether all that was sent has left, so that `send_now` has room."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
+
+    def send_now(self, pcm: bytes) -> bool:
+        """Send a chunk of audio without waiting. Return False if the connection is gone or full.
+
+        aiohttp writes first, and waits for room then, so that nothing is left to wait for.
+        """
+        sending = self._ws.send_frame(protocol.encode_audio(pcm), aiohttp.WSMsgType.TEXT)
+        try:
+            sending.send(None)
+        except StopIteration:
+            return True
+        except (aiohttp.ClientError, ConnectionError):
+            return False
+        sending.close()
+        return False
 
     async def end(self) -> bool:
         """Send the end marker. Return False if the connection is gone."""
@@ -181,6 +206,8 @@ class Connection:
         try:
             await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT)
         finally:
+            # A task that is cancelled before it began has closed nothing.
+            self._ws._response.close()
             await utils.aio.cancel_and_wait(closing, *pinging)
 
 

@@ -10,8 +10,7 @@ Every error that leaves this package is an `APIError` of the framework:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
@@ -20,13 +19,12 @@ if TYPE_CHECKING:
     from .protocol import ServiceError
 
 # A credential that is not ours: `token=…` of a URL, `Bearer …` of a header.
-_CREDENTIAL = re.compile(r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+")
+_CREDENTIAL = r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+"
 # A server's text longer than this is a page, not a message (characters).
 _MAX_SERVER_TEXT = 500
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """How a gRPC code is reported.
 
     `http` is never a 4xx but 408, 429 or 499 where `retryable` is set: the framework makes every
@@ -80,7 +78,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
-        text = _CREDENTIAL.sub(r"\1[...]", text)
+        text = re.sub(_CREDENTIAL, r"\1[...]", text)
         if len(text) > _MAX_SERVER_TEXT:
             text = text[:_MAX_SERVER_TEXT] + "…"
         return text

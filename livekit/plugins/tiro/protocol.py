@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import unicodedata
 from base64 import b64encode
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .options import Options
@@ -23,8 +22,7 @@ _AUDIO_TAIL = b'"}'
 _REASONS = {status.phrase.lower(): status.value for status in HTTPStatus if status >= 400}
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One recognised word."""
 
     text: str
@@ -37,8 +35,7 @@ class Word:
     """The speaker's number; 0 is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(NamedTuple):
     """One reading of what was said."""
 
     text: str
@@ -47,8 +44,7 @@ class Alternative:
     """Only on finals."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A hypothesis (interim) or a final."""
 
     is_final: bool
@@ -59,20 +55,21 @@ class Result:
     end: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceError:
+class ServiceError(NamedTuple):
     """What the service says went wrong. The text is the server's, and can repeat the key."""
 
     code: int | None = None
     """The gRPC code, if it gave one."""
     http_status: int | None = None
-    message: str = field(default="", repr=False)
-    violations: tuple[str, ...] = field(default=(), repr=False)
+    message: str = ""
+    violations: tuple[str, ...] = ()
     """`field: description` of each field that it refused."""
 
+    def __repr__(self) -> str:
+        return f"ServiceError(code={self.code}, http_status={self.http_status})"
 
-@dataclass(frozen=True, slots=True)
-class Response:
+
+class Response(NamedTuple):
     """What one frame says: results, an error, or neither (a segment without words)."""
 
     results: tuple[Result, ...] = ()
@@ -186,30 +183,30 @@ def _violations(details: Any) -> list[str]:
 def _results(raw: Any) -> list[Result]:
     results = []
     for item in _dicts(raw):
-        is_final = _either(item, "isFinal", "is_final") is True
-        alternatives = list(_dicts(item.get("alternatives")))
+        alternatives = _dicts(item.get("alternatives"))
         if alternatives:
+            is_final = _either(item, "isFinal", "is_final") is True
             results.append(_result(alternatives, is_final))
     return results
 
 
 def _result(raw: list[dict[str, Any]], is_final: bool) -> Result:
-    """Build a result. Words are built for finals only: an interim lives some 350 ms."""
-    words = list(_dicts(raw[0].get("words")))
-    alternatives = tuple(
-        Alternative(
-            text=_clean(item.get("transcript")),
-            confidence=_fraction(item.get("confidence")),
-            words=tuple(filter(None, map(_word, _dicts(item.get("words"))))) if is_final else (),
-        )
-        for item in (raw if is_final else raw[:1])
-    )
+    """Build a result; an interim, which lives 350 ms, of its best reading and without words."""
+    read = [_alternative(item, is_final) for item in (raw if is_final else raw[:1])]
+    words = _dicts(raw[0].get("words"))
     if not words:
-        return Result(is_final, alternatives)
+        return Result(is_final, tuple(read))
     first, last = _span(words[0]), _span(words[-1])
     if first is None or last is None or last[1] < first[0]:
-        return Result(is_final, alternatives)
-    return Result(is_final, alternatives, first[0], last[1])
+        return Result(is_final, tuple(read))
+    return Result(is_final, tuple(read), first[0], last[1])
+
+
+def _alternative(raw: dict[str, Any], with_words: bool) -> Alternative:
+    words = filter(None, map(_word, _dicts(raw.get("words")))) if with_words else ()
+    return Alternative(
+        _clean(raw.get("transcript")), _fraction(raw.get("confidence")), tuple(words)
+    )
 
 
 def _word(raw: dict[str, Any]) -> Word | None:
@@ -275,7 +272,8 @@ def _clean(value: Any) -> str:
     """Return text in NFC, trimmed, without the lone surrogates that no encoder takes."""
     if not isinstance(value, str):
         return ""
-    if not value.isascii():
-        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return unicodedata.normalize("NFC", whole).strip()
-    return value.strip()
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return unicodedata.normalize("NFC", value).strip()

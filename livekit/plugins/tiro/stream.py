@@ -123,7 +123,8 @@ class SpeechStream(stt.RecognizeStream):
         self._timeline = Timeline(self._clock)
         self._transcript = Transcript(self._timeline, self._clock)
         self._configured: Options | None = None
-        self._changed = asyncio.Event()
+        self._caught_up: Connection | None = None
+        self._changed: asyncio.Future[None] | None = None
         self._ended = False
         self._await_audio = False
         self._began_at = 0, 0
@@ -169,8 +170,33 @@ class SpeechStream(stt.RecognizeStream):
             frame = _mix_down(frame)
         if not self._pushed_sr and not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
             self._needed_sr = self._needed_sr or _FALLBACK_RATE
-        super().push_frame(frame)
-        self._clock.push(frame.duration, time.monotonic(), time.time())
+        seconds, now = frame.duration, time.monotonic()
+        if not self._pass_on(frame, seconds, now):
+            super().push_frame(frame)
+        self._clock.push(seconds, now, time.time())
+
+    def _pass_on(self, frame: rtc.AudioFrame, seconds: float, now: float) -> bool:
+        """Send audio here and now, if the send task does nothing but wait for it.
+
+        That saves waking it up, which costs as much again. Return False if the frame has to take
+        its way through the channel.
+        """
+        connection, timeline = self._caught_up, self._timeline
+        if (
+            connection is None
+            or not connection.is_clear
+            or not self._input_ch.empty()
+            or not self._pushed_sr == frame.sample_rate == timeline.sample_rate
+            or timeline.ahead(now) + seconds > PAUSE
+        ):
+            return False
+        timeline.push(frame.data, timeline.sample_rate)
+        while (chunk := timeline.next_chunk(now)) is not None:
+            if not connection.send_now(chunk):
+                # The send task has to see what is wrong, or to wait.
+                self._caught_up = None
+                break
+        return True
 
     def update_options(
         self,
@@ -199,10 +225,9 @@ class SpeechStream(stt.RecognizeStream):
     def apply_options(self, options: Options) -> None:
         """Put validated settings in place of the present ones."""
         self._options = options
-        if self._configured is not None and self._configured != options:
-            self._changed.set()
-        else:
-            self._changed.clear()
+        in_force = self._configured is None or self._configured == options
+        if not in_force and self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
     @property
     def options(self) -> Options:
@@ -269,10 +294,10 @@ class SpeechStream(stt.RecognizeStream):
         if not await self._wait_for_audio():
             return True
         connection = await self._connect()
-        self._report_connection_acquired(connection.opened_in, False)
-        logger.debug("connected to Tiro", extra={"request_id": connection.id})
-        self._begin(connection)
         try:
+            self._report_connection_acquired(connection.opened_in, False)
+            logger.debug("connected to Tiro", extra={"request_id": connection.id})
+            self._begin(connection)
             outcome = await self._exchange(connection)
         finally:
             self._configured = None
@@ -335,23 +360,25 @@ class SpeechStream(stt.RecognizeStream):
         """Send and receive until the connection ends, or must."""
         sending = asyncio.create_task(self._send(connection), name="tiro.send")
         receiving = asyncio.create_task(self._receive(connection), name="tiro.receive")
-        changing = asyncio.create_task(self._changed.wait(), name="tiro.changed")
-        tasks = {sending, receiving, changing}
+        changed = self._changed = asyncio.get_running_loop().create_future()
+        waited_for: set[asyncio.Future[Any]] = {sending, receiving, changed}
         try:
-            while not receiving.done() and not changing.done():
+            while not receiving.done() and not changed.done():
                 patience = PAUSE
                 if sending.done():
-                    tasks.discard(sending)
+                    waited_for.discard(sending)
                     patience = self._patience(connection, alive=sending.result())
                     if patience <= 0:
                         return _Outcome.QUIET
-                await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
                 outcome = self._watch(connection)
                 if outcome is not None and not receiving.done():
                     return outcome
-            return _Outcome.CHANGED if changing.done() else receiving.result()
+            return _Outcome.CHANGED if changed.done() else receiving.result()
         finally:
-            await utils.aio.cancel_and_wait(receiving, sending, changing)
+            await utils.aio.cancel_and_wait(receiving, sending)
 
     def _watch(self, connection: Connection) -> _Outcome | None:
         """Look after a connection, once a second. Return why it has to end, if it has."""
@@ -435,10 +462,14 @@ class SpeechStream(stt.RecognizeStream):
             elif self._ended:
                 return connection.configured is not None and await connection.end()
             else:
+                if connection.configured is not None:
+                    self._caught_up = connection
                 try:
                     self._take(await self._input_ch.recv())
                 except utils.aio.ChanClosed:
                     self._end_input()
+                finally:
+                    self._caught_up = None
 
     async def _send_first_chunk(self, connection: Connection, chunk: bytes) -> bool:
         self._configure()
@@ -453,7 +484,6 @@ class SpeechStream(stt.RecognizeStream):
     def _configure(self) -> None:
         """Note which settings are in force: a change before this needs no new connection."""
         self._configured = self._options
-        self._changed.clear()
         self._transcript.set_language(self._options.language)
         # Without interims nobody knows that somebody speaks, until the final.
         interims = self._options.interim_results

@@ -8,7 +8,8 @@ present is passed in as `now`, monotonic seconds.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +92,10 @@ class Clock:
             self._jump(now - self._started - seconds)
         self._last = now
         self._audio += seconds
-        ahead = self._give_back(self._audio + self._extra[-1] - (now - self._started))
-        self._early[-1] = max(self._early[-1], ahead)
+        ahead = self._audio + self._extra[-1] - (now - self._started)
+        if ahead > 0:
+            ahead = self._give_back(ahead)
+            self._early[-1] = max(self._early[-1], ahead)
 
     def _jump(self, time: float) -> None:
         """Let the next sample be at `time`, unless it is later than that already."""
@@ -144,8 +147,7 @@ class Clock:
         return self._wall_anchor + time - self._early[stretch]
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
+class _Stretch(NamedTuple):
     """What one connection got from one of its samples on: audio, or silence of our making."""
 
     server: int
@@ -181,12 +183,12 @@ class _Pcm:
         """Return the samples from `start` to `stop`, which must be there."""
         if start == stop:
             return b""
+        if stop == self.end and start == self._starts[-1]:
+            return self._pieces[-1]
         first = bisect_right(self._starts, start) - 1
-        offset, size = start - self._starts[first], (stop - start) * BYTES_PER_SAMPLE
-        if not offset and len(self._pieces[first]) == size:
-            return self._pieces[first]
         pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
-        return pcm[offset * BYTES_PER_SAMPLE :][:size]
+        offset, size = start - self._starts[first], stop - start
+        return pcm[offset * BYTES_PER_SAMPLE :][: size * BYTES_PER_SAMPLE]
 
     def drop(self, start: int) -> None:
         """Forget the samples before `start`."""
@@ -458,8 +460,9 @@ class Timeline:
     def _locate(self, server: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""
         sample = round(server * self.sample_rate)
-        index = max(0, bisect_right(self._stretches, sample, key=lambda s: s.server) - 1)
-        stretch = self._stretches[index]
+        stretch = self._stretches[-1]
+        if sample < stretch.server:
+            stretch = self._stretches[max(0, bisect_right(self._stretches, (sample, inf)) - 1)]
         if not stretch.is_audio:
             return stretch.position
         return min(stretch.position + max(0, sample - stretch.server), self._next)

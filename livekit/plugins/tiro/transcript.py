@@ -62,16 +62,18 @@ class Transcript:
             response: What the service said.
             now: Monotonic seconds.
         """
+        results = response.results
+        hypotheses = [result for result in results if not result.is_final]
         # Times tell what is decided; where there are none, it has to be guessed.
-        if response.error is None and all(r.is_final and r.end is None for r in response.results):
+        if not (hypotheses or response.error or any(result.end is not None for result in results)):
             self._timeline.decide(now)
-        if not response.results:
+        if not results:
             return [] if response.error else self._on_nothing_heard()
         finals: list[SpeechEvent] = []
-        for result in response.results:
+        for result in results:
             if result.is_final:
                 finals += self._on_final(result)
-        interims = self._on_interims([r for r in response.results if not r.is_final])
+        interims = self._on_interims(hypotheses) if hypotheses else []
         # A final with a hypothesis behind it is a cut in the middle of speech.
         ended = self._end() if finals and not interims and self.speaking else []
         return [*finals, *interims, *ended]
@@ -99,16 +101,17 @@ class Transcript:
 
     def _on_interims(self, interims: list[Result]) -> list[SpeechEvent]:
         """Show the hypothesis: the stable part and the unstable one behind it are one text."""
-        text = " ".join(filter(None, (result.alternatives[0].text for result in interims)))
+        text = " ".join(filter(None, [result.alternatives[0].text for result in interims]))
         if not text:
             return []
         starts = [result.start for result in interims if result.start is not None]
         ends = [result.end for result in interims if result.end is not None]
         data = self._data(text)
         if starts and ends:
-            if self._timeline.is_covered(max(ends)):
+            end = max(ends)
+            if self._timeline.is_covered(end):
                 return []
-            data.start_time, data.end_time = self._span(min(starts), max(ends))
+            data.start_time, data.end_time = self._span(min(starts), end)
         data.confidence = interims[0].alternatives[0].confidence
         if self._hears_less(data):
             return []

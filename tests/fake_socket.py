@@ -1,0 +1,120 @@
+"""A stream on a websocket without a network, in which every message can be counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import cast
+
+import aiohttp
+import numpy as np
+
+from livekit import rtc
+from livekit.agents.stt import SpeechEvent
+from livekit.plugins import tiro
+
+from .harness import USAGE
+
+RATE = 24000
+"""Hz of all audio here."""
+
+
+@dataclass
+class FakeMessage:
+    data: bytes
+    type: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT
+
+
+@dataclass
+class FakeSocket:
+    """A websocket without a network: counts what is sent, gives what it is told."""
+
+    config = b""
+    messages = 0
+    audio_bytes = 0
+    """Bytes of the messages, the config left out."""
+    unsent = 0
+    """Bytes that wait for room."""
+    inbox: asyncio.Queue[FakeMessage] = field(default_factory=asyncio.Queue)
+    closed = False
+    is_released = False
+    """Whether the connection under it was closed."""
+
+    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        return self
+
+    @property
+    def _response(self) -> SimpleNamespace:
+        transport = SimpleNamespace(get_write_buffer_size=lambda: self.unsent)
+        connection = SimpleNamespace(transport=transport)
+        return SimpleNamespace(connection=connection, close=self._release)
+
+    def _release(self) -> None:
+        self.is_released = True
+
+    async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
+        if kind is aiohttp.WSMsgType.PING:
+            self.inbox.put_nowait(FakeMessage(message, aiohttp.WSMsgType.PONG))
+        elif self.config:
+            self.messages += 1
+            self.audio_bytes += len(message)
+        else:
+            self.config = message
+
+    async def receive(self) -> FakeMessage:
+        return await self.inbox.get()
+
+    async def close(self) -> bool:
+        return True
+
+
+@dataclass
+class Call:
+    """A live stream on a fake socket, with its events."""
+
+    stream: tiro.SpeechStream
+    socket: FakeSocket
+    events: list[SpeechEvent] = field(default_factory=list)
+
+    async def push(self, frame: rtc.AudioFrame, times: int = 1) -> None:
+        """Push a frame so often, at the pace of real audio."""
+        for _ in range(times):
+            self.stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+
+    async def hear(self, *messages: bytes) -> None:
+        """Have the service say something, and let the stream make events of it."""
+        for message in messages:
+            self.socket.inbox.put_nowait(FakeMessage(message))
+            await asyncio.sleep(0.01)
+
+    async def listen(self) -> None:
+        async for event in self.stream:
+            if event.type is not USAGE:
+                self.events.append(event)
+
+
+@asynccontextmanager
+async def calling(pushed: rtc.AudioFrame, socket: FakeSocket | None = None) -> AsyncIterator[Call]:
+    """Open a stream that is under way: configured, and a second of audio sent."""
+    socket = socket or FakeSocket()
+    session = cast(aiohttp.ClientSession, socket)
+    stt = tiro.STT(api_key="test", base_url="ws://localhost", http_session=session)
+    call = Call(stt.stream(), socket)
+    listening = asyncio.create_task(call.listen())
+    try:
+        await call.push(pushed, round(1.0 / pushed.duration))
+        assert call.socket.config
+        yield call
+    finally:
+        listening.cancel()
+        await stt.aclose()
+
+
+def frame(ms: int, level: int = 5000) -> rtc.AudioFrame:
+    """Return audio, loud if nothing else is said."""
+    samples = RATE * ms // 1000
+    return rtc.AudioFrame(np.full(samples, level, np.int16).tobytes(), RATE, 1, samples)

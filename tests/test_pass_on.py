@@ -1,0 +1,196 @@
+"""Audio that goes out as it is pushed, and when it has to wait for the send task instead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+import numpy as np
+import pytest
+
+from livekit import rtc
+from livekit.plugins import tiro
+from livekit.plugins.tiro.timeline import FLUSH_SILENCE, PAUSE
+
+from .fake_socket import RATE, FakeSocket, calling, frame
+from .session_fakes import in_virtual_time
+
+MS = RATE // 1000
+FIRST = 400
+"""What the first 10 ms of numbered audio hold: no quieter than speech can be."""
+
+
+@dataclass
+class Recorder(FakeSocket):
+    """Keeps the audio of each connection, and can be full or broken."""
+
+    connections: list[bytearray] = field(default_factory=list)
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while there is room: what a message waits for, once it is sent."""
+    broken = False
+    """Whether no more can be sent on this connection, which its reader does not notice."""
+
+    def __post_init__(self) -> None:
+        self.room.set()
+
+    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        self.connections.append(bytearray())
+        self.config, self.broken = b"", False
+        return self
+
+    async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
+        if self.broken:
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        if self.config and kind is aiohttp.WSMsgType.TEXT:
+            self.connections[-1] += b64decode(json.loads(message)["audioContent"])
+        await super().send_frame(message, kind)
+        await self.room.wait()
+
+    def numbers(self, connection: int = -1) -> list[int]:
+        """Return what each 10 ms of audio on a connection hold, silence left out."""
+        held = np.frombuffer(self.connections[connection], np.int16)[:: 10 * MS]
+        return [int(number) for number in held if number]
+
+
+def numbered(first: int, count: int, ms: int = 50) -> list[rtc.AudioFrame]:
+    """Return frames of `ms` in which each 10 ms hold another number, from `FIRST + first` on."""
+    blocks = ms // 10
+    numbers = np.arange(FIRST + first, FIRST + first + count * blocks, dtype=np.int16)
+    parts = np.repeat(numbers, 10 * MS).reshape(count, -1)
+    return [rtc.AudioFrame(part.tobytes(), RATE, 1, part.size) for part in parts]
+
+
+def all_of(frames: Sequence[rtc.AudioFrame]) -> list[int]:
+    """Return the numbers that frames hold."""
+    return [int(n) for pushed in frames for n in np.frombuffer(pushed.data, np.int16)[:: 10 * MS]]
+
+
+QUIET = frame(50, 0)
+
+
+@in_virtual_time
+async def test_a_chunk_is_out_before_push_frame_returns() -> None:
+    async with calling(QUIET, socket := Recorder()) as call:
+        for number, pushed in enumerate(numbered(0, 20)):
+            call.stream.push_frame(pushed)
+            assert len(socket.numbers()) == 5 * (number + 1)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("ms", [10, 30, 60, 120])
+@in_virtual_time
+async def test_frames_of_any_length_lose_nothing(ms: int) -> None:
+    pushed = numbered(0, 1200 // ms, ms)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for number, part in enumerate(pushed):
+            call.stream.push_frame(part)
+            # All whole chunks are out.
+            assert len(socket.numbers()) == (number + 1) * ms // 50 * 5
+            await asyncio.sleep(part.duration)
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_what_finds_the_socket_full_keeps_its_place() -> None:
+    pushed = numbered(0, 30)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await _push(call.stream, pushed[:10])
+        socket.unsent = 1
+        for part in pushed[10:20]:
+            sent = socket.messages
+            call.stream.push_frame(part)
+            assert socket.messages == sent
+            await asyncio.sleep(part.duration)
+        socket.unsent = 0
+        await _push(call.stream, pushed[20:])
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_chunk_that_would_have_to_wait_is_sent_once() -> None:
+    """aiohttp writes, and waits for room then: what waits has been sent."""
+    pushed = numbered(0, 30)
+    async with calling(QUIET, socket := Recorder()) as call:
+        socket.room.clear()
+        await _push(call.stream, pushed[:20])
+        # The one that was passed on, and the one that the send task waits with.
+        assert socket.numbers() == all_of(pushed[:2])
+        socket.room.set()
+        await _push(call.stream, pushed[20:])
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_chunk_that_fails_is_sent_again_on_the_next_connection() -> None:
+    pushed = numbered(0, 40)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await call.hear(b'{"result": {"results": []}}')
+        await _push(call.stream, pushed[:10])
+        socket.broken = True
+        await _push(call.stream, pushed[10:])
+        assert len(socket.connections) == 2
+        assert socket.numbers(0) == all_of(pushed[:10])
+        assert socket.numbers(1) == all_of(pushed)
+
+
+@in_virtual_time
+async def test_what_follows_a_flush_stays_behind_it() -> None:
+    pushed = numbered(0, 20)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for part in pushed[:10]:
+            call.stream.push_frame(part)
+        call.stream.flush()
+        for part in pushed[10:]:
+            call.stream.push_frame(part)
+        assert socket.numbers() == all_of(pushed[:10])
+        await asyncio.sleep(0.1)
+        assert socket.numbers() == all_of(pushed)
+        held = np.frombuffer(socket.connections[-1], np.int16)
+        before, behind = (int(np.flatnonzero(held == n)[0]) for n in (FIRST + 49, FIRST + 50))
+        assert (behind - before) / RATE >= FLUSH_SILENCE
+
+
+@in_virtual_time
+async def test_a_burst_goes_at_its_pace() -> None:
+    """The rest is for the send task, which lets the receive task have its turn."""
+    pushed = numbered(0, 100)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for part in pushed:
+            call.stream.push_frame(part)
+        assert len(socket.numbers()) <= PAUSE * 100
+        await asyncio.sleep(0.1)
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_frame_of_another_rate_is_refused_in_mid_call() -> None:
+    pushed = numbered(0, 10)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await _push(call.stream, pushed[:5])
+        with pytest.raises(ValueError, match="sample rate"):
+            call.stream.push_frame(rtc.AudioFrame(bytes(3200), 16000, 1, 1600))
+        await _push(call.stream, pushed[5:])
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_nothing_is_passed_on_once_the_input_ended() -> None:
+    async with calling(QUIET, socket := Recorder()) as call:
+        call.stream.end_input()
+        with pytest.raises(RuntimeError, match="input ended"):
+            call.stream.push_frame(numbered(0, 1)[0])
+        await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError, match="input ended"):
+            call.stream.push_frame(numbered(0, 1)[0])
+        assert socket.numbers() == []
+
+
+async def _push(stream: tiro.SpeechStream, frames: Sequence[rtc.AudioFrame]) -> None:
+    """Push frames at their own pace."""
+    for pushed in frames:
+        stream.push_frame(pushed)
+        await asyncio.sleep(pushed.duration)
