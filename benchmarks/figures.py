@@ -29,13 +29,14 @@ class Figures:
         labels = list(self._samples.get(condition, {}))
         return sorted(labels, key=lambda label: self.median(condition, label, COST) or 0.0)
 
+    def all(self, condition: str, label: str, figure: str) -> list[float]:
+        """Return a figure of each round in which it was measured."""
+        samples = self._samples.get(condition, {}).get(label, [])
+        return [sample[figure] for sample in samples if figure in sample]
+
     def median(self, condition: str, label: str, figure: str) -> float | None:
         """Return the median over the rounds, or None if it was not measured."""
-        values = [
-            sample[figure]
-            for sample in self._samples.get(condition, {}).get(label, [])
-            if figure in sample
-        ]
+        values = self.all(condition, label, figure)
         return statistics.median(values) if values else None
 
     def memory(self, label: str) -> float | None:
@@ -44,21 +45,15 @@ class Figures:
 
     def spread(self, condition: str, label: str, figure: str) -> float:
         """Return how far the rounds lie apart, as a share of their median."""
-        values = [sample[figure] for sample in self._samples[condition][label]]
+        values = self.all(condition, label, figure)
         return (max(values) - min(values)) / (statistics.median(values) or 1.0)
 
-    def ratio(self, condition: str, label: str, to: str, figure: str = COST) -> float | None:
-        """Return the median over the rounds of one figure by another of the same round."""
-        samples = self._samples.get(condition, {})
-        pairs = zip(samples.get(label, []), samples.get(to, []), strict=False)
-        ratios = [a[figure] / b[figure] for a, b in pairs if b.get(figure)]
-        return statistics.median(ratios) if ratios else None
-
-    def cheapest(self, condition: str, labels: Iterable[str], figure: str = COST) -> str | None:
-        """Return the one of `labels` whose figure is lowest."""
-        measured = {label: self.median(condition, label, figure) for label in labels}
-        known = {label: value for label, value in measured.items() if value is not None}
-        return min(known, key=lambda label: known[label]) if known else None
+    def dearest(self, condition: str, labels: Iterable[str]) -> tuple[str, float | None]:
+        """Return by whose cost tiro's is highest, measured by turns, and what it is."""
+        ratios = {name: self.median(f"{condition} by turns", name, "ratio") for name in labels}
+        known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        worst = max(known, key=lambda name: known[name], default="")
+        return worst, known.get(worst)
 
 
 @dataclass(frozen=True)
@@ -99,9 +94,8 @@ def goals(figures: Figures) -> list[Goal]:
 
 
 def _cost(figures: Figures, condition: str, others: Iterable[str], limit: float, name: str) -> Goal:
-    other = figures.cheapest(condition, others)
-    value = figures.ratio(condition, "tiro", other) if other else None
-    return Goal(name, value, limit, other or "")
+    other, value = figures.dearest(condition, others)
+    return Goal(name, value, limit, other)
 
 
 def _compared(figures: Figures, condition: str, figure: str, name: str) -> Goal:

@@ -104,11 +104,11 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
     before = resident_kb()
     async with group(world, target, run, load) as streams:
         await streams.feed(load.warm_up)
-        pushed, cpu, began = streams.pushed, _cpu(), time.monotonic()
+        pushed, cpu, began = streams.pushed, used_cpu(), time.monotonic()
         for tally in streams.tallies:
             tally.latencies.clear()
         await streams.feed(load.seconds)
-        used = [now - then for now, then in zip(_cpu(), cpu, strict=True)]
+        used = [now - then for now, then in zip(used_cpu(), cpu, strict=True)]
         wall = time.monotonic() - began
         # Before the collection: it takes up to 0.1 s, and what comes meanwhile waits for it.
         latencies = _latencies(streams.tallies)
@@ -137,7 +137,7 @@ async def _warm_up(world: World, target: str, load: Load, rate: int) -> None:
         await streams.feed(0.2)
 
 
-def _cpu() -> tuple[float, float]:
+def used_cpu() -> tuple[float, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime, usage.ru_stime
 

@@ -57,6 +57,11 @@ CONDITIONS = (
 """In the order in which they are measured. The first one comes with fresh processes."""
 
 
+_RIVALS = [variant for variant in _SENDING if variant.target != "tiro"]
+BY_TURNS = {MAIN: [*_RIVALS, *_SAME_RATE], "16 kHz": _RIVALS}
+"""What tiro is measured with by turns: what it costs by what they cost."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """How much of it."""
@@ -68,6 +73,8 @@ class Scale:
     )
     """Measured s by condition; 1.5 s where it is not said."""
     warm_up: float = 0.8
+    turns: int = 3
+    """Of each target in a round, with each that it is compared with."""
     conditions: Sequence[str] = tuple(condition.name for condition in CONDITIONS)
     targets: Sequence[str] = ("tiro", *PEERS, *FLOORS)
     call_streams: int = 10
@@ -103,6 +110,7 @@ QUICK = Scale(
     streams=10,
     seconds={MAIN: 1.0, "16 kHz": 1.0},
     warm_up=0.5,
+    turns=1,
     conditions=(MAIN, "16 kHz"),
     call_streams=3,
     growth_rounds=1,

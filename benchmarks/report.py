@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .figures import COST, Figures, goals
-from .plan import MAIN
+from .plan import BY_TURNS, MAIN
+from .world import median
 
 _COLUMNS = (
     ("CPU s / audio hour", COST, 2),
@@ -38,6 +39,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     )
     for condition in figures.conditions():
         console.print(_loads(figures, condition))
+    console.print(_by_turns(figures))
     console.print(_calls(figures))
     console.print(_growth(results["growth"]))
     console.print(_goals(figures))
@@ -55,7 +57,7 @@ def _loads(figures: Figures, condition: str) -> Table:
     table.add_column("")
     for title, _, _ in _COLUMNS:
         table.add_column(title, justify="right")
-    for title in ("by tiro", "streams / core", "spread %"):
+    for title in ("streams / core", "spread %"):
         table.add_column(title, justify="right")
     if condition == MAIN:
         table.add_column("KB / stream", justify="right")
@@ -63,7 +65,6 @@ def _loads(figures: Figures, condition: str) -> Table:
         cost = figures.median(condition, label, COST) or 0.0
         row = [_text(figures.median(condition, label, name), n) for _, name, n in _COLUMNS]
         row += [
-            _text(figures.ratio(condition, label, "tiro"), 2),
             _text(3600 / cost if cost else None, 0),
             _text(100 * figures.spread(condition, label, COST), 0),
         ]
@@ -71,6 +72,23 @@ def _loads(figures: Figures, condition: str) -> Table:
             row.append(_text(None if " at " in label else figures.memory(label), 0))
         table.add_row(label, *row)
     return table
+
+
+def _by_turns(figures: Figures) -> Table:
+    table = Table(title="CPU of tiro, by that of each: side by side, in turns of 0.4 s")
+    for title in ("", *BY_TURNS):
+        table.add_column(title, justify="right")
+    for label in dict.fromkeys(v.label for variants in BY_TURNS.values() for v in variants):
+        cells = [_ratio(figures, f"{condition} by turns", label) for condition in BY_TURNS]
+        table.add_row(label, *cells)
+    return table
+
+
+def _ratio(figures: Figures, condition: str, label: str) -> str:
+    ratios = figures.all(condition, label, "ratio")
+    if not ratios:
+        return "–"
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _calls(figures: Figures) -> Table:

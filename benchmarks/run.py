@@ -9,13 +9,14 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import Any
 
-from .plan import Condition, Scale, Variant
+from .plan import BY_TURNS, Condition, Scale, Variant
 from .targets import PEERS
 
 # s to wait for a process to answer.
@@ -27,12 +28,13 @@ Samples = dict[str, dict[str, list[dict[str, float]]]]
 class Child:
     """A process that answers each line with a line."""
 
-    def __init__(self, module: str, *arguments: str, core: int) -> None:
+    def __init__(self, module: str, *arguments: str, core: int, bytecode: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{module}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPYCACHEPREFIX": bytecode, "PYTHONDONTWRITEBYTECODE": ""},
         )
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self._process.pid, {core})
@@ -85,6 +87,8 @@ class Bench:
         self._say = say
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
         self._core, self._service_core = cores[0], cores[-1]
+        self._bytecode = ""
+        """The folder for what the processes compile."""
         self.samples: Samples = {}
 
     def run(self) -> dict[str, Any]:
@@ -92,9 +96,13 @@ class Bench:
         began = time.monotonic()
         machine = describe_machine()
         with ExitStack() as stack:
-            services = Child("services", core=self._service_core)
+            self._bytecode = stack.enter_context(tempfile.TemporaryDirectory())
+            services = Child("services", core=self._service_core, bytecode=self._bytecode)
             stack.callback(services.close)
             ports = json.dumps(services.ready)
+            with self._clients(ports, self._scale.targets):
+                # They compile what they import, as an installer would have done.
+                pass
             for number in range(self._scale.rounds):
                 self._round(number, ports)
             growth = self._growth(ports)
@@ -115,6 +123,7 @@ class Bench:
             for condition in self._scale.measured():
                 self._say(f"round {number + 1}: {condition.name}")
                 self._measure(clients, condition, number)
+            self._measure_by_turns(clients, number)
             self._say(f"round {number + 1}: single calls")
             plugins = [t for t in _rotated(self._scale.targets, number) if t in ("tiro", *PEERS)]
             for target in plugins:
@@ -131,7 +140,9 @@ class Bench:
         with ExitStack() as stack:
             clients = {}
             for target in targets:
-                clients[target] = Child("client", target, ports, core=self._core)
+                clients[target] = Child(
+                    "client", target, ports, core=self._core, bytecode=self._bytecode
+                )
                 stack.callback(clients[target].close)
             yield clients
 
@@ -155,6 +166,31 @@ class Bench:
         while waiting:
             variant = waiting.pop(0)
             self._note(condition.name, variant.label, clients[variant.target].answer())
+
+    def _measure_by_turns(self, clients: dict[str, Child], number: int) -> None:
+        """Note what tiro costs by what each of the others costs."""
+        for condition in self._scale.measured():
+            self._say(f"round {number + 1}: {condition.name}, by turns")
+            for rival in BY_TURNS.get(condition.name, ()):
+                if {"tiro", rival.target} <= clients.keys():
+                    ratio = self._ratio(clients, condition, rival, number)
+                    self._note(f"{condition.name} by turns", rival.label, {"ratio": ratio})
+
+    def _ratio(
+        self, clients: dict[str, Child], condition: Condition, rival: Variant, number: int
+    ) -> float:
+        pair = [Variant("tiro"), rival]
+        for turn, variant in enumerate(_rotated(pair, number)):
+            clients[variant.target].ask(
+                "by_turns",
+                turn=turn,
+                turns=self._scale.turns,
+                rate=condition.load["rate"],
+                streams=condition.load["streams"],
+                wire_rate=variant.wire_rate,
+            )
+        own, others = (clients[variant.target].answer()["cpu_s_per_hour"] for variant in pair)
+        return float(own / others)
 
     def _note(self, condition: str, label: str, figures: dict[str, float]) -> None:
         self.samples.setdefault(condition, {}).setdefault(label, []).append(figures)
