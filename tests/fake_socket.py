@@ -36,8 +36,6 @@ class FakeSocket:
     messages = 0
     audio_bytes = 0
     """Bytes of the messages, the config left out."""
-    unsent = 0
-    """Bytes that wait for room."""
     inbox: asyncio.Queue[FakeMessage] = field(default_factory=asyncio.Queue)
     closed = False
     is_released = False
@@ -48,9 +46,7 @@ class FakeSocket:
 
     @property
     def _response(self) -> SimpleNamespace:
-        transport = SimpleNamespace(get_write_buffer_size=lambda: self.unsent)
-        connection = SimpleNamespace(transport=transport)
-        return SimpleNamespace(connection=connection, close=self._release)
+        return SimpleNamespace(close=self._release)
 
     def _release(self) -> None:
         self.is_released = True

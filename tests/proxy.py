@@ -15,14 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
-
-from livekit.agents import APIConnectOptions
-from livekit.plugins import tiro
-from livekit.plugins.tiro.testing import Hooks, TiroServer
-from livekit.plugins.tiro.testing.faults import Together
-
-from .numbered import NumberedRecognizer, Talk
-from .trial import KEY, Outcome, Speaker, Watch
+from urllib.parse import urlsplit
 
 # Bytes read at once, and the reads that may be on their way: what a narrow line holds back.
 _PIECE = 4096
@@ -62,9 +55,8 @@ class Proxy:
         seed: int = 0,
         listener: socket.socket | None = None,
     ) -> None:
-        self.upstream = 0
-        """The port to forward to; set before the first connection comes."""
         self.connections = 0
+        self._upstream = 0
         self._latency, self._jitter, self._bandwidth = latency, jitter, bandwidth
         self._resets = resets
         self._chance = random.Random(seed)
@@ -92,9 +84,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @property
-    def url(self) -> str:
-        """The base URL of the server behind it."""
+    def before(self, base_url: str) -> str:
+        """Forward to the local server at `base_url`. Return the base URL of the way through."""
+        self._upstream = urlsplit(base_url).port or 0
         host, port = self._listener.getsockname()[:2]
         return f"ws://{host}:{port}/v2beta1"
 
@@ -121,7 +113,7 @@ class Proxy:
 
     async def _connect(self, number: int, below: Pipe) -> None:
         try:
-            above = await asyncio.open_connection("127.0.0.1", self.upstream)
+            above = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
             below[1].transport.abort()
             return
@@ -202,38 +194,3 @@ class Proxy:
         if number not in self._severed:
             for _, writer in self._open[number]:
                 writer.transport.abort()
-
-
-async def hear_through(
-    proxy: Proxy, said: Talk, hooks: Hooks | None = None, *, live: bool = False, max_retry: int = 3
-) -> Outcome:
-    """Speak to a server behind a proxy until all is over; as `trial.hear` does without one."""
-    watch = Watch()
-    outcome = Outcome(said, flowing=watch.flowing)
-    server = TiroServer(
-        api_key=KEY,
-        recognizers={"is": NumberedRecognizer(said)},
-        hooks=Together(watch, hooks or Hooks()),
-        interim_interval=0.35 if live else 0.0,
-    )
-    clock = asyncio.get_running_loop().time
-    started = clock()
-    async with server, proxy, tiro.STT(base_url=proxy.url, api_key=KEY) as stt:
-        proxy.upstream = int(server.base_url.rpartition(":")[2].partition("/")[0])
-        stt.on("error", outcome.reported.append)
-        stream = stt.stream(conn_options=APIConnectOptions(max_retry=max_retry))
-        speaker = Speaker(stream, outcome, live=live, flush_at=None, patience=90.0)
-        speaking = asyncio.create_task(speaker.speak(), name="speaker")
-        try:
-            async for event in stream:
-                outcome.events.append(event)
-                outcome.arrived.append(clock())
-        except Exception as error:
-            outcome.error = error
-        finally:
-            speaking.cancel()
-            await asyncio.gather(speaking, return_exceptions=True)
-            await stream.aclose()
-            outcome.seconds = clock() - started
-    outcome.sessions = server.sessions
-    return outcome

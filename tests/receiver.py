@@ -44,7 +44,7 @@ class Receiver:
         self._timeline = Timeline(self._clock)
         self._transcript = Transcript(self._timeline, self._clock)
         self._socket = _Socket()
-        self._connection = Connection(cast(Any, self._socket), None, 0.0)
+        self._connection = Connection(cast(Any, self._socket), 0.0)
         self._events: list[SpeechEvent] = []
         self._heard = 0.0
         """Seconds of audio that the service got on this connection."""

@@ -28,7 +28,7 @@ from livekit.plugins.tiro.timeline import KEEP_SPEAKING
 from . import virtual
 from .harness import frames, until, words
 from .numbered import NumberedRecognizer, Talk, talk
-from .proxy import Proxy, hear_through
+from .proxy import Proxy
 from .session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .trial import KEY, Outcome, hear
 
@@ -114,7 +114,7 @@ def test_20_s_of_darkness_cost_no_words(at: float) -> None:
     async def trial() -> Outcome:
         proxy = Proxy()
         darkness = Darkness(proxy, at, 20.0)
-        return await hear_through(proxy, talk(3, 8, 8, 2, word=0.5, gap=2.0), darkness, live=True)
+        return await hear(talk(3, 8, 8, 2, word=0.5, gap=2.0), darkness, live=True, proxy=proxy)
 
     outcome = virtual.run(trial())
     check_exact(outcome)
@@ -203,11 +203,12 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
         proxy = Proxy()
         hooks = Darkness(proxy, 2.6, 300.0) if kind == "dark" else Outage(2.6, 300.0)
         server = TiroServer(api_key=KEY, recognizers={"is": NumberedRecognizer(said)}, hooks=hooks)
-        async with server, proxy, tiro.STT(base_url=proxy.url, api_key=KEY) as stt:
-            proxy.upstream = int(server.base_url.split(":")[2].split("/")[0])
-            conn = APIConnectOptions(max_retry=1000)
-            caller = Caller(stt.stream(conn_options=conn), said)
-            await caller.call()
+        async with server, proxy:
+            url = proxy.before(server.base_url)
+            async with tiro.STT(base_url=url, api_key=KEY) as stt:
+                conn = APIConnectOptions(max_retry=1000)
+                caller = Caller(stt.stream(conn_options=conn), said)
+                await caller.call()
         return caller
 
     caller = virtual.run(trial(), debug=False)
@@ -232,7 +233,7 @@ def test_5_minutes_of_darkness_end_the_stream_and_a_new_one_starts_clean() -> No
         proxy = Proxy()
         darkness = Darkness(proxy, 2.0, 300.0)
         started = asyncio.get_running_loop().time()
-        first = await hear_through(proxy, said, darkness, live=True)
+        first = await hear(said, darkness, live=True, proxy=proxy)
         await asyncio.sleep(300.0 - (asyncio.get_running_loop().time() - started) + 3.0)
         return first, await hear(later, Hooks(), live=True, max_retry=0)
 

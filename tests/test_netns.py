@@ -23,8 +23,8 @@ from typing import TypeVar
 import pytest
 
 from .numbered import Talk, talk
-from .proxy import Proxy, hear_through
-from .trial import Outcome
+from .proxy import Proxy
+from .trial import Outcome, hear
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class Link:
         if outage is not None:
             loop.call_later(outage[0], self.turn, "down")
             loop.call_later(sum(outage), self.turn, "up")
-        return await hear_through(Proxy(listener=listener), said, live=True)
+        return await hear(said, live=True, proxy=Proxy(listener=listener))
 
 
 def enter(name: str) -> None:

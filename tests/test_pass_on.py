@@ -49,6 +49,8 @@ class Recorder(FakeSocket):
             self.connections[-1] += b64decode(json.loads(message)["audioContent"])
         await super().send_frame(message, kind)
         await self.room.wait()
+        if self.broken:
+            raise aiohttp.ClientConnectionResetError("Connection lost")
 
     def numbers(self, connection: int = -1) -> list[int]:
         """Return what each 10 ms of audio on a connection hold, silence left out."""
@@ -95,33 +97,39 @@ async def test_frames_of_any_length_lose_nothing(ms: int) -> None:
 
 
 @in_virtual_time
-async def test_what_finds_the_socket_full_keeps_its_place() -> None:
+async def test_a_chunk_that_has_to_wait_for_room_is_sent_once_and_stops_all_that_follow() -> None:
     pushed = numbered(0, 30)
     async with calling(QUIET, socket := Recorder()) as call:
-        await _push(call.stream, pushed[:10])
-        socket.unsent = 1
-        for part in pushed[10:20]:
-            sent = socket.messages
-            call.stream.push_frame(part)
-            assert socket.messages == sent
-            await asyncio.sleep(part.duration)
-        socket.unsent = 0
+        socket.room.clear()
+        await _push(call.stream, pushed[:20])
+        assert socket.numbers() == all_of(pushed[:1])
+        socket.room.set()
         await _push(call.stream, pushed[20:])
         assert socket.numbers() == all_of(pushed)
 
 
 @in_virtual_time
-async def test_a_chunk_that_would_have_to_wait_is_sent_once() -> None:
-    """aiohttp writes, and waits for room then: what waits has been sent."""
-    pushed = numbered(0, 30)
+async def test_a_connection_can_fail_while_a_chunk_waits_for_room() -> None:
+    pushed = numbered(0, 40)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await call.hear(b'{"result": {"results": []}}')
+        socket.room.clear()
+        await _push(call.stream, pushed[:10])
+        socket.broken = True
+        socket.room.set()
+        await _push(call.stream, pushed[10:])
+        assert len(socket.connections) == 2
+        assert socket.numbers(0) == all_of(pushed[:1])
+        assert socket.numbers(1) == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_stream_can_be_closed_while_a_chunk_waits_for_room() -> None:
     async with calling(QUIET, socket := Recorder()) as call:
         socket.room.clear()
-        await _push(call.stream, pushed[:20])
-        # The one that was passed on, and the one that the send task waits with.
-        assert socket.numbers() == all_of(pushed[:2])
-        socket.room.set()
-        await _push(call.stream, pushed[20:])
-        assert socket.numbers() == all_of(pushed)
+        await _push(call.stream, numbered(0, 10))
+        await call.stream.aclose()
+        assert socket.is_released
 
 
 @in_virtual_time

@@ -16,8 +16,8 @@ from livekit.plugins.tiro.testing.faults import Fault, When
 from . import virtual
 from .harness import START
 from .numbered import talk
-from .proxy import Direction, Proxy, Reset, hear_through
-from .trial import Outcome
+from .proxy import Direction, Proxy, Reset
+from .trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # Bytes of the handshake, roughly, of the config behind it, and of a message of audio.
@@ -70,7 +70,7 @@ def first_heard(outcome: Outcome) -> float:
 @pytest.mark.parametrize("latency", [0.02, 0.3, 1.5])
 def test_latency_costs_nothing_but_time(latency: float, live: bool) -> None:
     async def trial() -> Outcome:
-        return await hear_through(Proxy(latency=latency), SAID, live=live)
+        return await hear(SAID, live=live, proxy=Proxy(latency=latency))
 
     outcome = check_same_connection(trial())
     assert first_heard(outcome) >= latency
@@ -83,14 +83,14 @@ def test_latency_costs_nothing_but_time(latency: float, live: bool) -> None:
 def test_jitter_costs_nothing(seed: int, live: bool) -> None:
     async def trial() -> Outcome:
         proxy = Proxy(latency=0.03, jitter=0.4, seed=seed)
-        return await hear_through(proxy, SAID, live=live)
+        return await hear(SAID, live=live, proxy=proxy)
 
     check_same_connection(trial())
 
 
 def test_jitter_is_drawn_from_its_seed() -> None:
     async def trial(seed: int) -> Outcome:
-        return await hear_through(Proxy(jitter=0.4, seed=seed), SAID, live=True)
+        return await hear(SAID, live=True, proxy=Proxy(jitter=0.4, seed=seed))
 
     first, again, other = (first_heard(check_exact(trial(seed))) for seed in (1, 1, 3))
     assert first == pytest.approx(again, abs=0.06)
@@ -103,7 +103,7 @@ def test_a_narrow_line_costs_nothing_but_time(bandwidth: int, live: bool) -> Non
     """16 kHz want 43 kB a second, so that the narrower of the two falls behind a call."""
 
     async def trial() -> Outcome:
-        return await hear_through(Proxy(bandwidth=bandwidth, latency=0.02), SAID, live=live)
+        return await hear(SAID, live=live, proxy=Proxy(bandwidth=bandwidth, latency=0.02))
 
     outcome = check_same_connection(trial())
     assert outcome.seconds > 0.9 * SAID.seconds * 43_000 / max(bandwidth, 43_000)
@@ -124,7 +124,7 @@ def test_a_black_hole_that_ends_costs_nothing(
             proxy.darken()
             asyncio.get_running_loop().call_later(seconds, proxy.lighten)
 
-        return await hear_through(proxy, SAID, Do(moment, darken), live=True)
+        return await hear(SAID, Do(moment, darken), live=True, proxy=proxy)
 
     outcome = check_exact(trial())
     if seconds < 10:
@@ -140,7 +140,7 @@ def test_a_black_hole_that_ends_costs_nothing(
 def test_a_black_hole_without_end_is_a_timeout(moment: float, live: bool) -> None:
     async def trial() -> Outcome:
         proxy = Proxy()
-        return await hear_through(proxy, SAID, Do(moment, proxy.darken), live=live)
+        return await hear(SAID, Do(moment, proxy.darken), live=live, proxy=proxy)
 
     outcome = run(trial())
     assert type(outcome.error) is APIConnectionError or type(outcome.error) is APITimeoutError
@@ -154,7 +154,7 @@ def test_a_line_that_was_always_dark_is_a_timeout(live: bool) -> None:
     async def trial() -> Outcome:
         proxy = Proxy()
         proxy.darken()
-        return await hear_through(proxy, SAID, live=live, max_retry=0)
+        return await hear(SAID, live=live, max_retry=0, proxy=proxy)
 
     outcome = run(trial())
     assert type(outcome.error) is APITimeoutError
@@ -167,7 +167,7 @@ def test_a_half_open_connection_is_noticed_and_costs_nothing(moment: float) -> N
     async def trial() -> Outcome:
         proxy = Proxy()
         fault = Do(moment, proxy.sever)
-        outcome = await hear_through(proxy, SAID, fault, live=True)
+        outcome = await hear(SAID, fault, live=True, proxy=proxy)
         assert fault.struck[0] and outcome.flowing[1] - fault.struck[0] <= NOTICED
         return outcome
 
@@ -196,7 +196,7 @@ def check_broken(direction: Direction, passed: int, max_retry: int, heard_before
 
     async def trial() -> Outcome:
         proxy = Proxy(resets=[Reset(direction, passed)])
-        outcome = await hear_through(proxy, SAID, live=True, max_retry=max_retry)
+        outcome = await hear(SAID, live=True, max_retry=max_retry, proxy=proxy)
         assert proxy.connections > 1 or outcome.error is not None, "it was not broken"
         return outcome
 
@@ -213,7 +213,7 @@ def test_rst_time_after_time_costs_nothing_while_it_gets_on() -> None:
     resets = [Reset("up", n * MESSAGE) for n in (45, 38, 61, 52)]
 
     async def trial() -> Outcome:
-        return await hear_through(Proxy(resets=resets), said, live=True)
+        return await hear(said, live=True, proxy=Proxy(resets=resets))
 
     assert len(check_exact(trial()).sessions) >= 4
 
@@ -221,7 +221,7 @@ def test_rst_time_after_time_costs_nothing_while_it_gets_on() -> None:
 def test_rst_for_ever_is_an_error() -> None:
     async def trial() -> Outcome:
         proxy = Proxy(resets=[Reset("up", 4 * MESSAGE)] * 100)
-        return await hear_through(proxy, SAID, live=True)
+        return await hear(SAID, live=True, proxy=proxy)
 
     outcome = run(trial())
     assert type(outcome.error) is APIConnectionError

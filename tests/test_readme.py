@@ -9,12 +9,15 @@ import shlex
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from livekit.plugins import tiro
 
 from .harness import finals, frames, read_wav
 
@@ -27,9 +30,10 @@ def blocks(kind: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+INSTALL = "pip install ."
 DOCTOR = "python -m livekit.plugins.tiro doctor"
 SERVE = [command for command in COMMANDS if " serve" in command]
-OTHERS = [command for command in COMMANDS[2:] if command not in (*SERVE, DOCTOR)]
+OTHERS = [command for command in COMMANDS[2:] if command not in (*SERVE, DOCTOR, INSTALL)]
 
 
 # What makes a command short enough for a test: the last one of two equal options counts.
@@ -98,13 +102,28 @@ def test_the_two_commands_come_first() -> None:
 
 
 def test_every_command_is_run_here() -> None:
-    tested = {COMMANDS[0], COMMANDS[1], *SERVE, *OTHERS, DOCTOR}
+    tested = {COMMANDS[0], COMMANDS[1], *SERVE, *OTHERS, DOCTOR, INSTALL}
     assert set(COMMANDS) == tested
 
 
 def test_the_main_job() -> None:
     pytest.importorskip("pocketsphinx")
     assert run(COMMANDS[0]).strip() == "the quick brown fox jumps over the lazy dog"
+
+
+def test_it_installs_from_the_clone(tmp_path: Path) -> None:
+    """Without what it needs: test_packaging installs the wheel with all of that."""
+    venv.create(tmp_path, with_pip=True)
+    python = tmp_path / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    quick = ("--no-deps", "--disable-pip-version-check")
+    command: list[str | Path] = [python, "-m", *shlex.split(INSTALL), *quick]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    if "No matching distribution found for hatchling" in done.stderr:
+        pytest.skip("no package index is reachable")
+    assert done.returncode == 0, done.stderr
+    show = "import importlib.metadata as m; print(m.version('livekit-plugins-tiro'))"
+    shown = subprocess.run([python, "-c", show], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.stdout.strip() == tiro.__version__
 
 
 @pytest.mark.parametrize("command", OTHERS)

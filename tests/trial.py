@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from livekit import rtc
@@ -19,6 +20,7 @@ from livekit.plugins.tiro.testing.faults import Fault, Together
 
 from .harness import FINAL, assert_alternating, frames, usage, words
 from .numbered import SECONDS, NumberedRecognizer, Talk
+from .proxy import Proxy
 
 KEY = "test"
 # s; what the README promises of the times of words.
@@ -195,26 +197,26 @@ class Speaker:
 
 async def hear(
     said: Talk,
-    hooks: Hooks,
+    hooks: Hooks | None = None,
     *,
     live: bool = False,
     flush_at: float | None = None,
     max_retry: int = 3,
     pauses: dict[float, float] | None = None,
     patience: float = PATIENCE,
-    base_url: str | None = None,
+    proxy: Proxy | None = None,
 ) -> Outcome:
     """Speak to a server of one's own until all is over; leaves nothing open.
 
     Args:
         said: What is said.
-        hooks: What goes wrong.
+        hooks: What goes wrong, if anything does.
         live: Whether the audio comes at its own pace, and goes on until all is heard.
         flush_at: Seconds of audio after which the caller flushes.
         max_retry: The retries of the framework.
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
         patience: Seconds of live silence behind the talk, after which the stream is deaf.
-        base_url: Where to connect in place of the server, given its port.
+        proxy: What stands between, if anything does.
     """
     watch = Watch()
     outcome = Outcome(said, flowing=watch.flowing, pauses=pauses or {})
@@ -222,14 +224,14 @@ async def hear(
     server = TiroServer(
         api_key=KEY,
         recognizers={"is": NumberedRecognizer(said)},
-        hooks=Together(watch, hooks),
+        hooks=Together(watch, hooks or Hooks()),
         # A file is pushed in no time at all.
         interim_interval=0.35 if live else 0.0,
     )
     clock = asyncio.get_running_loop().time
     started = clock()
-    async with server:
-        url = server.base_url if base_url is None else base_url
+    async with server, proxy or nullcontext():
+        url = server.base_url if proxy is None else proxy.before(server.base_url)
         async with tiro.STT(base_url=url, api_key=KEY) as stt:
             stt.on("error", outcome.reported.append)
             stream = stt.stream(conn_options=conn)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -37,9 +38,7 @@ def new_session() -> aiohttp.ClientSession:
 class Connection:
     """An open websocket, and what is known of the session on it."""
 
-    def __init__(
-        self, ws: _WebSocket, transport: asyncio.Transport | None, opened_in: float
-    ) -> None:
+    def __init__(self, ws: _WebSocket, opened_in: float) -> None:
         self.id = utils.shortuuid("tiro_")
         """A name for this connection; the service gives none."""
         self.opened_in = opened_in
@@ -66,8 +65,8 @@ class Connection:
         self._alive_at = self.opened_at
         self._pinging: asyncio.Task[bool] | None = None
         self._ping_position = 0
+        self._begun: _Begun | None = None
         self._ws = ws
-        self._transport = transport
 
     @classmethod
     async def open(
@@ -95,9 +94,7 @@ class Connection:
         opened = connecting.result()
         if isinstance(opened, APIError):
             raise opened
-        http = opened._response.connection
-        transport = None if http is None else http.transport
-        return cls(opened, transport, time.perf_counter() - started)
+        return cls(opened, time.perf_counter() - started)
 
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
@@ -108,24 +105,18 @@ class Connection:
         """Send a chunk of audio. Return False if the connection is gone: `receive` knows why."""
         return await self._send(protocol.encode_audio(pcm))
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether all that was sent has left, so that `send_now` has room."""
-        return self._transport is not None and not self._transport.get_write_buffer_size()
-
     def send_now(self, pcm: bytes) -> bool:
-        """Send a chunk of audio without waiting. Return False if the connection is gone or full.
+        """Send a chunk of audio, outside of a task. Return False if it is not all done.
 
-        aiohttp writes first, and waits for room then, so that nothing is left to wait for.
+        `send` goes on with what is left, or knows that the connection is gone.
         """
         sending = self._ws.send_frame(protocol.encode_audio(pcm), aiohttp.WSMsgType.TEXT)
         try:
-            sending.send(None)
+            self._begun = _Begun(sending, sending.send(None))
         except StopIteration:
             return True
         except (aiohttp.ClientError, ConnectionError):
-            return False
-        sending.close()
+            pass
         return False
 
     async def end(self) -> bool:
@@ -136,6 +127,10 @@ class Connection:
 
     async def _send(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
         try:
+            if self._begun is not None and kind is aiohttp.WSMsgType.TEXT:
+                # What `send_now` left is still on its way, and goes first.
+                begun, self._begun = self._begun, None
+                await begun
             await self._ws.send_frame(frame, kind)
         except (aiohttp.ClientError, ConnectionError):
             self.sent_at = time.monotonic()
@@ -209,6 +204,26 @@ class Connection:
             # A task that is cancelled before it began has closed nothing.
             self._ws._response.close()
             await utils.aio.cancel_and_wait(closing, *pinging)
+
+
+class _Begun:
+    """A coroutine that has come to its first wait, to be awaited to its end."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, None, None]:
+        try:
+            while True:
+                try:
+                    yield self._waits_for
+                except BaseException as error:
+                    self._waits_for = self._coroutine.throw(error)
+                else:
+                    self._waits_for = self._coroutine.send(None)
+        except StopIteration:
+            return
 
 
 async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:

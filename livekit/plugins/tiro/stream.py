@@ -184,7 +184,6 @@ class SpeechStream(stt.RecognizeStream):
         connection, timeline = self._caught_up, self._timeline
         if (
             connection is None
-            or not connection.is_clear
             or not self._input_ch.empty()
             or not self._pushed_sr == frame.sample_rate == timeline.sample_rate
             or timeline.ahead(now) + seconds > PAUSE
@@ -193,7 +192,7 @@ class SpeechStream(stt.RecognizeStream):
         timeline.push(frame.data, timeline.sample_rate)
         while (chunk := timeline.next_chunk(now)) is not None:
             if not connection.send_now(chunk):
-                # The send task has to see what is wrong, or to wait.
+                # The send task has to wait until there is room, or to see what is wrong.
                 self._caught_up = None
                 break
         return True
@@ -567,12 +566,12 @@ class SpeechStream(stt.RecognizeStream):
         # No response in a local: tracebacks can show those, and it holds what was said.
         if not self._has_unsaid() or (connection.concluded and not self._transcript.speaking):
             return True
-        if outcome is _Outcome.QUIET and connection.last_response is None:
-            raise errors.unanswered(_DRAIN_PATIENCE)
-        if not self._drained_before or self._transcript.finals > self._began_at[1]:
+        quiet = outcome is _Outcome.QUIET
+        first = not self._drained_before or self._transcript.finals > self._began_at[1]
+        if first and not (quiet and connection.last_response is None):
             self._drained_before = True
             return False
-        if outcome is _Outcome.QUIET:
+        if quiet:
             raise errors.unanswered(_DRAIN_PATIENCE)
         raise errors.dropped("before its last final")
 
