@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Proxy:
         resets: What ends each connection, from the first on; None for nothing.
         seed: Where the jitter comes from.
         listener: The socket to listen on; None for a free port of loopback.
+        tls: What clients are spoken to with, if it is TLS.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Proxy:
         resets: Sequence[Reset | None] = (),
         seed: int = 0,
         listener: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.connections = 0
         self._upstream = 0
@@ -61,6 +64,7 @@ class Proxy:
         self._resets = resets
         self._chance = random.Random(seed)
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._open: dict[int, tuple[Pipe, Pipe]] = {}
         self._severed: set[int] = set()
@@ -69,7 +73,7 @@ class Proxy:
         self._light.set()
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, sock=self._listener)
+        self._server = await asyncio.start_server(self._accept, sock=self._listener, ssl=self._tls)
         return self
 
     async def __aexit__(
@@ -88,7 +92,7 @@ class Proxy:
         """Forward to the local server at `base_url`. Return the base URL of the way through."""
         self._upstream = urlsplit(base_url).port or 0
         host, port = self._listener.getsockname()[:2]
-        return f"ws://{host}:{port}/v2beta1"
+        return f"{'wss' if self._tls else 'ws'}://{host}:{port}/v2beta1"
 
     def darken(self) -> None:
         """Let nothing pass any more, in either direction: a black hole, new connections too."""
@@ -154,7 +158,8 @@ class Proxy:
                 if number in self._severed:
                     continue
                 if not piece:
-                    writer.write_eof()
+                    # TLS can not close one way alone.
+                    writer.write_eof() if writer.can_write_eof() else writer.close()
                     return
                 piece = piece[: int(min(left, len(piece)))]
                 writer.write(piece)

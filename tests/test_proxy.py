@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import aiohttp
 import pytest
+import trustme
 
 from livekit.agents import APIConnectionError, APITimeoutError
 from livekit.plugins.tiro.testing import Session
@@ -227,3 +230,28 @@ def test_rst_for_ever_is_an_error() -> None:
     assert type(outcome.error) is APIConnectionError
     assert len(outcome.sessions) == 4
     assert "TIRO_API_KEY" in str(outcome.error) and "firewalls" in str(outcome.error)
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "resets",
+    [(), (Reset("up", 20 * MESSAGE),), (Reset("down", 500),)],
+    ids=["whole", "up", "down"],
+)
+def test_it_is_the_same_over_tls(resets: Sequence[Reset], monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    there, here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(there)
+    authority.configure_trust(here)
+
+    def new_session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=here))
+
+    monkeypatch.setattr("livekit.plugins.tiro.stt.new_session", new_session)
+
+    async def trial() -> Outcome:
+        return await hear(SAID, live=True, proxy=Proxy(resets=resets, tls=there))
+
+    assert len(check_exact(trial()).sessions) == 1 + len(resets)
