@@ -886,7 +886,10 @@ def test_serve_at_a_port_that_is_taken() -> None:
 
 
 class StallsAfterFirstFinal(Hooks):
-    """The service sends one final, and the next one when the test lets it."""
+    """The service sends one final, and the next one when the test lets it.
+
+    Meanwhile it gives signs of life, so that nobody has to be quick.
+    """
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -895,7 +898,8 @@ class StallsAfterFirstFinal(Hooks):
     async def frame(self, session: Session, text: str) -> str | None:
         self._finals += '"isFinal":true' in text
         while self._finals > 1 and not self.go_on.is_set():
-            await asyncio.sleep(0.01)
+            await session.line.send("{}")
+            await asyncio.sleep(0.05)
         return text
 
 
