@@ -918,6 +918,15 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, **pipes)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell that puts the tests into the background has them ignore it, and all they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_in_a_terminal_ends_quickly_and_leaves_it_in_order(
     stalling: StallsAfterFirstFinal,
 ) -> None:
