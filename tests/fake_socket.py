@@ -75,9 +75,9 @@ class Call:
     socket: FakeSocket
     events: list[SpeechEvent] = field(default_factory=list)
 
-    async def push(self, frame: rtc.AudioFrame, times: int = 1) -> None:
-        """Push a frame so often, at the pace of real audio."""
-        for _ in range(times):
+    async def push(self, *frames: rtc.AudioFrame, times: int = 1) -> None:
+        """Push frames so often, at the pace of real audio."""
+        for frame in frames * times:
             self.stream.push_frame(frame)
             await asyncio.sleep(frame.duration)
 
@@ -102,7 +102,7 @@ async def calling(pushed: rtc.AudioFrame, socket: FakeSocket | None = None) -> A
     call = Call(stt.stream(), socket)
     listening = asyncio.create_task(call.listen())
     try:
-        await call.push(pushed, round(1.0 / pushed.duration))
+        await call.push(pushed, times=round(1.0 / pushed.duration))
         assert call.socket.config
         yield call
     finally:

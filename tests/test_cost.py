@@ -123,7 +123,7 @@ async def test_a_chunk_is_one_message_and_thirteen_calls() -> None:
         socket = call.socket
         sent, size = socket.messages, socket.audio_bytes
         with counted_calls() as calls:
-            await call.push(pushed, COUNTED)
+            await call.push(pushed, times=COUNTED)
         assert socket.messages - sent == COUNTED
         assert socket.audio_bytes - size == COUNTED * len(protocol.encode_audio(pushed.data))
     # 13.9; what is done once a second is among them.
@@ -137,7 +137,7 @@ async def test_a_frame_shorter_than_a_chunk_costs_little() -> None:
     async with calling(pushed) as call:
         sent = call.socket.messages
         with counted_calls() as calls:
-            await call.push(pushed, 5 * COUNTED)
+            await call.push(pushed, times=5 * COUNTED)
         assert call.socket.messages - sent == COUNTED
     # 9.2; it is taken in, and that there is no chunk yet is found out.
     assert sum(calls.values()) <= 9.3 * 5 * COUNTED, calls
@@ -148,7 +148,7 @@ async def test_a_chunk_makes_no_task_and_wakes_none() -> None:
     pushed = frame(50)
     async with calling(pushed) as call:
         with loop_calls() as counts:
-            await call.push(pushed, COUNTED)
+            await call.push(pushed, times=COUNTED)
     # One of each for a frame is this test's own, which waits for the time of the next one.
     assert counts["call_at"] <= COUNTED + SECONDS + 2
     assert counts["create_future"] <= COUNTED + 2 * SECONDS
@@ -169,7 +169,7 @@ async def test_nothing_is_resampled_unless_asked() -> None:
 @in_virtual_time
 async def test_words_are_built_for_finals_only() -> None:
     async with calling(frame(50)) as call:
-        await call.push(frame(50), 100)
+        await call.push(frame(50), times=100)
         with (
             counted(transcript, "TimedString") as timed,
             counted(protocol, "Word") as words,
@@ -185,7 +185,7 @@ async def test_words_are_built_for_finals_only() -> None:
 @in_virtual_time
 async def test_a_hypothesis_costs_the_same_whatever_its_length() -> None:
     async with calling(frame(50)) as call:
-        await call.push(frame(50), 100)
+        await call.push(frame(50), times=100)
         for words in (1, 10, 100):
             hypotheses = [phrase(n, 0.1 * (n + 1), words=words) for n in range(40)]
             with counted_calls() as calls:
@@ -197,7 +197,7 @@ async def test_a_hypothesis_costs_the_same_whatever_its_length() -> None:
 @in_virtual_time
 async def test_a_final_costs_some_calls_a_word() -> None:
     async with calling(frame(50)) as call:
-        await call.push(frame(50), 100)
+        await call.push(frame(50), times=100)
         for n, words in enumerate((1, 10, 100)):
             with counted_calls() as calls:
                 await call.hear(phrase(n, 4.0 + n / 10, words=words, final=True))

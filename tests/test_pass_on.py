@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from livekit import rtc
-from livekit.plugins import tiro
 from livekit.plugins.tiro.timeline import FLUSH_SILENCE, PAUSE
 
 from .fake_socket import RATE, FakeSocket, calling, frame
@@ -101,10 +100,10 @@ async def test_a_chunk_that_has_to_wait_for_room_is_sent_once_and_stops_all_that
     pushed = numbered(0, 30)
     async with calling(QUIET, socket := Recorder()) as call:
         socket.room.clear()
-        await _push(call.stream, pushed[:20])
+        await call.push(*pushed[:20])
         assert socket.numbers() == all_of(pushed[:1])
         socket.room.set()
-        await _push(call.stream, pushed[20:])
+        await call.push(*pushed[20:])
         assert socket.numbers() == all_of(pushed)
 
 
@@ -114,10 +113,10 @@ async def test_a_connection_can_fail_while_a_chunk_waits_for_room() -> None:
     async with calling(QUIET, socket := Recorder()) as call:
         await call.hear(b'{"result": {"results": []}}')
         socket.room.clear()
-        await _push(call.stream, pushed[:10])
+        await call.push(*pushed[:10])
         socket.broken = True
         socket.room.set()
-        await _push(call.stream, pushed[10:])
+        await call.push(*pushed[10:])
         assert len(socket.connections) == 2
         assert socket.numbers(0) == all_of(pushed[:1])
         assert socket.numbers(1) == all_of(pushed)
@@ -127,7 +126,7 @@ async def test_a_connection_can_fail_while_a_chunk_waits_for_room() -> None:
 async def test_a_stream_can_be_closed_while_a_chunk_waits_for_room() -> None:
     async with calling(QUIET, socket := Recorder()) as call:
         socket.room.clear()
-        await _push(call.stream, numbered(0, 10))
+        await call.push(*numbered(0, 10))
         await call.stream.aclose()
         assert socket.is_released
 
@@ -137,9 +136,9 @@ async def test_a_chunk_that_fails_is_sent_again_on_the_next_connection() -> None
     pushed = numbered(0, 40)
     async with calling(QUIET, socket := Recorder()) as call:
         await call.hear(b'{"result": {"results": []}}')
-        await _push(call.stream, pushed[:10])
+        await call.push(*pushed[:10])
         socket.broken = True
-        await _push(call.stream, pushed[10:])
+        await call.push(*pushed[10:])
         assert len(socket.connections) == 2
         assert socket.numbers(0) == all_of(pushed[:10])
         assert socket.numbers(1) == all_of(pushed)
@@ -178,10 +177,10 @@ async def test_a_burst_goes_at_its_pace() -> None:
 async def test_a_frame_of_another_rate_is_refused_in_mid_call() -> None:
     pushed = numbered(0, 10)
     async with calling(QUIET, socket := Recorder()) as call:
-        await _push(call.stream, pushed[:5])
+        await call.push(*pushed[:5])
         with pytest.raises(ValueError, match="sample rate"):
             call.stream.push_frame(rtc.AudioFrame(bytes(3200), 16000, 1, 1600))
-        await _push(call.stream, pushed[5:])
+        await call.push(*pushed[5:])
         assert socket.numbers() == all_of(pushed)
 
 
@@ -195,10 +194,3 @@ async def test_nothing_is_passed_on_once_the_input_ended() -> None:
         with pytest.raises(RuntimeError, match="input ended"):
             call.stream.push_frame(numbered(0, 1)[0])
         assert socket.numbers() == []
-
-
-async def _push(stream: tiro.SpeechStream, frames: Sequence[rtc.AudioFrame]) -> None:
-    """Push frames at their own pace."""
-    for pushed in frames:
-        stream.push_frame(pushed)
-        await asyncio.sleep(pushed.duration)

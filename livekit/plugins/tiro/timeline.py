@@ -460,9 +460,7 @@ class Timeline:
     def _locate(self, server: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""
         sample = round(server * self.sample_rate)
-        stretch = self._stretches[-1]
-        if sample < stretch.server:
-            stretch = self._stretches[max(0, bisect_right(self._stretches, (sample, inf)) - 1)]
+        stretch = self._stretches[max(0, bisect_right(self._stretches, (sample, inf)) - 1)]
         if not stretch.is_audio:
             return stretch.position
         return min(stretch.position + max(0, sample - stretch.server), self._next)
