@@ -72,7 +72,7 @@ class Peer:
     """The numbers of the 10 ms blocks that came whole; for the reconnect test."""
 
 
-class Talk:
+class Dialogue:
     """One connection's conversation."""
 
     def __init__(self, service: str, plan: Plan, peer: Peer, ws: web.WebSocketResponse) -> None:
@@ -230,7 +230,7 @@ class Services:
             # Only the first connection of a stream is cut; what comes on others is noted.
             plan = Plan(**{**asdict(plan), "drop_at": plan.drop_at and float("inf")})
         self._peers[run].append(peer)
-        await Talk(service, plan, peer, ws).run()
+        await Dialogue(service, plan, peer, ws).run()
         return ws
 
 

@@ -40,9 +40,9 @@ from livekit.plugins.tiro.testing.faults import (
     When,
 )
 
-from . import virtual
-from .numbered import Spoken, Talk
-from .trial import Outcome, hear
+from .support import virtual
+from .support.numbered import Spoken, Talk
+from .support.trial import Outcome, hear
 
 # Streams that run side by side, on one clock.
 BATCH = 40

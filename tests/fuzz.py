@@ -121,7 +121,7 @@ class Campaign:
     """Counts inputs, and says in the end what there was to find."""
 
     def __init__(self, inputs: int, seed: int, way: str) -> None:
-        self._receiver = importlib.import_module("tests.receiver").Receiver
+        self._receiver = importlib.import_module("tests.support.receiver").Receiver
         self._inputs, self._seed, self._way = inputs, seed, way
         self._done = self.frames = self.understood = 0
         self._started = time.perf_counter()

@@ -29,7 +29,7 @@ from livekit.plugins.tiro.testing import Hooks, Session, TiroServer
 from livekit.plugins.tiro.testing.faults import Fault, InTurn, Together
 
 from .campaign import CLOSED, KINDS, LOUD
-from .harness import FINAL, frames, read_wav
+from .support.harness import FINAL, frames, read_wav
 
 KEY = "test"
 # What needs an end of the audio, or a microphone that is muted, never comes about here.
@@ -90,7 +90,7 @@ async def _serve(pipe: Connection, seed: int) -> None:
 
 
 @dataclass
-class Call:
+class SoakCall:
     """One caller, who talks all the time."""
 
     finals: int = 0
@@ -168,11 +168,11 @@ def look(started: float) -> Usage:
     )
 
 
-async def soak(url: str, streams: int, seconds: float) -> tuple[list[Call], list[Usage]]:
+async def soak(url: str, streams: int, seconds: float) -> tuple[list[SoakCall], list[Usage]]:
     """Hold so many calls for so long; return them, and what the process used meanwhile."""
     speech = read_wav("is.wav")
     audio = list(frames(speech, ms=50))
-    calls = [Call() for _ in range(streams)]
+    calls = [SoakCall() for _ in range(streams)]
     usage: list[Usage] = []
     async with aiohttp.ClientSession() as session:
         stt = tiro.STT(base_url=url, api_key=KEY, http_session=session)

@@ -20,7 +20,7 @@ from livekit.agents.stt import (
 )
 from livekit.plugins.tiro.testing import Hooks, ScriptedRecognizer, TiroServer, faults
 
-from .harness import (
+from .support.harness import (
     END,
     FINAL,
     INTERIM,
@@ -33,8 +33,8 @@ from .harness import (
     until,
     words,
 )
-from .numbered import NumberedRecognizer, Talk, talk
-from .session_fakes import Call, in_virtual_time, local_server, new_stt, speech
+from .support.numbered import NumberedRecognizer, Talk, talk
+from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 
 TURN = speech()
 # s; small, so that what takes as long as that can be waited for.

@@ -25,12 +25,12 @@ from livekit.plugins.tiro.testing.faults import (
 )
 from livekit.plugins.tiro.timeline import KEEP_SPEAKING
 
-from . import virtual
-from .harness import frames, until, words
-from .numbered import NumberedRecognizer, Talk, talk
-from .proxy import Proxy
-from .session_fakes import Call, in_virtual_time, local_server, new_stt, speech
-from .trial import KEY, Outcome, hear
+from .support import virtual
+from .support.harness import frames, until, words
+from .support.numbered import NumberedRecognizer, Talk, talk
+from .support.proxy import Proxy
+from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
+from .support.trial import KEY, Outcome, hear
 
 # s; what the README promises.
 NOTICED_WITHIN = 15.0
@@ -152,7 +152,7 @@ def test_a_quota_that_is_used_up_is_not_asked_for_again_and_again() -> None:
 # -- an outage of 5 minutes ----------------------------------------------------------------------
 
 
-class Caller:
+class BacklogCaller:
     """Somebody who talks on into a stream, and what is kept of it."""
 
     def __init__(self, stream: SpeechStream, said: Talk) -> None:
@@ -199,7 +199,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
     said = talk(3, *[10] * 75, word=0.4, gap=1.0)
     assert said.seconds > 5 * 60 + 60
 
-    async def trial() -> Caller:
+    async def trial() -> BacklogCaller:
         proxy = Proxy()
         hooks = Darkness(proxy, 2.6, 300.0) if kind == "dark" else Outage(2.6, 300.0)
         server = TiroServer(api_key=KEY, recognizers={"is": NumberedRecognizer(said)}, hooks=hooks)
@@ -207,7 +207,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
             url = proxy.before(server.base_url)
             async with tiro.STT(base_url=url, api_key=KEY) as stt:
                 conn = APIConnectOptions(max_retry=1000)
-                caller = Caller(stt.stream(conn_options=conn), said)
+                caller = BacklogCaller(stt.stream(conn_options=conn), said)
                 await caller.call()
         return caller
 

@@ -45,7 +45,7 @@ from livekit.plugins.tiro.cli.formats import Format, Segment, Transcript, Word
 from livekit.plugins.tiro.cli.hearing import Hearing
 from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
 
-from .media import write_media
+from .support.media import write_media
 
 DATA = Path(__file__).parent / "data"
 FOX = str(DATA / "fox.wav")

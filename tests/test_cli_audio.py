@@ -18,7 +18,7 @@ from livekit.plugins.tiro.cli import audio as audio_module
 from livekit.plugins.tiro.cli.audio import AudioFile, check_readable, open_audio
 from livekit.plugins.tiro.cli.exits import Exit, FileError
 
-from .media import TONE, write_media
+from .support.media import TONE, write_media
 
 DATA = Path(__file__).parent / "data"
 

@@ -12,7 +12,7 @@ from livekit.agents import APITimeoutError
 from livekit.plugins.tiro.connection import Connection
 from livekit.plugins.tiro.options import Options
 
-from .fake_socket import FakeSocket
+from .support.fake_socket import FakeSocket
 
 OPTIONS = Options(api_key="test", base_url="ws://localhost")
 STEPS = 12

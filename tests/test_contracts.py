@@ -24,7 +24,7 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import Hooks, Session, TiroServer, faults
 from livekit.plugins.tiro.testing.faults import Moment
 
-from .harness import (
+from .support.harness import (
     END,
     FINAL,
     INTERIM,
@@ -37,8 +37,8 @@ from .harness import (
     usage,
     words,
 )
-from .numbered import NumberedRecognizer, Talk, talk
-from .session_fakes import in_virtual_time
+from .support.numbered import NumberedRecognizer, Talk, talk
+from .support.session_fakes import in_virtual_time
 
 RULES = {
     "L1": "a stream ends only when its input has ended",

@@ -28,9 +28,9 @@ from livekit.plugins.tiro import protocol, transcript
 from livekit.plugins.tiro.log import logger
 from livekit.plugins.tiro.timeline import Clock, Timeline
 
-from .fake_socket import RATE, calling, frame
-from .harness import FINAL, INTERIM
-from .session_fakes import in_virtual_time
+from .support.fake_socket import RATE, calling, frame
+from .support.harness import FINAL, INTERIM
+from .support.session_fakes import in_virtual_time
 
 PACKAGE = str(Path(tiro.__file__).parent)
 CHUNK_BYTES = 2 * RATE // 20

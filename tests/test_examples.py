@@ -17,11 +17,11 @@ from livekit.agents import AgentSession
 from livekit.plugins.tiro.testing import ScriptedRecognizer, TiroServer, faults
 from livekit.protocol import agent
 
-from .harness import until
-from .room_fakes import Room, job_in
-from .session_fakes import (
+from .support.harness import until
+from .support.room_fakes import Room, job_in
+from .support.session_fakes import (
     Answers,
-    Speaker,
+    Loudspeaker,
     Voice,
     in_virtual_time,
     local_server,
@@ -69,7 +69,7 @@ class Job:
         async def started(session: AgentSession[None], *args: Any, **options: Any) -> Any:
             """Give a session that speaks a loudspeaker of its own."""
             if session.tts is not None:
-                session.output.audio = Speaker()
+                session.output.audio = Loudspeaker()
             return await start(session, *args, **options)
 
         monkeypatch.setattr(AgentSession, "start", started)

@@ -42,10 +42,10 @@ from livekit.plugins.tiro.testing.faults import (
     When,
 )
 
-from . import virtual
-from .harness import usage
-from .numbered import Talk, talk
-from .trial import Outcome, close_amid, hear
+from .support import virtual
+from .support.harness import usage
+from .support.numbered import Talk, talk
+from .support.trial import Outcome, close_amid, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # s of the caller's time for a cell: a dead peer is noticed after 15 s, a mute one too.

@@ -17,10 +17,11 @@ from livekit.plugins.tiro.protocol import decode
 from livekit.plugins.tiro.testing import Hooks, Session
 from livekit.plugins.tiro.testing.faults import Garbage
 
-from . import fuzz, virtual
-from .numbered import talk
-from .receiver import Receiver
-from .trial import Outcome, hear
+from . import fuzz
+from .support import virtual
+from .support.numbered import talk
+from .support.receiver import Receiver
+from .support.trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 

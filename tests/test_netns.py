@@ -22,9 +22,9 @@ from typing import TypeVar
 
 import pytest
 
-from .numbered import Talk, talk
-from .proxy import Proxy
-from .trial import Outcome, hear
+from .support.numbered import Talk, talk
+from .support.proxy import Proxy
+from .support.trial import Outcome, hear
 
 T = TypeVar("T")
 

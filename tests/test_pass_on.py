@@ -15,8 +15,8 @@ import pytest
 from livekit import rtc
 from livekit.plugins.tiro.timeline import FLUSH_SILENCE, PAUSE
 
-from .fake_socket import RATE, FakeSocket, calling, frame
-from .session_fakes import in_virtual_time
+from .support.fake_socket import RATE, FakeSocket, calling, frame
+from .support.session_fakes import in_virtual_time
 
 MS = RATE // 1000
 FIRST = 400

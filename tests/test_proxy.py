@@ -17,11 +17,11 @@ from livekit.agents import APIConnectionError, APITimeoutError
 from livekit.plugins.tiro.testing import Session
 from livekit.plugins.tiro.testing.faults import Fault, When
 
-from . import virtual
-from .harness import START
-from .numbered import talk
-from .proxy import Direction, Proxy, Reset
-from .trial import Outcome, hear
+from .support import virtual
+from .support.harness import START
+from .support.numbered import talk
+from .support.proxy import Direction, Proxy, Reset
+from .support.trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # Bytes of the handshake, roughly, of the config behind it, and of a message of audio.

@@ -19,7 +19,7 @@ import pytest
 
 from livekit.plugins import tiro
 
-from .harness import finals, frames, read_wav
+from .support.harness import finals, frames, read_wav
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -30,8 +30,8 @@ from livekit.plugins.tiro.testing import (
 from livekit.plugins.tiro.testing.backend import BLOCKING_SAMPLES
 from livekit.plugins.tiro.testing.resample import Resampler
 
-from ._server_client import Client, connect
-from ._server_recordings import audio_message, pcm, recording, transcript, words
+from .support.server_client import Client, connect
+from .support.server_recordings import audio_message, pcm, recording, transcript, words
 
 Samples = npt.NDArray[np.int16]
 

@@ -33,9 +33,20 @@ from livekit.plugins.tiro.testing import (
 )
 from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
 
-from ._server_client import connect
-from ._server_recordings import audio_message, transcript
-from .harness import END, FINAL, INTERIM, START, Pcm, collect, finals, frames, read_wav, until
+from .support.harness import (
+    END,
+    FINAL,
+    INTERIM,
+    START,
+    Pcm,
+    collect,
+    finals,
+    frames,
+    read_wav,
+    until,
+)
+from .support.server_client import connect
+from .support.server_recordings import audio_message, transcript
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
@@ -83,7 +94,7 @@ def seconds(time: NotGivenOr[float]) -> float:
     return round(time, 3)
 
 
-class Caller:
+class ScriptCaller:
     """Pushes a call's audio in parts, as the test goes on."""
 
     def __init__(self, stt: tiro.STT, audio: Pcm) -> None:
@@ -220,7 +231,7 @@ async def test_silence_of_a_flush_takes_no_time_of_the_script(
     audio: Callable[[int], Pcm],
 ) -> None:
     async with listening() as (server, stt):
-        caller = Caller(stt, audio(16000))
+        caller = ScriptCaller(stt, audio(16000))
         await caller.talk(2.3, until_shown="Góðan daginn.")
         assert finals(caller.events) == []
         caller.stream.flush()
@@ -231,7 +242,7 @@ async def test_silence_of_a_flush_takes_no_time_of_the_script(
 
 async def test_a_flush_in_a_word_leaves_it_to_what_follows() -> None:
     async with listening() as (_, stt):
-        caller = Caller(stt, tone(16000))
+        caller = ScriptCaller(stt, tone(16000))
         await caller.talk(1.95, until_shown="Góðan")
         caller.stream.flush()
         await until(lambda: finals(caller.events) == ["Góðan"])
@@ -280,7 +291,7 @@ def _number(text: str) -> float:
 async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
     """No word is missing and none is said again; the caller makes a sound, so all is sent again."""
     async with listening(hooks=First(moment)) as (server, stt):
-        assert await Caller(stt, tone(16000)).finish() == SAID
+        assert await ScriptCaller(stt, tone(16000)).finish() == SAID
         assert len(server.sessions) == 2
 
 
@@ -289,14 +300,14 @@ async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
     """The last final is due behind the end marker, but does not get out."""
     options = {"hooks": First(moment), "endpoint_silence": 3.0}
     async with listening(CALL[1:], **options) as (server, stt):
-        assert await Caller(stt, tone(16000)).finish() == SAID[2:]
+        assert await ScriptCaller(stt, tone(16000)).finish() == SAID[2:]
         assert server.sessions[0].ended and len(server.sessions) > 1
 
 
 async def test_after_silence_a_call_goes_on_a_little_early() -> None:
     """How much of it the client sends again is its own affair; later than asked nothing is said."""
     async with listening(hooks=First("7.9")) as (server, stt):
-        caller = Caller(stt, silence(16000))
+        caller = ScriptCaller(stt, silence(16000))
         await caller.talk(8.0, until_shown="Já takk.")
         await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
         # The audio that is to bring the client back has to come when the first one is gone.
@@ -310,7 +321,7 @@ async def test_after_silence_a_call_goes_on_a_little_early() -> None:
 @pytest.mark.parametrize(("seconds", "shown"), [(1.95, "Góðan"), (3.5, "Góðan daginn.")])
 async def test_a_call_goes_on_with_other_options(seconds: float, shown: str) -> None:
     async with listening() as (server, stt):
-        caller = Caller(stt, silence(16000))
+        caller = ScriptCaller(stt, silence(16000))
         await caller.talk(seconds, until_shown=shown)
         await until(lambda: seconds < 3 or finals(caller.events) == [shown])
         caller.stream.update_options(punctuate=False)
@@ -345,7 +356,7 @@ async def test_hanging_up_ends_a_call_unless_the_client_is_back_at_once(
 
 async def test_calls_at_the_same_time_have_the_whole_script_each() -> None:
     async with listening() as (_, stt):
-        callers = [Caller(stt, silence(16000)) for _ in range(3)]
+        callers = [ScriptCaller(stt, silence(16000)) for _ in range(3)]
         for caller in callers:
             await caller.talk(3.0, until_shown="Góðan daginn.")
         assert [await caller.finish() for caller in callers] == [SAID] * 3

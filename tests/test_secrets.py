@@ -52,9 +52,9 @@ from livekit.plugins.tiro.testing.faults import (
     When,
 )
 
-from . import virtual
-from .harness import frames
-from .numbered import NumberedRecognizer, Talk, talk
+from .support import virtual
+from .support.harness import frames
+from .support.numbered import NumberedRecognizer, Talk, talk
 
 # What is looked for is ASCII, so that it stays what it is however the rest is quoted.
 CANARY_KEY, CANARY_WORD = "kanarilykill", "kanariord"

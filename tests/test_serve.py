@@ -19,7 +19,7 @@ from livekit.plugins.tiro.cli import app
 from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.testing import Hooks, describe_faults, faults, parse_faults
 
-from .harness import collect, finals, frames
+from .support.harness import collect, finals, frames
 
 F, M = faults, faults.Moment
 

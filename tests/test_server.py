@@ -36,8 +36,8 @@ from livekit.plugins.tiro.testing.conversation import (
 )
 from livekit.plugins.tiro.testing.wire import FrameStyle, GatewayError, MessageReader
 
-from ._server_client import DEADLINE, Client, Held, connect, options_of, replay
-from ._server_recordings import (
+from .support.server_client import DEADLINE, Client, Held, connect, options_of, replay
+from .support.server_recordings import (
     WIRE,
     Recording,
     audio_message,
@@ -501,12 +501,12 @@ async def test_a_client_that_never_reads_does_not_keep_the_server() -> None:
 
 
 async def test_handshake_that_a_hook_holds_does_not_keep_the_server() -> None:
-    class Held(Hooks):
+    class HeldHandshake(Hooks):
         async def handshake(self, session: Session) -> HandshakeRefusal | None:
             await asyncio.Event().wait()
             return None
 
-    async with TiroServer(hooks=Held()) as server:
+    async with TiroServer(hooks=HeldHandshake()) as server:
         attempt = asyncio.create_task(connect(server, TEST).__aenter__())
         session = await asyncio.wait_for(server.wait_for_session(), DEADLINE)
         await asyncio.wait_for(server.aclose(), 1.0)

@@ -30,7 +30,7 @@ from livekit.plugins.tiro.testing import (
     faults,
 )
 
-from .harness import (
+from .support.harness import (
     END,
     FINAL,
     INTERIM,
@@ -41,8 +41,8 @@ from .harness import (
     until,
     words,
 )
-from .numbered import NumberedRecognizer, talk
-from .session_fakes import (
+from .support.numbered import NumberedRecognizer, talk
+from .support.session_fakes import (
     Call,
     in_virtual_time,
     local_server,

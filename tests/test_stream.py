@@ -33,8 +33,8 @@ from livekit.plugins.tiro.testing import (
 )
 from livekit.plugins.tiro.testing.faults import InTurn, Moment, Mute
 
-from . import virtual
-from .harness import (
+from .support import virtual
+from .support.harness import (
     FINAL,
     assert_alternating,
     collect,
@@ -45,8 +45,8 @@ from .harness import (
     usage,
     words,
 )
-from .numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
-from .trial import hear
+from .support.numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
+from .support.trial import hear
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)

@@ -16,7 +16,7 @@ from livekit.plugins.tiro.protocol import Alternative, Response, Result, Service
 from livekit.plugins.tiro.timeline import Clock, Timeline
 from livekit.plugins.tiro.transcript import Transcript
 
-from .harness import END, FINAL, INTERIM, START
+from .support.harness import END, FINAL, INTERIM, START
 
 RATE = 16000
 START_OF_AUDIO = 1000.0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from . import virtual
+from .support import virtual
 
 REALLY_SLEEP = time.sleep
 

@@ -68,7 +68,7 @@ class FakeSocket:
 
 
 @dataclass
-class Call:
+class StreamCall:
     """A live stream on a fake socket, with its events."""
 
     stream: tiro.SpeechStream
@@ -94,12 +94,14 @@ class Call:
 
 
 @asynccontextmanager
-async def calling(pushed: rtc.AudioFrame, socket: FakeSocket | None = None) -> AsyncIterator[Call]:
+async def calling(
+    pushed: rtc.AudioFrame, socket: FakeSocket | None = None
+) -> AsyncIterator[StreamCall]:
     """Open a stream that is under way: configured, and a second of audio sent."""
     socket = socket or FakeSocket()
     session = cast(aiohttp.ClientSession, socket)
     stt = tiro.STT(api_key="test", base_url="ws://localhost", http_session=session)
-    call = Call(stt.stream(), socket)
+    call = StreamCall(stt.stream(), socket)
     listening = asyncio.create_task(call.listen())
     try:
         await call.push(pushed, times=round(1.0 / pushed.duration))

@@ -12,7 +12,7 @@ import aiohttp
 
 from livekit.plugins.tiro.testing import Hooks, Session, TiroServer
 
-from ._server_recordings import Recording, audio_message, is_interim
+from .server_recordings import Recording, audio_message, is_interim
 
 # Seconds; far over what any answer takes, so that a test that hangs fails.
 DEADLINE = 10.0

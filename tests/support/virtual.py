@@ -1,0 +1,135 @@
+"""Time that passes only when nobody has anything to do: a minute of a call takes a moment.
+
+The sockets are real, the clock is not. While anything is ready to run or to be read, time stands
+still; when nothing is, it goes on to the next timer. So the constants of the plugin stay what they
+are, a busy machine changes nothing, and an outage of five minutes can be waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.constants
+import os
+import selectors
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
+
+T = TypeVar("T")
+
+# Real s that the kernel gets to deliver what is on its way over loopback.
+_DELIVERY = 0.0001
+# Virtual s; what a round of the event loop takes, so that nothing can wait for no time at all.
+_ROUND = 1e-6
+# Virtual s; the farthest that time goes before the sockets are looked at again.
+_STEP = 0.05
+_EPOCH = 1_700_000_000.0
+# Frames of the stack that asyncio notes down in debug mode; its own ten double what all costs.
+_DEBUG_STACK = 1
+
+
+class _Selector(selectors.DefaultSelector):
+    """Looks at the sockets; only if there is nothing on any, time goes on."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += _ROUND
+        ready = super().select(0)
+        if ready or timeout is not None and timeout <= 0:
+            return ready
+        # Not as a timeout: that of epoll is whole milliseconds.
+        time.sleep(_DELIVERY)
+        ready = super().select(0)
+        if not ready:
+            self.now += _STEP if timeout is None else min(timeout, _STEP)
+        return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Has no threads of its own, in which nobody would see that there is something to do.
+
+    aiohttp asks for two at each handshake, for what the environment says of proxies and passwords.
+    """
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        if executor is not None:
+            return super().run_in_executor(executor, func, *args)
+        done: asyncio.Future[T] = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+@contextmanager
+def _clock(selector: _Selector) -> Iterator[None]:
+    """Put the selector's time in place of the machine's."""
+    with ExitStack() as stack:
+        for name in ("monotonic", "perf_counter"):
+            stack.enter_context(mock.patch.object(time, name, lambda: selector.now))
+        stack.enter_context(mock.patch.object(time, "time", lambda: _EPOCH + selector.now))
+        stack.enter_context(mock.patch.object(asyncio.constants, "DEBUG_STACK_DEPTH", _DEBUG_STACK))
+        yield
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool = True) -> T:
+    """Run a coroutine to its end in virtual time.
+
+    Raises:
+        AssertionError: It left tasks or sockets behind.
+    """
+    before = _sockets()
+    selector = _Selector()
+    loop = _Loop(selector)
+    loop.set_debug(debug)
+    faults: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    try:
+        with _clock(selector):
+            result = loop.run_until_complete(main)
+            left = loop.run_until_complete(_leftovers())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+    assert not left, f"tasks left behind: {left}"
+    assert not faults, f"exceptions that nobody saw: {faults}"
+    assert _sockets() <= before, "sockets left behind"
+    return result
+
+
+async def _leftovers() -> list[str]:
+    """Return the names of the tasks that are not over in a second."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, others = await asyncio.wait(others, timeout=1.0)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    # The transports that were closed last want their turn too.
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    return sorted(task.get_name() for task in others)
+
+
+def _sockets() -> int:
+    """Count the open sockets of this process, as far as the system tells."""
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return 0
+    links = (_link(entry) for entry in folder.iterdir())
+    return sum(link.startswith("socket:") for link in links)
+
+
+def _link(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""
