@@ -18,25 +18,25 @@ from random import Random
 from livekit.plugins.tiro.testing import Hooks
 from livekit.plugins.tiro.testing.faults import (
     Close,
+    Combined,
     Delay,
     Disconnect,
     Drift,
     Fail,
     Fault,
     Garbage,
-    GoDead,
-    HangUp,
+    HalfOpen,
     IdleLimit,
     IgnoreEnd,
-    InTurn,
     LongLine,
     Moment,
     Mute,
+    PerConnection,
     Refuse,
+    ResetHandshake,
     SessionLimit,
+    StalledHandshake,
     StopReading,
-    Together,
-    Unanswered,
     When,
 )
 
@@ -79,15 +79,15 @@ LOUD: dict[str, Maker] = {
 """What ends a connection in a way that the client can hear."""
 SILENT: dict[str, Maker] = {
     "mute": lambda rng: Mute(_when(rng)),
-    "half-open": lambda rng: GoDead(_when(rng)),
+    "half-open": lambda rng: HalfOpen(_when(rng)),
     "stops reading": lambda rng: StopReading(_when(rng)),
     "ignores the end": lambda rng: IgnoreEnd(),
 }
 """What the client has to find out."""
 CLOSED: dict[str, Maker] = {
     "refused": lambda rng: Refuse(rng.choice((429, 500, 502, 503)), delay=rng.choice((0, 0, 2))),
-    "hangs up": lambda rng: HangUp(),
-    "no answer": lambda rng: Unanswered(),
+    "hangs up": lambda rng: ResetHandshake(),
+    "no answer": lambda rng: StalledHandshake(),
 }
 """What no connection comes of."""
 KINDS = {**LOUD, **SILENT, **CLOSED}
@@ -141,7 +141,7 @@ def draw(seed: int) -> Trial:
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6))
     faults = [KINDS[kind](rng) for kind in kinds]
     beside = rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2)))
-    hooks = Together(InTurn(*faults), *(BESIDE[kind](rng) for kind in beside))
+    hooks = Combined(PerConnection(*faults), *(BESIDE[kind](rng) for kind in beside))
     live = rng.random() < 0.6
     flush_at, pauses = None, {}
     if live and rng.random() < 0.3:

@@ -25,8 +25,8 @@ import aiohttp
 from livekit import rtc
 from livekit.agents import APIError
 from livekit.plugins import tiro
-from livekit.plugins.tiro.testing import Hooks, Session, TiroServer
-from livekit.plugins.tiro.testing.faults import Fault, InTurn, Together
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
+from livekit.plugins.tiro.testing.faults import Fault
 
 from .campaign import CLOSED, KINDS, LOUD
 from .support.harness import FINAL, frames, read_wav
@@ -44,33 +44,18 @@ DEAF = 90.0
 INTERVAL = 10.0
 
 
-class Unkept(Hooks):
-    """Forgets what the server would keep of each session for a test to look at."""
-
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        if session.seconds > 2 * _LATEST:
-            # All that counts the seconds is over by then.
-            session.audio.clear()
-            session.sizes.clear()
-            session.frames.clear()
-
-
-class Faults(InTurn):
+class RandomFaults(Hooks):
     """A fault for each connection."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
         self._rng = Random(seed)
-        self._drawn: dict[int, Hooks] = {}
 
-    def of(self, session: Session) -> Hooks:
-        if session.number not in self._drawn:
-            (kind,) = self._rng.choices(_KINDS, _WEIGHTS)
-            hooks = KINDS[kind](self._rng)
-            if isinstance(hooks, Fault):
-                hooks.when = self._rng.uniform(_SOONEST, _LATEST)
-            self._drawn[session.number] = hooks
-        return self._drawn[session.number]
+    def for_connection(self, connection: ConnectionRecord) -> Hooks:
+        (kind,) = self._rng.choices(_KINDS, _WEIGHTS)
+        hooks = KINDS[kind](self._rng)
+        if isinstance(hooks, Fault):
+            hooks.when = self._rng.uniform(_SOONEST, _LATEST)
+        return hooks
 
 
 def serve(pipe: Connection, seed: int) -> None:
@@ -80,13 +65,12 @@ def serve(pipe: Connection, seed: int) -> None:
 
 
 async def _serve(pipe: Connection, seed: int) -> None:
-    faults = Faults(seed)
-    async with TiroServer(api_key=KEY, hooks=Together(faults, Unkept())) as server:
+    async with TiroServer(api_key=KEY, hooks=RandomFaults(seed), recorded_bytes=0) as server:
         pipe.send(server.base_url)
         while not pipe.poll():
             await asyncio.sleep(0.2)
         pipe.recv()
-        pipe.send(len(server.sessions))
+        pipe.send(server.connection_count)
 
 
 @dataclass

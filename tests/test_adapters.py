@@ -111,8 +111,8 @@ class Pair:
     [
         (faults.Refuse(503), 2),
         (faults.Refuse(401), 1),
-        (faults.HangUp(), 4),  # aiohttp asks twice each time
-        (faults.Unanswered(), 2),
+        (faults.ResetHandshake(), 4),  # aiohttp asks twice each time
+        (faults.StalledHandshake(), 2),
         (faults.Fail(8), 2),
         (faults.Fail(14), 2),
         (faults.Fail(16), 1),
@@ -128,7 +128,7 @@ async def test_the_switch_at_the_start_takes_no_longer_than_one_attempt(
         started = time.monotonic()
         stream = pair.adapter.stream()
         pushing = asyncio.create_task(_push_for_ever(stream))
-        await pair.second.wait_for_session()
+        await pair.second.wait_for_connection()
         assert time.monotonic() - started < ATTEMPT + 1
         # One more is the adapter's own, which looks whether it is back.
         await until(lambda: len(pair.first.sessions) >= attempts)
@@ -160,10 +160,10 @@ async def test_what_is_said_from_the_switch_on_is_heard_by_the_second() -> None:
 @pytest.mark.parametrize(
     "down",
     [
-        faults.InTurn(faults.Disconnect(2.6), then=faults.Refuse(503)),
-        faults.InTurn(faults.Fail(8, 2.6), then=faults.Fail(8)),
-        faults.InTurn(faults.Fail(16, 2.6), then=faults.Fail(16)),
-        faults.InTurn(faults.Disconnect(2.6), then=faults.Unanswered()),
+        faults.PerConnection(faults.Disconnect(2.6), then=faults.Refuse(503)),
+        faults.PerConnection(faults.Fail(8, 2.6), then=faults.Fail(8)),
+        faults.PerConnection(faults.Fail(16, 2.6), then=faults.Fail(16)),
+        faults.PerConnection(faults.Disconnect(2.6), then=faults.StalledHandshake()),
     ],
     ids=["gone", "quota", "key revoked", "gone, no answer"],
 )
@@ -195,7 +195,7 @@ async def test_the_switch_in_mid_call_keeps_what_was_shown_and_what_follows(down
 @in_virtual_time
 async def test_it_comes_back() -> None:
     """The adapter tries it beside the second, and goes by its first final."""
-    async with Pair(talk(2, 2), faults.InTurn(faults.Fail(14), faults.Fail(14))) as pair:
+    async with Pair(talk(2, 2), faults.PerConnection(faults.Fail(14), faults.Fail(14))) as pair:
         await pair.listen()
         await until(lambda: pair.changes == [("tiro", False), ("tiro", True)])
         assert words(pair.events) == pair.said.texts
@@ -208,7 +208,7 @@ async def test_it_comes_back() -> None:
 @in_virtual_time
 async def test_a_session_lives_on_when_the_service_goes_down_in_mid_call() -> None:
     english = {"en": ScriptedRecognizer("one two three four", words_per_second=5)}
-    down = faults.InTurn(faults.Disconnect(2.0), then=faults.Refuse(503))
+    down = faults.PerConnection(faults.Disconnect(2.0), then=faults.Refuse(503))
     async with (
         local_server(hooks=down) as first,
         local_server(recognizers=english) as second,
@@ -221,7 +221,7 @@ async def test_a_session_lives_on_when_the_service_goes_down_in_mid_call() -> No
         async with Call(adapter) as call:
             await call.microphone.say(TURN)
             await call.turns(1)
-            await second.wait_for_session()
+            await second.wait_for_connection()
             await call.microphone.say(TURN)
             await call.turns(2)
             assert not call.errors and not call.closed
@@ -301,7 +301,7 @@ async def test_utterance_by_utterance_through_recognize() -> None:
         events = await collect(adapter.stream(), frames(read_wav("is2.wav")))
         await adapter.aclose()
         assert len(server.sessions) == 2
-        assert all(session.ended for session in server.sessions)
+        assert all(connection.ended for connection in server.sessions)
         assert (adapter.provider, adapter.model) == ("Tiro", "is-IS")
     assert [e.type for e in events if e.type in (START, END)] == [START, END, START, END]
     assert len(finals(events)) == 2
@@ -353,8 +353,8 @@ async def test_an_agent_with_its_own_stt_node(kind: type[Agent]) -> None:
     async with local_server() as server, new_stt(server) as own, Call(own, agent=agent) as call:
         await call.microphone.say(TURN)
         await call.turns(1)
-        (session,) = server.sessions
+        (connection,) = server.sessions
     said = "einn tveir þrír fjórir"
     assert call.finals == [said.upper() if kind is Shouting else said]
-    assert session.language == ("is-IS" if kind is Shouting else "is-IS-x-own")
+    assert connection.language == ("is-IS" if kind is Shouting else "is-IS-x-own")
     assert not call.errors

@@ -12,14 +12,14 @@ import pytest
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.stream import SpeechStream
-from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import (
     Close,
     Disconnect,
     Fault,
-    GoDead,
-    InTurn,
+    HalfOpen,
     Moment,
+    PerConnection,
     Refuse,
     When,
 )
@@ -46,14 +46,14 @@ class Outage(Hooks):
         self._until: float | None = None
         self.refused = 0
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
         if self._until is None or asyncio.get_running_loop().time() >= self._until:
             return None
         self.refused += 1
         return HandshakeRefusal(503)
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        if self._until is None and session.seconds >= self._at:
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._until is None and connection.seconds >= self._at:
             self._until = asyncio.get_running_loop().time() + self._seconds
             raise Drop
 
@@ -65,8 +65,8 @@ class Darkness(Hooks):
         self._proxy, self._at, self._seconds = proxy, at, seconds
         self._began = False
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        if not self._began and session.seconds >= self._at:
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if not self._began and connection.seconds >= self._at:
             self._began = True
             self._proxy.darken()
             asyncio.get_running_loop().call_later(self._seconds, self._proxy.lighten)
@@ -143,7 +143,7 @@ def test_who_asks_for_few_retries_is_told_at_once(max_retry: int) -> None:
 
 
 def test_a_quota_that_is_used_up_is_not_asked_for_again_and_again() -> None:
-    hooks = InTurn(Disconnect(1.5), *[Refuse(429)] * 4)
+    hooks = PerConnection(Disconnect(1.5), *[Refuse(429)] * 4)
     outcome = virtual.run(hear(talk(3, 8), hooks, live=True))
     assert isinstance(outcome.reported[0].error, APIStatusError)
     assert outcome.error is not None and len(outcome.sessions) == 5
@@ -282,8 +282,10 @@ async def test_a_session_that_outlives_an_outage_hears_again() -> None:
 
 def noticed_after(at: float, pauses: dict[float, float]) -> float:
     """Return after how many seconds a stream leaves a peer that is gone."""
-    fault = GoDead(at)
-    outcome = virtual.run(hear(talk(3, 2), InTurn(fault), live=True, pauses=pauses, max_retry=3))
+    fault = HalfOpen(at)
+    outcome = virtual.run(
+        hear(talk(3, 2), PerConnection(fault), live=True, pauses=pauses, max_retry=3)
+    )
     check_exact(outcome)
     first = outcome.sessions[0]
     assert first.closed_by == "client" and first.closed_at is not None
@@ -309,7 +311,7 @@ def test_a_half_open_peer_is_noticed_while_none_does(at: float) -> None:
 def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
     """No wait of any kind, while somebody speaks; the framework's own would be 100 ms."""
     fault = Disconnect(at, reset=reset)
-    outcome = virtual.run(hear(talk(3, 2), InTurn(fault), live=True))
+    outcome = virtual.run(hear(talk(3, 2), PerConnection(fault), live=True))
     check_exact(outcome)
     assert fault.struck
     assert outcome.silence_behind(fault) < 0.01

@@ -43,7 +43,7 @@ from livekit.plugins.tiro.cli import app, audio, hearing, job, output, screen
 from livekit.plugins.tiro.cli.exits import MEANINGS, Exit, FileError, exits, from_api
 from livekit.plugins.tiro.cli.formats import Format, Segment, Transcript, Word
 from livekit.plugins.tiro.cli.hearing import Hearing
-from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 
 from .support.media import write_media
 
@@ -354,10 +354,10 @@ class FailsAfterFirstFinal(Hooks):
     def __init__(self) -> None:
         self.failed = False
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+    async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
         return HandshakeRefusal(400, f"bad {KEY}") if self.failed else None
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, session: ConnectionRecord, text: str) -> str | None:
         if self.failed:
             raise Drop
         self.failed = '"isFinal":true' in text
@@ -895,7 +895,7 @@ class StallsAfterFirstFinal(Hooks):
         self.go_on = threading.Event()
         self._finals = 0
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, session: ConnectionRecord, text: str) -> str | None:
         self._finals += '"isFinal":true' in text
         while self._finals > 1 and not self.go_on.is_set():
             await session.line.send("{}")

@@ -21,7 +21,7 @@ from livekit.agents import APIConnectOptions, APIError, APIStatusError, Plugin, 
 from livekit.agents.metrics import STTMetrics
 from livekit.agents.stt import SpeechEvent, SpeechEventType, STTError
 from livekit.plugins import tiro
-from livekit.plugins.tiro.testing import Hooks, Session, TiroServer, faults
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer, faults
 from livekit.plugins.tiro.testing.faults import Moment
 
 from .support.harness import (
@@ -159,7 +159,7 @@ class Rewrite(Hooks):
     def __init__(self, change: Callable[[dict[str, Any]], Any]) -> None:
         self._change = change
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         document = json.loads(text)
         self._change(document["result"])
         return json.dumps(document)
@@ -202,7 +202,7 @@ def assert_heard(ear: Ear, said: Talk = SAID, offset: float = 0.0) -> None:
 )
 @in_virtual_time
 async def test_l1_a_stream_ends_with_its_input_and_not_before(fault: Hooks) -> None:
-    async with listening(faults.InTurn(fault)) as (_, ear):
+    async with listening(faults.PerConnection(fault)) as (_, ear):
         await ear.say()
         await asyncio.sleep(10)
         assert not ear.stream._task.done()
@@ -222,8 +222,8 @@ FAILURES = [
     (faults.Refuse(429), 429, True),
     (faults.Refuse(500), 500, True),
     (faults.Refuse(503), 503, True),
-    (faults.HangUp(), -1, True),
-    (faults.Unanswered(), -1, True),
+    (faults.ResetHandshake(), -1, True),
+    (faults.StalledHandshake(), -1, True),
     (faults.Disconnect(Moment.CONFIG), -1, True),
     (faults.Close(Moment.CONFIG, 1011), -1, True),
     *(
@@ -292,7 +292,7 @@ async def test_l2_a_session_that_is_closed_is_an_api_error_too() -> None:
     ("fault", "attempts", "seconds"),
     [
         (faults.Refuse(503), 4, 5),
-        (faults.Unanswered(), 4, 25),
+        (faults.StalledHandshake(), 4, 25),
         (faults.Disconnect(0.0), 4, 6),
         (faults.Fail(14, Moment.CONFIG), 4, 6),
         (faults.Fail(14, Moment.INTERIM), 4, 10),
@@ -321,9 +321,9 @@ async def test_l4_a_service_that_never_recovers_ends_in_an_error(
     "fault",
     [
         None,
-        faults.Unanswered(),
+        faults.StalledHandshake(),
         faults.Mute(),
-        faults.GoDead(0.5),
+        faults.HalfOpen(0.5),
         faults.StopReading(0.5),
         faults.IgnoreEnd(),
         faults.Refuse(503),
@@ -394,7 +394,7 @@ async def test_l8_closing_the_stt_closes_its_streams_and_only_its_own_session(wh
             for stream in streams:
                 with pytest.raises(RuntimeError):
                     stream.push_frame(rtc.AudioFrame.create(16000, 1, 800))
-            await until(lambda: all(session.closed_at for session in server.sessions))
+            await until(lambda: all(connection.closed_at for connection in server.sessions))
             assert used.closed == (whose == "own")
 
 
@@ -429,7 +429,7 @@ def test_l10_the_plugin_is_registered_once() -> None:
 
 @in_virtual_time
 async def test_l11_input_retries_and_offset_are_looked_up_at_each_attempt() -> None:
-    hooks = faults.InTurn(faults.Refuse(503), faults.Unanswered())
+    hooks = faults.PerConnection(faults.Refuse(503), faults.StalledHandshake())
     async with listening(hooks) as (server, ear):
         ear.stream.start_time_offset = 7.0
         await until(lambda: len(ear.errors) == 1)
@@ -437,7 +437,7 @@ async def test_l11_input_retries_and_offset_are_looked_up_at_each_attempt() -> N
         ear.stream._input_ch = utils.aio.Chan()
         ear.stream.start_time_offset = 100.0
         await until(lambda: len(server.sessions) == 3, 10)
-        first, second, third = (session.opened_at for session in server.sessions)
+        first, second, third = (connection.opened_at for connection in server.sessions)
         # Half of the timeout, and 2 s to the second retry.
         assert third - second == pytest.approx(2.5, abs=0.2)
         await ear.say()
@@ -486,7 +486,7 @@ async def test_i2_a_service_that_hangs_up_before_any_audio_is_called_when_there_
     limit: Hooks,
 ) -> None:
     """A caller can be late; the stream is there before him."""
-    async with listening(faults.InTurn(limit)) as (server, ear):
+    async with listening(faults.PerConnection(limit)) as (server, ear):
         await asyncio.sleep(30)
         assert len(server.sessions) == 1 and server.sessions[0].closed_at
         await ear.say()
@@ -509,7 +509,7 @@ async def test_i3_channels_are_mixed_down() -> None:
 
 @in_virtual_time
 async def test_i4_audio_is_copied_before_the_caller_uses_his_buffer_again() -> None:
-    async with listening(faults.InTurn(faults.Disconnect(1.2))) as (server, ear):
+    async with listening(faults.PerConnection(faults.Disconnect(1.2))) as (server, ear):
         for frame in frames(SAID.pcm()):
             buffer = bytearray(frame.data.cast("B"))
             ear.stream.push_frame(rtc.AudioFrame(buffer, 16000, 1, len(frame.data)))
@@ -527,9 +527,9 @@ async def test_i5_the_language_of_a_stream_is_its_own() -> None:
             streams = stt.stream(language="is-IS-x-exp"), stt.stream(), stt.stream(language="is")
             for stream in streams:
                 stream.push_frame(rtc.AudioFrame.create(16000, 1, 1600))
-            await until(lambda: sum(session.seconds > 0 for session in server.sessions) == 3)
+            await until(lambda: sum(connection.seconds > 0 for connection in server.sessions) == 3)
             assert stt.model == "is-IS"
-        tags = sorted(session.language for session in server.sessions)
+        tags = sorted(connection.language for connection in server.sessions)
     assert tags == ["is-IS", "is-IS", "is-IS-x-exp"]
 
 
@@ -550,7 +550,7 @@ def _one_more_result(result: dict[str, Any]) -> None:
 async def test_e1_transcripts_have_an_alternative_whatever_comes(
     change: Callable[[dict[str, Any]], None],
 ) -> None:
-    async with listening(faults.Together(Rewrite(change), faults.Garbage())) as (_, ear):
+    async with listening(faults.Combined(Rewrite(change), faults.Garbage())) as (_, ear):
         await ear.say()
         await ear.end()
         assert ear.error is None
@@ -561,7 +561,7 @@ async def test_e1_transcripts_have_an_alternative_whatever_comes(
             assert_heard(ear)
 
 
-@pytest.mark.parametrize("hooks", [None, faults.InTurn(faults.Disconnect(1.2))], ids=repr)
+@pytest.mark.parametrize("hooks", [None, faults.PerConnection(faults.Disconnect(1.2))], ids=repr)
 @in_virtual_time
 async def test_e2_e3_an_interim_is_the_whole_tail_and_a_final_repeats_nothing(
     hooks: Hooks | None,
@@ -585,7 +585,7 @@ class Silenced(Hooks):
     def __init__(self, *, interims: bool) -> None:
         self._interims = interims
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         document = json.loads(text)
         results = document["result"]["results"]
         if results and not results[0]["isFinal"]:
@@ -598,8 +598,8 @@ class Silenced(Hooks):
     "hooks",
     [
         Silenced(interims=True),
-        faults.InTurn(faults.Disconnect(1.2), then=Silenced(interims=False)),
-        faults.InTurn(faults.Fail(14, 1.2), then=Silenced(interims=False)),
+        faults.PerConnection(faults.Disconnect(1.2), then=Silenced(interims=False)),
+        faults.PerConnection(faults.Fail(14, 1.2), then=Silenced(interims=False)),
     ],
     ids=["never a final", "none after a reconnect", "none after a retry"],
 )
@@ -668,7 +668,7 @@ async def test_e8_confidence_is_0_to_1(sent: Any) -> None:
 
 @in_virtual_time
 async def test_e9_every_event_has_the_id_of_its_connection() -> None:
-    async with listening(faults.InTurn(faults.Disconnect(Moment.FINAL))) as (server, ear):
+    async with listening(faults.PerConnection(faults.Disconnect(Moment.FINAL))) as (server, ear):
         await ear.say()
         await ear.end()
         assert len(server.sessions) == 2
@@ -681,7 +681,7 @@ async def test_e9_every_event_has_the_id_of_its_connection() -> None:
 @in_virtual_time
 async def test_e10_usage_is_reported_in_increments() -> None:
     said = talk(4, 4, 4, gap=2.0)
-    async with listening(faults.InTurn(faults.Disconnect(3.0)), said) as (_, ear):
+    async with listening(faults.PerConnection(faults.Disconnect(3.0)), said) as (_, ear):
         await ear.say(said)
         await ear.end()
         reports = of_type(ear.events, USAGE)
@@ -697,10 +697,10 @@ async def test_e10_usage_is_reported_in_increments() -> None:
     "hooks",
     [
         None,
-        faults.InTurn(faults.Disconnect(1.2), faults.Disconnect(0.6)),
-        faults.InTurn(faults.Refuse(503), faults.Refuse(503)),
-        faults.InTurn(faults.Unanswered(3.0)),
-        faults.InTurn(faults.Fail(14, 1.2), faults.Refuse(503)),
+        faults.PerConnection(faults.Disconnect(1.2), faults.Disconnect(0.6)),
+        faults.PerConnection(faults.Refuse(503), faults.Refuse(503)),
+        faults.PerConnection(faults.StalledHandshake(3.0)),
+        faults.PerConnection(faults.Fail(14, 1.2), faults.Refuse(503)),
     ],
     ids=repr,
 )
@@ -818,8 +818,8 @@ async def test_s1_no_transcript_in_a_log_message(caplog: pytest.LogCaptureFixtur
     [
         faults.Refuse(401, KEY),
         faults.Refuse(503, KEY),
-        faults.Unanswered(),
-        faults.HangUp(),
+        faults.StalledHandshake(),
+        faults.ResetHandshake(),
         faults.Disconnect(Moment.CONFIG, reset=True),
         faults.Fail(16, message=f"bad token={KEY}"),
         faults.Fail(13, message=f"https://x/?token={KEY}", shape="gateway v1"),
@@ -875,7 +875,7 @@ async def test_m1_model_and_provider_are_on_every_report() -> None:
 
 @in_virtual_time
 async def test_m2_each_connection_is_reported_once() -> None:
-    hooks = faults.InTurn(faults.Disconnect(1.2), faults.Refuse(503), faults.Disconnect(0.5))
+    hooks = faults.PerConnection(faults.Disconnect(1.2), faults.Refuse(503), faults.Disconnect(0.5))
     async with listening(hooks) as (server, ear):
         await ear.say()
         await ear.end()

@@ -20,7 +20,7 @@ import trustme
 from typer.testing import CliRunner
 
 from livekit.plugins.tiro.cli import app
-from livekit.plugins.tiro.testing import Drop, HandshakeRefusal, Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.wire import INTERNAL, StatusError
 
 KEY = "kanarí/lykill+1%"
@@ -95,8 +95,8 @@ async def test_all_is_well() -> None:
     assert found["key"][1] == "from TIRO_API_KEY"
     assert found["address"][1] == f"{server.base_url} (from --base-url), language is-IS"
     assert found["audio"][1] == "a second of silence was heard and answered"
-    (session,) = server.sessions
-    assert session.seconds == 1.0 and session.ended
+    (connection,) = server.sessions
+    assert connection.seconds == 1.0 and connection.ended
 
 
 async def test_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ async def test_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_silence_need_not_be_answered() -> None:
     class Mute(Hooks):
-        async def frame(self, session: Session, text: str) -> str | None:
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
             return None
 
     async with TiroServer(api_key=KEY, hooks=Mute()) as server:
@@ -152,7 +152,7 @@ async def test_refused_key() -> None:
 
 async def test_key_refused_at_the_handshake() -> None:
     class Guarded(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             return HandshakeRefusal(401)
 
     async with TiroServer(hooks=Guarded()) as server:
@@ -164,8 +164,8 @@ async def test_key_refused_at_the_handshake() -> None:
 
 async def test_service_that_repeats_the_key() -> None:
     class Talkative(Hooks):
-        async def first_message(self, session: Session) -> None:
-            raise StatusError(INTERNAL, f"cannot look up {session.token}")
+        async def first_message(self, connection: ConnectionRecord) -> None:
+            raise StatusError(INTERNAL, f"cannot look up {connection.token}")
 
     async with TiroServer(hooks=Talkative()) as server:
         found = await examine("--base-url", server.base_url)
@@ -318,8 +318,8 @@ async def test_clock(date: str, verdict: str, text: str) -> None:
 
 async def test_session_that_drops() -> None:
     class Dropping(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
-            if session.seconds >= 0.5:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+            if connection.seconds >= 0.5:
                 raise Drop
 
     async with TiroServer(api_key=KEY, hooks=Dropping()) as server:
@@ -329,7 +329,7 @@ async def test_session_that_drops() -> None:
 
 async def test_session_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stuck(Hooks):
-        async def end(self, session: Session) -> None:
+        async def end(self, connection: ConnectionRecord) -> None:
             await asyncio.sleep(60)
 
     monkeypatch.setattr(DOCTOR, "_PATIENCE", 0.2)

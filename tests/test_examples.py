@@ -128,7 +128,7 @@ async def test_fallback_goes_on_with_the_second_provider(
     openai: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = {"en": ScriptedRecognizer("one two three four", words_per_second=5)}
-    down = faults.InTurn(faults.Disconnect(2.5), then=faults.Refuse(503))
+    down = faults.PerConnection(faults.Disconnect(2.5), then=faults.Refuse(503))
     async with local_server(hooks=down) as server, local_server(recognizers=numbers) as second:
         point_at(server, monkeypatch)
         other = new_stt(second, language="en-US")
@@ -139,7 +139,7 @@ async def test_fallback_goes_on_with_the_second_provider(
             await job.example.entrypoint(ctx)
             await caller.microphone.say(TURN)
             await until(lambda: job.room.finals("agent") == ["Já."])
-            await second.wait_for_session()
+            await second.wait_for_connection()
             await caller.microphone.say(TURN)
             await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
             assert job.room.finals("gestur") == [SAID, "one two three four"]

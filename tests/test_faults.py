@@ -19,26 +19,26 @@ from livekit.plugins.tiro.errors import GRPC_STATUS, ROTATION_CODES
 from livekit.plugins.tiro.testing import Hooks
 from livekit.plugins.tiro.testing.faults import (
     Close,
+    Combined,
     Delay,
     Disconnect,
     Drift,
     Fail,
     Fault,
     Garbage,
-    GoDead,
-    HangUp,
+    HalfOpen,
     IdleLimit,
     IgnoreEnd,
-    InTurn,
     LongLine,
     Moment,
     Mute,
+    PerConnection,
     Refuse,
+    ResetHandshake,
     SessionLimit,
     Shape,
+    StalledHandshake,
     StopReading,
-    Together,
-    Unanswered,
     When,
 )
 
@@ -81,7 +81,7 @@ MAIN: dict[str, Make] = {
     "close 1001": partial(Close, code=1001),
     "close 1000, stays": partial(Close, code=1000, stay=True),
     "mute": Mute,
-    "dead": GoDead,
+    "dead": HalfOpen,
     "stops reading": StopReading,
     "code 14": partial(Fail, 14),
     "code 14, stays": partial(Fail, 14, stay=True),
@@ -135,7 +135,7 @@ def expected(fault: Fault, moment: str, max_retry: int, live: bool) -> Promise:
         return Promise(exact=early and rotation, error=APIStatusError, status=http)
     if max_retry or not unheard or (isinstance(fault, Mute) and live):
         return EXACT
-    if isinstance(fault, (Mute, GoDead, StopReading)) and not live:
+    if isinstance(fault, (Mute, HalfOpen, StopReading)) and not live:
         # Of what it has taken before it stopped to read, something can be heard yet.
         return Promise(exact=isinstance(fault, StopReading), error=APITimeoutError)
     return Promise(exact=early, error=APIConnectionError)
@@ -153,7 +153,9 @@ async def cell(make: Make, moment: str, max_retry: int, live: bool) -> str:
     """Try a fault once. Return what is wrong, or nothing."""
     fault = make(MOMENTS[moment])
     flush_at = SAID.words[-1].end + 0.05 if live and moment == "flushing" else None
-    outcome = await hear(SAID, InTurn(fault), live=live, flush_at=flush_at, max_retry=max_retry)
+    outcome = await hear(
+        SAID, PerConnection(fault), live=live, flush_at=flush_at, max_retry=max_retry
+    )
     promise = expected(fault, moment, max_retry, live)
     wrong = outcome.broken() or promise.broken(outcome)
     if not wrong and not fault.struck:
@@ -201,7 +203,7 @@ def test_silence_of_the_service_in_a_call(name: str) -> None:
 
 
 async def handshake(hooks: Hooks, max_retry: int, promise: Promise) -> str:
-    outcome = await hear(SAID, InTurn(hooks), max_retry=max_retry)
+    outcome = await hear(SAID, PerConnection(hooks), max_retry=max_retry)
     return outcome.broken() or promise.broken(outcome)
 
 
@@ -222,8 +224,8 @@ def test_a_refused_handshake(status: int, max_retry: int) -> None:
     [
         (Refuse(503, delay=4.0), APIStatusError),
         (Refuse(503, delay=20.0), APITimeoutError),
-        (Unanswered(), APITimeoutError),
-        (HangUp(), APIConnectionError),
+        (StalledHandshake(), APITimeoutError),
+        (ResetHandshake(), APIConnectionError),
     ],
     ids=repr,
 )
@@ -231,7 +233,7 @@ def test_a_handshake_that_fails_slowly_or_not_at_all(
     hooks: Hooks, error: type[APIError], max_retry: int
 ) -> None:
     # A connection that is gone at once, aiohttp itself opens once more.
-    exact = bool(max_retry) or isinstance(hooks, HangUp)
+    exact = bool(max_retry) or isinstance(hooks, ResetHandshake)
     check(handshake(hooks, max_retry, Promise(exact=exact, error=error, status=503)))
 
 
@@ -244,7 +246,7 @@ def test_refused_once_more_than_there_are_retries() -> None:
 
 
 async def refusals(times: int, promise: Promise) -> str:
-    outcome = await hear(SAID, InTurn(*[Refuse()] * times))
+    outcome = await hear(SAID, PerConnection(*[Refuse()] * times))
     return outcome.broken() or promise.broken(outcome)
 
 
@@ -265,8 +267,8 @@ async def refusals(times: int, promise: Promise) -> str:
         Delay(1.0),
         Delay(1.0, finals=False),
         Garbage(),
-        Together(Garbage(), Drift(0.005), Delay(0.2)),
-        InTurn(LongLine()),
+        Combined(Garbage(), Drift(0.005), Delay(0.2)),
+        PerConnection(LongLine()),
         Drift(0.01),
         Drift(-0.01),
     ],

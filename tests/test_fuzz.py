@@ -14,7 +14,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from livekit.agents import APIStatusError
 from livekit.plugins.tiro.protocol import decode
-from livekit.plugins.tiro.testing import Hooks, Session
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks
 from livekit.plugins.tiro.testing.faults import Garbage
 
 from . import fuzz
@@ -146,10 +146,10 @@ class Foul(Hooks):
     def __init__(self, frames: list[bytes]) -> None:
         self._frames = frames
 
-    async def frame(self, session: Session, text: str) -> str | None:
-        if session.number == 0:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        if connection.number == 0:
             for frame in self._frames:
-                await session.line.send(frame.decode("utf-8", "replace"))
+                await connection.line.send(frame.decode("utf-8", "replace"))
         return text
 
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from livekit.agents import APIConnectionError, APITimeoutError
-from livekit.plugins.tiro.testing import Session
+from livekit.plugins.tiro.testing import ConnectionRecord
 from livekit.plugins.tiro.testing.faults import Fault, When
 
 from .support import virtual
@@ -37,8 +37,8 @@ class Do(Fault):
         super().__init__(when)
         self._action = action
 
-    async def strike(self, session: Session) -> None:
-        if session.number == 0:
+    async def strike(self, connection: ConnectionRecord) -> None:
+        if connection.number == 0:
             self._action()
 
 

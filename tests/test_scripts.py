@@ -20,10 +20,10 @@ from livekit.agents.utils import is_given
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
     At,
+    ConnectionRecord,
     Drop,
     Hooks,
     Script,
-    Session,
     SpeechConfig,
     TimedRecognizer,
     TiroServer,
@@ -161,9 +161,9 @@ class Finals(Hooks):
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    async def sent(self, session: Session, text: str) -> None:
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
         if '"isFinal":true' in text:
-            self.at.append(round(session.seconds, 3))
+            self.at.append(round(connection.seconds, 3))
 
 
 async def test_finals_come_when_the_words_are_over() -> None:
@@ -259,22 +259,22 @@ class First(Hooks):
     def __init__(self, moment: str) -> None:
         self._moment = moment
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        if session.number == 0 and session.seconds >= _number(self._moment):
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if connection.number == 0 and connection.seconds >= _number(self._moment):
             raise Drop
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         # The gateway breaks off at a line that is too long.
-        too_long = self._moment == ("last final too long" if session.end else "final too long")
-        final = session.number == 0 and '"isFinal":true' in text
+        too_long = self._moment == ("last final too long" if connection.end else "final too long")
+        final = connection.number == 0 and '"isFinal":true' in text
         return text + " " * LONGEST_LINE if final and too_long else text
 
-    async def sent(self, session: Session, text: str) -> None:
-        if session.number == 0 and '"isFinal":true' in text and self._moment == "final sent":
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        if connection.number == 0 and '"isFinal":true' in text and self._moment == "final sent":
             raise Drop
 
-    async def end(self, session: Session) -> None:
-        if session.number == 0 and self._moment == "end":
+    async def end(self, connection: ConnectionRecord) -> None:
+        if connection.number == 0 and self._moment == "end":
             raise Drop
 
 
@@ -325,7 +325,7 @@ async def test_a_call_goes_on_with_other_options(seconds: float, shown: str) -> 
         await caller.talk(seconds, until_shown=shown)
         await until(lambda: seconds < 3 or finals(caller.events) == [shown])
         caller.stream.update_options(punctuate=False)
-        await asyncio.wait_for(server.wait_for_session(1), 5)
+        await asyncio.wait_for(server.wait_for_connection(1), 5)
         heard = await caller.finish()
     plain = [(text.strip(".").lower(), *span) for text, *span in SAID]
     assert heard == (plain if seconds < 3 else SAID[:2] + plain[2:])

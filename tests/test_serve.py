@@ -51,24 +51,24 @@ def attributes(fault: Any) -> dict[str, Any]:
         ("session-limit:30,none", F.SessionLimit(30, None)),
         ("delay:1,false", F.Delay(1, finals=False)),
         ("drift:-0.01", F.Drift(-0.01)),
-        ("go-dead:3", F.GoDead(3)),
-        ("hang-up", F.HangUp()),
+        ("half-open:3", F.HalfOpen(3)),
+        ("reset-handshake", F.ResetHandshake()),
         ("garbage", F.Garbage()),
     ],
 )
 def test_a_fault_as_text(spec: str, fault: Hooks) -> None:
-    expected = F.InTurn(then=F.Together(fault))
+    expected = F.PerConnection(then=F.Combined(fault))
     assert attributes(parse_faults([spec])) == attributes(expected)
 
 
 def test_faults_of_single_connections() -> None:
-    specs = ["delay:1", "refuse:503@1", "mute@3", "drift:0.5", "hang-up@3"]
+    specs = ["delay:1", "refuse:503@1", "mute@3", "drift:0.5", "reset-handshake@3"]
     always = F.Delay(1), F.Drift(0.5)
-    expected = F.InTurn(
-        F.Together(*always, F.Refuse(503)),
-        F.Together(*always),
-        F.Together(*always, F.Mute(), F.HangUp()),
-        then=F.Together(*always),
+    expected = F.PerConnection(
+        F.Combined(*always, F.Refuse(503)),
+        F.Combined(*always),
+        F.Combined(*always, F.Mute(), F.ResetHandshake()),
+        then=F.Combined(*always),
     )
     assert attributes(parse_faults(specs)) == attributes(expected)
 
@@ -76,7 +76,10 @@ def test_faults_of_single_connections() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("drop:after=2.5", r"no fault 'drop'; there are close, delay, disconnect, .*, unanswered"),
+        (
+            "drop:after=2.5",
+            r"no fault 'drop'; there are close, delay, .*, stop-reading",
+        ),
         ("", "no fault ''; there are close"),
         ("Disconnect", "no fault 'Disconnect'; there are close"),
         ("moment", "no fault 'moment'; there are close"),
@@ -98,7 +101,7 @@ def test_faults_of_single_connections() -> None:
 )
 def test_a_text_that_is_no_fault(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        parse_faults(["hang-up", spec])
+        parse_faults(["reset-handshake", spec])
     assert spec.partition(":")[0] in str(caught.value)
     result = CliRunner().invoke(app, ["serve", "--fault", spec])
     assert result.exit_code == Exit.USAGE
@@ -113,10 +116,14 @@ def test_faults_are_listed() -> None:
     assert lines == describe_faults()
     assert "disconnect:when,reset  The connection is gone without another frame" in result.stdout
     names = [re.split("[: ]", line)[0] for line in lines]
-    kinds = {type(_with_needs(name)) for name in names}
-    exported = {getattr(faults, name) for name in faults.__all__}
-    others = {F.Fault, F.InTurn, F.Together, F.Moment, F.When}
-    assert kinds == exported - others
+    assert {name: type(_with_needs(name)) for name in names} == F.CATALOGUE
+
+
+def test_every_fault_is_in_the_catalogue() -> None:
+    """What a user can give to `TiroServer` by its class, `serve` takes by its name."""
+    classes = (each for each in vars(F).values() if isinstance(each, type))
+    hooks = {each for each in classes if issubclass(each, Hooks) and each.__module__ == F.__name__}
+    assert hooks - set(F.CATALOGUE.values()) == {F.Fault, F.PerConnection, F.Combined}
 
 
 def _with_needs(name: str) -> Hooks:
@@ -125,9 +132,9 @@ def _with_needs(name: str) -> Hooks:
         hooks = parse_faults([name])
     except ValueError:
         hooks = parse_faults([f"{name}:1"])
-    assert isinstance(hooks, F.InTurn)
+    assert isinstance(hooks, F.PerConnection)
     together = hooks._then
-    assert isinstance(together, F.Together)
+    assert isinstance(together, F.Combined)
     return together._hooks[0]
 
 

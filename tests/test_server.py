@@ -18,14 +18,14 @@ import aiohttp
 import pytest
 
 from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
     Drop,
     HandshakeRefusal,
     Hooks,
     ScriptedRecognizer,
-    Session,
-    SpeechConfig,
     StatusError,
     TiroServer,
+    server as server_module,
 )
 from livekit.plugins.tiro.testing.backend import Backend, Timing
 from livekit.plugins.tiro.testing.conversation import (
@@ -34,7 +34,7 @@ from livekit.plugins.tiro.testing.conversation import (
     HalfClose,
     Inbox,
 )
-from livekit.plugins.tiro.testing.wire import FrameStyle, GatewayError, MessageReader
+from livekit.plugins.tiro.testing.wire import ClientMessage, FrameStyle, MessageReader
 
 from .support.server_client import DEADLINE, Client, Held, connect, options_of, replay
 from .support.server_recordings import (
@@ -267,13 +267,13 @@ async def test_client_that_closes_gets_no_final(name: str) -> None:
     async with like(recorded, hooks=held) as server:
         async with connect(server) as client:
             assert await replay(client, recorded, IS, {}, held) == 1000
-        session = server.sessions[0]
+        connection = server.sessions[0]
         held.turns.release()
-        await asyncio.wait_for(session.closed.wait(), DEADLINE)
-    assert [frame for frame in client.frames + session.frames if not is_interim(frame)] == []
-    assert session.closed_by == "client"
-    assert session.ended == (name == "end_then_close_at_once")
-    assert len(session.audio) == 128000
+        await asyncio.wait_for(connection.closed.wait(), DEADLINE)
+    assert [frame for frame in client.frames + connection.frames if not is_interim(frame)] == []
+    assert connection.closed_by == "client"
+    assert connection.ended == (name == "end_then_close_at_once")
+    assert len(connection.audio) == 128000
 
 
 async def test_unary_method_is_mute_over_a_websocket() -> None:
@@ -401,7 +401,7 @@ async def test_line_over_the_gateways_buffer_vanishes(length: int) -> None:
     """The limit counts bytes, not characters; one over it and the connection drops instead."""
 
     class Padded(Hooks):
-        async def frame(self, session: Session, text: str) -> str | None:
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
             return "ð" * (length // 2) + "x" * (length % 2)
 
     async with TiroServer(hooks=Padded()) as server, connect(server, TEST) as client:
@@ -415,19 +415,19 @@ TEST = "/speech:streamingrecognize?token=test"
 async def test_session_remembers_what_came() -> None:
     async with TiroServer(words_per_second=1) as server:
         async with connect(server, TEST) as client:
-            session = await asyncio.wait_for(server.wait_for_session(), DEADLINE)
-            assert session.config == {} and session.seconds == 0.0 and not session.ended
+            connection = await asyncio.wait_for(server.wait_for_connection(), DEADLINE)
+            assert connection.config == {} and connection.seconds == 0.0 and not connection.ended
             assert await say(client, IS, config(languageCode="is-IS-x-exp")) == 1006
-        assert await server.wait_for_session() is session is server.sessions[0]
-    assert session.language == "is-IS-x-exp" and session.sample_rate == 16000
-    assert session.streaming_config["interimResults"] is True
-    assert session.config["enableWordTimeOffsets"] is True
-    assert bytes(session.audio) == IS and session.seconds == len(IS) / 32000
-    assert session.messages == 112 and session.sizes[0] == 2048 and session.sizes[-1] == 620
-    assert session.end == "audio_content" and session.ended and session.status == 0
-    assert session.closed_by == "server" and session.closed.is_set()
-    assert session.frames == client.frames
-    assert session.closed_at is not None and session.closed_at >= session.opened_at
+        assert await server.wait_for_connection() is connection is server.sessions[0]
+    assert connection.language == "is-IS-x-exp" and connection.sample_rate == 16000
+    assert connection.streaming_config["interimResults"] is True
+    assert connection.config["enableWordTimeOffsets"] is True
+    assert bytes(connection.audio) == IS and connection.seconds == len(IS) / 32000
+    assert connection.messages == 112 and (connection.sizes[0], connection.sizes[-1]) == (2048, 620)
+    assert connection.end == "audio_content" and connection.ended and connection.status == 0
+    assert connection.closed_by == "server" and connection.closed.is_set()
+    assert connection.frames == client.frames
+    assert connection.closed_at is not None and connection.closed_at >= connection.opened_at
 
 
 async def test_keys_are_in_no_repr() -> None:
@@ -449,8 +449,8 @@ async def test_closing_the_server_drops_every_session() -> None:
     """Idle, in the middle of speech, and waiting in a hook: gone at once."""
 
     class Waiting(Hooks):
-        async def first_message(self, session: Session) -> None:
-            if session.number == 2:
+        async def first_message(self, connection: ConnectionRecord) -> None:
+            if connection.number == 2:
                 await asyncio.Event().wait()
 
     loop = asyncio.get_running_loop()
@@ -466,7 +466,7 @@ async def test_closing_the_server_drops_every_session() -> None:
         await server.aclose()
         assert loop.time() - started < 1.0
         assert [await client.end() for client in clients] == [1006] * 3
-        assert all(session.closed.is_set() for session in server.sessions)
+        assert all(connection.closed.is_set() for connection in server.sessions)
         with pytest.raises(aiohttp.ClientConnectionError):
             async with connect(server, TEST):
                 pass
@@ -477,7 +477,7 @@ async def test_a_client_that_never_reads_does_not_keep_the_server() -> None:
     """What cannot be written is thrown away when the server closes."""
 
     class Chatty(Hooks):
-        async def frame(self, session: Session, text: str) -> str | None:
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
             return "x" * 60_000
 
     server = TiroServer(hooks=Chatty(), interim_interval=0.0, words_per_second=25)
@@ -486,31 +486,31 @@ async def test_a_client_that_never_reads_does_not_keep_the_server() -> None:
         client.send(1, CONFIG.encode())
         for at in range(0, len(IS2), 2048):
             client.send(1, audio_message(IS2[at : at + 2048]).encode())
-        session = await server.wait_for_session()
+        connection = await server.wait_for_connection()
         sent = -1
-        while sent < len(session.frames) or session.messages < 20:
-            sent = len(session.frames)
+        while sent < len(connection.frames) or connection.messages < 20:
+            sent = len(connection.frames)
             await asyncio.sleep(0.05)
-        assert session.messages < len(IS2) // 2048, "the server could write all it had"
+        assert connection.messages < len(IS2) // 2048, "the server could write all it had"
         await asyncio.wait_for(server.aclose(), 2.0)
         received = 0
         with contextlib.suppress(ConnectionError):
             while part := await asyncio.wait_for(client.reader.read(65536), DEADLINE):
                 received += len(part)
-        assert received < 60_000 * len(session.frames)
+        assert received < 60_000 * len(connection.frames)
 
 
 async def test_handshake_that_a_hook_holds_does_not_keep_the_server() -> None:
     class HeldHandshake(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             await asyncio.Event().wait()
             return None
 
     async with TiroServer(hooks=HeldHandshake()) as server:
         attempt = asyncio.create_task(connect(server, TEST).__aenter__())
-        session = await asyncio.wait_for(server.wait_for_session(), DEADLINE)
+        connection = await asyncio.wait_for(server.wait_for_connection(), DEADLINE)
         await asyncio.wait_for(server.aclose(), 1.0)
-        assert session.closed.is_set()
+        assert connection.closed.is_set()
         with pytest.raises(aiohttp.ClientError):
             await attempt
 
@@ -519,7 +519,7 @@ async def test_sessions_are_numbered_as_they_come() -> None:
     async with TiroServer() as server, contextlib.AsyncExitStack() as stack:
         clients = [stack.enter_async_context(connect(server, TEST)) for _ in range(10)]
         await asyncio.gather(*clients)
-        assert [session.number for session in server.sessions] == list(range(10))
+        assert [connection.number for connection in server.sessions] == list(range(10))
 
 
 async def test_client_that_closes_before_its_first_message() -> None:
@@ -557,20 +557,20 @@ async def test_hooks_see_every_step() -> None:
     seen: list[str] = []
 
     class Watching(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             seen.append("handshake")
             return None
 
-        async def first_message(self, session: Session) -> None:
-            seen.append(f"first {session.language}")
+        async def first_message(self, connection: ConnectionRecord) -> None:
+            seen.append(f"first {connection.language}")
 
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
             seen.append(f"audio {len(pcm)}")
 
-        async def end(self, session: Session) -> None:
-            seen.append(f"end {session.end}")
+        async def end(self, connection: ConnectionRecord) -> None:
+            seen.append(f"end {connection.end}")
 
-        async def frame(self, session: Session, text: str) -> str | None:
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
             seen.append(f"frame {transcript(text)}")
             return None
 
@@ -590,7 +590,7 @@ async def test_hooks_see_every_step() -> None:
 
 async def test_hook_refuses_a_handshake() -> None:
     class Closed(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             return HandshakeRefusal(503, "come back later")
 
     async with TiroServer(hooks=Closed()) as server, aiohttp.ClientSession() as session:
@@ -603,8 +603,8 @@ async def test_hook_refuses_a_handshake() -> None:
 @pytest.mark.parametrize("fault", [StatusError(14, "gone"), Drop(), RuntimeError("a bug")])
 async def test_hook_ends_a_session(fault: Exception, caplog: pytest.LogCaptureFixture) -> None:
     class Faulty(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
-            if session.messages == 3:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+            if connection.messages == 3:
                 raise fault
 
     async with TiroServer(hooks=Faulty()) as server, connect(server, TEST) as client:
@@ -623,13 +623,13 @@ async def test_client_that_goes_without_a_word() -> None:
         async with raw_client(server, "?token=test") as client:
             client.send(1, CONFIG.encode())
             client.send(1, audio_message(IS[:64000]).encode())
-            session = await server.wait_for_session()
-            while not session.messages:
+            connection = await server.wait_for_connection()
+            while not connection.messages:
                 await asyncio.sleep(0.001)
             client.writer.transport.abort()
-        await asyncio.wait_for(session.closed.wait(), DEADLINE)
-    assert session.closed_by == "client" and session.end == "half-close"
-    assert not [frame for frame in session.frames if not is_interim(frame)]
+        await asyncio.wait_for(connection.closed.wait(), DEADLINE)
+    assert connection.closed_by == "client" and connection.end == "half-close"
+    assert not [frame for frame in connection.frames if not is_interim(frame)]
 
 
 async def test_languages_choose_recognisers_by_their_longest_prefix() -> None:
@@ -650,7 +650,7 @@ async def test_languages_choose_recognisers_by_their_longest_prefix() -> None:
         "IS-is": [],
         "da-DK": [],
     }
-    assert [session.status for session in server.sessions] == [0, 0, 0, 3, 3]
+    assert [connection.status for connection in server.sessions] == [0, 0, 0, 3, 3]
 
 
 async def test_all_fields_at_fault_are_listed() -> None:
@@ -708,7 +708,7 @@ async def test_client_is_read_while_the_backend_stands_still() -> None:
     go = asyncio.Event()
 
     class Stalled(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
             await go.wait()
 
     async with TiroServer(api_key="ok", hooks=Stalled(), words_per_second=1) as server:
@@ -721,66 +721,6 @@ async def test_client_is_read_while_the_backend_stands_still() -> None:
             go.set()
             final = await client.frame()
             assert final is not None and transcript(final[1].decode()) == "góðan daginn og"
-
-
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        ("{'a': 1}", "invalid character '\\'' looking for beginning of object key string"),
-        ('{"a" 1}', "invalid character '1' after object key"),
-        ('{"a": 1 "b"}', "invalid character '\"' after object key:value pair"),
-        ("]", "invalid character ']' looking for beginning of value"),
-        ("[]", "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"),
-        (
-            '{"streamingConfig":{"config":{"sampleRateHertz":true}}}',
-            "json: cannot unmarshal bool into Go value of type int32",
-        ),
-        (
-            '{"streamingConfig":{"config":{"sampleRateHertz":"99999999999"}}}',
-            "json: cannot unmarshal number 99999999999 into Go value of type int32",
-        ),
-        (
-            '{"streamingConfig":{"interimResults":"yes"}}',
-            "json: cannot unmarshal string into Go value of type bool",
-        ),
-        ('{"audioContent":"AA=="}{', None),
-        ('{"audioContent":"A"}', "illegal base64 data at input byte 1"),
-        ("[" * 100_000, "json: a number too long or a value too deep"),
-        ('{"audioContent":' + "9" * 5000 + "}", "json: a number too long or a value too deep"),
-    ],
-)
-def test_messages_the_gateway_cannot_read(text: str, error: str | None) -> None:
-    reader = MessageReader()
-    if error is None:
-        assert [message.audio for message in reader.feed(text)] == [b"\x00"]
-        return
-    with pytest.raises(GatewayError) as caught:
-        list(reader.feed(text))
-    assert str(caught.value).replace('"\'"', "'\\''") == error
-
-
-def test_a_message_can_be_split_between_tokens_only() -> None:
-    """A line feed lies between two frames, so a token is never put together again."""
-    tokens = re.findall(r'[{}:,]|"[^"]*"|[0-9]+|true', CONFIG)
-    for cut in range(1, len(tokens)):
-        reader = MessageReader()
-        assert list(reader.feed("".join(tokens[:cut]))) == []
-        (message,) = reader.feed("".join(tokens[cut:]))
-        assert message.config is not None and message.config.raw == json.loads(CONFIG).get(
-            "streamingConfig"
-        )
-    inside = CONFIG.index("16000") + 2
-    reader = MessageReader()
-    with pytest.raises(GatewayError):
-        for part in (CONFIG[:inside], CONFIG[inside:]):
-            list(reader.feed(part))
-
-
-def test_escaped_halves_of_characters_do_no_harm() -> None:
-    first = '{"streamingConfig":{"config":{"languageCode":"\\ud800"}}}'
-    message = next(iter(MessageReader().feed(first)))
-    assert message.config is not None
-    message.config.language.encode()
 
 
 def test_server_and_plugin_are_written_apart() -> None:
@@ -804,7 +744,86 @@ def imports(module: Path) -> list[str]:
     return names
 
 
-def test_config_of_a_session_keeps_unknown_fields() -> None:
-    message = next(iter(MessageReader().feed(config(model="latest"))))
-    assert isinstance(message.config, SpeechConfig)
-    assert message.config.raw["config"]["model"] == "latest"
+# -- what clients may cost -------------------------------------------------------------------------
+
+
+async def test_a_client_whose_frames_are_no_json_costs_nothing_more() -> None:
+    """Its first error ends the connection for the server; what it sends on is thrown away."""
+    async with TiroServer(api_key="ok") as server, connect(server) as client:
+        await client.send(CONFIG)
+        await client.send('{"audioContent":')
+        await client.send("!")
+        connection = server.connections[0]
+        for _ in range(2000):
+            if not await client.send("A" * 10):
+                break
+        await client.end()
+        await asyncio.wait_for(connection.closed.wait(), DEADLINE)
+        assert connection.end == "half-close"
+
+
+async def test_what_comes_behind_the_end_is_not_read() -> None:
+    """It would wait for room where nobody makes any."""
+    go = asyncio.Event()
+
+    class Waits(Hooks):
+        async def end(self, connection: ConnectionRecord) -> None:
+            await go.wait()
+
+    async with TiroServer(api_key="ok", hooks=Waits()) as server, raw_client(server) as client:
+        client.send(1, CONFIG.encode())
+        client.send(1, audio_message(b"").encode())
+        for _ in range(2 * READ_AHEAD_BYTES // 1_000_000):
+            client.send(1, audio_message(bytes(1_000_000)).encode())
+        client.send(9, b"?")
+        assert await client.frame() == (10, b"?")
+        go.set()
+
+
+async def test_small_messages_fill_the_inbox_too() -> None:
+    inbox = Inbox()
+    put = 0
+    with pytest.raises(asyncio.TimeoutError):
+        while put <= READ_AHEAD_BYTES / 1000:
+            await asyncio.wait_for(inbox.put(ClientMessage(audio=b"ab")), 0.05)
+            put += 1
+    assert put > 1000
+
+
+async def test_a_connection_too_many_is_refused() -> None:
+    async with TiroServer(api_key="ok", max_connections=2) as server:
+        async with connect(server), connect(server) as second:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                async with connect(server):
+                    pass
+            assert caught.value.status == 503
+            await second.send(CONFIG)
+            await second.send(audio_message(b""))
+            await second.end()
+            await asyncio.wait_for(server.connections[1].closed.wait(), DEADLINE)
+            async with connect(server):
+                assert server.connection_count == 3
+
+
+async def test_old_records_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MOST_RECORDS", 2)
+    async with TiroServer(api_key="ok") as server:
+        for number in range(4):
+            async with connect(server):
+                connection = await server.wait_for_connection(number)
+            await asyncio.wait_for(connection.closed.wait(), DEADLINE)
+        assert [each.number for each in server.connections] == [2, 3]
+        assert server.sessions is server.connections and server.connection_count == 4
+        with pytest.raises(LookupError, match="record of connection 1"):
+            await server.wait_for_connection(1)
+        # The transports of those that are gone are not kept either.
+        assert len(server._transports) <= 1
+
+
+async def test_records_keep_no_more_than_they_may() -> None:
+    async with TiroServer(api_key="ok", recorded_bytes=0) as server, connect(server) as client:
+        await say(client, IS)
+        assert [transcript(frame) for frame in client.settled]
+        (connection,) = server.connections
+        assert not connection.audio and not connection.frames
+        assert connection.seconds == len(IS) / 32000

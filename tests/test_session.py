@@ -22,10 +22,10 @@ from livekit.agents.stt import SpeechEvent
 from livekit.agents.telemetry import set_tracer_provider, tracer
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
     HandshakeRefusal,
     Hooks,
     ScriptedRecognizer,
-    Session,
     TiroServer,
     faults,
 )
@@ -271,7 +271,7 @@ async def test_a_language_change_in_mid_utterance_decodes_the_utterance_again() 
         stt.update_options(language="en-US")
         await saying
         await call.turns(1)
-        assert [session.language for session in server.sessions] == ["is-IS", "en-US"]
+        assert [connection.language for connection in server.sessions] == ["is-IS", "en-US"]
         assert [e.alternatives[0].language for e in of_type(call.events, FINAL)] == ["en-US"]
         assert call.finals == ["one two three four"]
         assert call.transcribed[0][0] in FIRST, "it began in Icelandic"
@@ -296,7 +296,7 @@ class _Said:
             for frame in self.audio[:30]:
                 stream.push_frame(frame)
         await until(
-            lambda: sum(bool(session.frames) for session in server.sessions) == len(streams)
+            lambda: sum(bool(connection.frames) for connection in server.sessions) == len(streams)
         )
 
     async def end(self, *streams: tiro.SpeechStream) -> None:
@@ -319,7 +319,7 @@ async def test_a_change_on_the_stt_reaches_every_stream_and_on_a_stream_only_tha
         assert stt.model == "is-IS-x-all"
         assert {stream.options.language for stream in streams} == {"is-IS-x-all"}
         await said.end(*streams)
-        tags = sorted(session.language for session in server.sessions)
+        tags = sorted(connection.language for connection in server.sessions)
         assert tags == ["is-IS"] * 3 + ["is-IS-x-all"] * 3 + ["is-IS-x-one"]
 
 
@@ -343,7 +343,7 @@ async def test_a_change_while_connecting_wins(whose: str) -> None:
     go_on = asyncio.Event()
 
     class Slow(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             connecting.set()
             await go_on.wait()
             return None
@@ -356,7 +356,7 @@ async def test_a_change_while_connecting_wins(whose: str) -> None:
         (stt if whose == "stt" else stream).update_options(language="is-IS-x-new")
         go_on.set()
         events = await collect(stream, said.audio[1:])
-        assert [session.language for session in server.sessions] == ["is-IS-x-new"]
+        assert [connection.language for connection in server.sessions] == ["is-IS-x-new"]
     assert words(events) == said.talk.texts
 
 
@@ -403,10 +403,10 @@ async def test_an_agent_hand_off_keeps_the_stream() -> None:
         await until(lambda: call.session.current_agent is second)
         await saying
         await call.turns(2)
-        (session,) = server.sessions
+        (connection,) = server.sessions
     # Whether the session flushes as it changes agents, and so cuts a word, is its own business.
     assert call.finals[0] == FIRST and call.finals[1] in SECOND
-    heard = np.frombuffer(session.audio, np.int16)
+    heard = np.frombuffer(connection.audio, np.int16)
     assert np.array_equal(heard[heard != 0], np.tile(TURN[TURN != 0], 2))
     assert not call.errors
 
@@ -418,10 +418,10 @@ async def test_an_agent_hand_off_keeps_the_stream() -> None:
 async def test_usage_is_what_was_pushed_over_drops_flushes_and_aclose() -> None:
     said = talk(4, 5, 3, 4)
     recognizers = {"is": NumberedRecognizer(said)}
-    cuts = faults.InTurn(*(faults.Disconnect(seconds) for seconds in (1.3, 2.9, 1.5)))
+    cuts = faults.PerConnection(*(faults.Disconnect(seconds) for seconds in (1.3, 2.9, 1.5)))
     # A handshake takes 40 ms.
     server = TiroServer(
-        recognizers=recognizers, hooks=faults.Together(faults.Unanswered(0.04), cuts)
+        recognizers=recognizers, hooks=faults.Combined(faults.StalledHandshake(0.04), cuts)
     )
     async with server, new_stt(server) as stt:
         metrics: list[STTMetrics] = []

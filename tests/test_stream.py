@@ -23,15 +23,15 @@ from livekit.agents import (
 from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
     Drop,
     HandshakeRefusal,
     Hooks,
-    Session,
     SpeechConfig,
     StatusError,
     TiroServer,
 )
-from livekit.plugins.tiro.testing.faults import InTurn, Moment, Mute
+from livekit.plugins.tiro.testing.faults import Moment, Mute, PerConnection
 
 from .support import virtual
 from .support.harness import (
@@ -58,7 +58,7 @@ class Cuts(Hooks):
     def __init__(self, *seconds: float | None) -> None:
         self.seconds = seconds
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
+    async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
         limit = self.seconds[session.number] if session.number < len(self.seconds) else None
         if limit is not None and session.seconds >= limit:
             raise Drop
@@ -213,7 +213,7 @@ async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() ->
     """A refused handshake shifts the times of other plugins by the outage."""
 
     class Refuses(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
             return HandshakeRefusal(503) if session.number < 2 else None
 
     said = talk(3)
@@ -293,7 +293,7 @@ def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -
     said = talk(2, 6, word=0.4, gap=1.0)
 
     async def trial() -> list[str]:
-        outcome = await hear(said, InTurn(Mute(Moment.FLUSH)), live=True, flush_at=1.35)
+        outcome = await hear(said, PerConnection(Mute(Moment.FLUSH)), live=True, flush_at=1.35)
         assert len(outcome.sessions) == 2
         return outcome.heard
 
@@ -313,7 +313,7 @@ async def test_an_empty_stream_ends_at_once() -> None:
 
 async def test_the_end_waits_for_a_slow_final() -> None:
     class Slow(Hooks):
-        async def end(self, session: Session) -> None:
+        async def end(self, session: ConnectionRecord) -> None:
             await asyncio.sleep(0.5)
 
     said = talk(3, gap=0.0)
@@ -328,10 +328,10 @@ async def test_an_interim_that_never_became_final_is_not_lost(
     monkeypatch.setattr("livekit.plugins.tiro.stream._DRAIN_PATIENCE", 0.3)
 
     class NoFinal(Hooks):
-        async def frame(self, session: Session, text: str) -> str | None:
+        async def frame(self, session: ConnectionRecord, text: str) -> str | None:
             return None if '"isFinal":true' in text else text
 
-        async def end(self, session: Session) -> None:
+        async def end(self, session: ConnectionRecord) -> None:
             await asyncio.sleep(5)
 
     said = talk(3, gap=0.2)
@@ -356,7 +356,7 @@ async def test_an_interim_that_never_became_final_is_not_lost(
 @pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.4])
 async def test_l5_aclose_is_prompt_even_if_the_server_is_mute(after: float) -> None:
     class Mute(Hooks):
-        async def first_message(self, session: Session) -> None:
+        async def first_message(self, session: ConnectionRecord) -> None:
             await asyncio.sleep(30)
 
     async with TiroServer(hooks=Mute()) as server, new_stt(server) as stt:
@@ -424,7 +424,7 @@ async def test_field_violations_are_part_of_the_message() -> None:
 )
 async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) -> None:
     class Refuses(Hooks):
-        async def handshake(self, session: Session) -> HandshakeRefusal | None:
+        async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
             return HandshakeRefusal(status)
 
     async with TiroServer(hooks=Refuses()) as server, new_stt(server) as stt:
@@ -456,7 +456,7 @@ async def test_a_service_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("code", [1, 4, 10, 11])
 async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
     class Limit(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
             if session.number == 0 and session.seconds >= 2.8:
                 raise StatusError(code, "the session is over")
 
@@ -474,7 +474,7 @@ async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
 @pytest.mark.parametrize("code", [2, 8, 13, 14, 15])
 async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> None:
     class Fails(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
             if session.number == 0 and session.seconds >= 1.2:
                 raise StatusError(code, "a fault")
 
@@ -490,7 +490,7 @@ async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> N
 
 async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> None:
     class Drops(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
             raise Drop
 
     async with TiroServer(hooks=Drops()) as server, new_stt(server) as stt:
@@ -503,7 +503,7 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
     """Each session shows a hypothesis, so it is healthy, and dies before the final."""
 
     class Poison(Hooks):
-        async def audio(self, session: Session, pcm: bytes) -> None:
+        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
             if session.seconds >= 2.0:
                 raise Drop
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from livekit.plugins.tiro.testing import Hooks, Session, TiroServer
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 
 from .server_recordings import Recording, audio_message, is_interim
 
@@ -110,7 +110,7 @@ class Held(Hooks):
     def __init__(self) -> None:
         self.turns = asyncio.Semaphore(0)
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         if not is_interim(text):
             await self.turns.acquire()
         return text

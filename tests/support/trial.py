@@ -15,8 +15,8 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError
 from livekit.agents.stt import SpeechEvent, SpeechStream, STTError
 from livekit.plugins import tiro
-from livekit.plugins.tiro.testing import Hooks, Session, TiroServer
-from livekit.plugins.tiro.testing.faults import Fault, Together
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
+from livekit.plugins.tiro.testing.faults import Combined, Fault
 
 from .harness import FINAL, assert_alternating, frames, usage, words
 from .numbered import SECONDS, NumberedRecognizer, Talk
@@ -37,8 +37,8 @@ class Watch(Hooks):
     def __init__(self) -> None:
         self.flowing: dict[int, float] = {}
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        self.flowing.setdefault(session.number, asyncio.get_running_loop().time())
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        self.flowing.setdefault(connection.number, asyncio.get_running_loop().time())
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Outcome:
     error: BaseException | None = None
     reported: list[STTError] = field(default_factory=list)
     """The error events of the STT."""
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[ConnectionRecord] = field(default_factory=list)
     flowing: dict[int, float] = field(default_factory=dict)
     muted: list[tuple[float, float]] = field(default_factory=list)
     """From when until when the microphone was muted, seconds of the loop's clock."""
@@ -224,7 +224,7 @@ async def hear(
     server = TiroServer(
         api_key=KEY,
         recognizers={"is": NumberedRecognizer(said)},
-        hooks=Together(watch, hooks or Hooks()),
+        hooks=Combined(watch, hooks or Hooks()),
         # A file is pushed in no time at all.
         interim_interval=0.35 if live else 0.0,
     )

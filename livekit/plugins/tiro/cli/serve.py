@@ -42,6 +42,8 @@ _Fault = Annotated[
         "the first connection only, 'refuse:503@1'; can be repeated, and 'help' lists all.",
     ),
 ]
+# Connections at a time; a client too many is refused, so that none takes all of the memory.
+_MOST_CONNECTIONS = 200
 
 
 def serve(
@@ -78,7 +80,15 @@ async def _serve(
         # Windows has no such handlers; there Ctrl-C raises KeyboardInterrupt.
         with suppress(NotImplementedError):
             loop.add_signal_handler(number, stopped.set)
-    server = TiroServer(host=host, port=port, api_key=api_key, script=script, hooks=hooks)
+    server = TiroServer(
+        host=host,
+        port=port,
+        api_key=api_key,
+        script=script,
+        hooks=hooks,
+        recorded_bytes=0,
+        max_connections=_MOST_CONNECTIONS,
+    )
     try:
         async with server:
             print(f"export TIRO_BASE_URL={shlex.quote(server.base_url)}")

@@ -14,9 +14,9 @@ from .recognizer import (
     ScriptedRecognizer,
     Word,
 )
+from .record import ConnectionRecord
 from .script import parse_script, read_script
 from .server import TiroServer
-from .session import Session
 from .sphinx import SphinxRecognizer
 from .timed import At, TimedRecognizer
 from .wire import SpeechConfig, StatusError
@@ -33,7 +33,7 @@ __all__ = [
     "RecognizerFactory",
     "Script",
     "ScriptedRecognizer",
-    "Session",
+    "ConnectionRecord",
     "SpeechConfig",
     "SphinxRecognizer",
     "StatusError",

@@ -42,7 +42,7 @@ class Timing:
 
 
 class Backend:
-    """Recognises one session's audio; what it returns are the frames to send, in order."""
+    """Recognises the audio of one connection; what it returns are the frames to send, in order."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Backend:
         self.done = False
 
     async def audio(self, pcm: bytes) -> list[str]:
-        """Takes one message of audio; an odd last byte is lost."""
+        """Take one message of audio; an odd last byte is lost."""
         raw = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
         samples = self._resampler.feed(raw)
         start_ms = self._now_ms
@@ -93,19 +93,19 @@ class Backend:
         return await self._interim()
 
     async def end(self, *, hung_up: bool = False) -> list[str]:
-        """Closes the open segment; its last 300 ms are not decoded, as at the service."""
+        """Close the open segment; its last 300 ms are not decoded, as at the service."""
         self.done = True
         if self._attentive is not None:
             self._attentive.ended(hung_up=hung_up)
         return await self._close_segment() if self._decoded else []
 
     def delivered(self) -> None:
-        """Takes note that the frames returned so far have gone out."""
+        """Take note that the frames returned so far have gone out."""
         if self._attentive is not None:
             self._attentive.delivered()
 
     async def close(self) -> None:
-        """Frees the recogniser."""
+        """Free the recogniser."""
         await self._call(self._recognition.close)
 
     async def _decode(self, samples: Samples) -> None:
@@ -156,7 +156,7 @@ class Backend:
         return [Alternative(text, () if n else timed) for n, text in enumerate(texts)]
 
     async def _call(self, function: Callable[..., T], *args: object) -> T:
-        """Calls the recogniser, in a thread if it blocks; even cancelled, waits for the thread."""
+        """Call the recogniser, in a thread if it blocks; even cancelled, wait for the thread."""
         if not self._recognition.blocking:
             return function(*args)
         loop = asyncio.get_running_loop()

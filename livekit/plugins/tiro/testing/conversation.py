@@ -13,7 +13,7 @@ from aiohttp import web
 
 from .backend import Backend
 from .hooks import Drop, Hooks
-from .session import Session
+from .record import ConnectionRecord
 from .wire import (
     INTERNAL,
     NOT_FOUND,
@@ -38,7 +38,9 @@ STREAMING_PATH = "/v2beta1/speech:streamingrecognize"
 UNARY_PATH = "/v2beta1/speech:recognize"
 # Bytes of client frames taken in while the backend does not keep up; then the client's send blocks.
 READ_AHEAD_BYTES = 10_000_000
-# Bytes; the gateway reads its own lines through a 64 KiB buffer, and a longer one ends the session.
+# Bytes that a message counts for at least: it takes memory, and time to be taken up.
+SMALLEST_MESSAGE_BYTES = 1024
+# Bytes; the gateway reads its own lines through a 64 KiB buffer, and a longer one ends it all.
 LONGEST_LINE = 65_532
 
 
@@ -58,7 +60,8 @@ class Inbox:
         self._changed = asyncio.Condition()
 
     async def put(self, item: Incoming, size: int = 0) -> None:
-        """Adds an item, then waits until there is room for more."""
+        """Add an item, then wait until there is room for more."""
+        size = max(size, SMALLEST_MESSAGE_BYTES)
         async with self._changed:
             self._items.append((item, size))
             self._bytes += size
@@ -66,7 +69,7 @@ class Inbox:
             await self._changed.wait_for(lambda: self._bytes <= READ_AHEAD_BYTES)
 
     async def get(self) -> Incoming:
-        """Takes the oldest item, waiting for one."""
+        """Take the oldest item, waiting for one."""
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self._items))
             item, size = self._items.popleft()
@@ -81,7 +84,7 @@ class Conversation:
     def __init__(
         self,
         websocket: web.WebSocketResponse,
-        session: Session,
+        connection: ConnectionRecord,
         *,
         style: FrameStyle,
         hooks: Hooks,
@@ -90,17 +93,21 @@ class Conversation:
         backend: Callable[[SpeechConfig], Backend],
     ) -> None:
         self._websocket = websocket
-        self._session = session
+        self._connection = connection
         self._style = style
         self._hooks = hooks
         self._key = key
         self._known = known
         self._open_backend = backend
         self._inbox = Inbox()
+        self._messages = MessageReader()
+        self._is_under_way = False
 
     async def run(self) -> None:
-        """Returns when nothing more will be said; the caller drops the connection."""
-        reader = asyncio.create_task(self._read(), name=f"tiro-server-read-{self._session.number}")
+        """Return when nothing more will be said; the caller drops the connection."""
+        reader = asyncio.create_task(
+            self._read(), name=f"tiro-server-read-{self._connection.number}"
+        )
         try:
             await self._talk()
         except StatusError as error:
@@ -116,10 +123,10 @@ class Conversation:
                 await reader
 
     async def _talk(self) -> None:
-        """Answers the client, until that is done or what runs beside it fails."""
-        number = self._session.number
+        """Answer the client, until that is done or what runs beside it fails."""
+        number = self._connection.number
         beside = asyncio.create_task(
-            self._hooks.beside(self._session), name=f"tiro-server-beside-{number}"
+            self._hooks.beside(self._connection), name=f"tiro-server-beside-{number}"
         )
         answer = asyncio.create_task(self._answer(), name=f"tiro-server-answer-{number}")
         tasks = {beside, answer}
@@ -128,49 +135,58 @@ class Conversation:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
-            await self._hooks.done(self._session)
+            await self._hooks.done(self._connection)
         finally:
             beside.cancel()
             answer.cancel()
             await asyncio.gather(beside, answer, return_exceptions=True)
 
     async def _read(self) -> None:
-        """Reads the client to its end, also when nobody wants its audio any more."""
-        messages = MessageReader()
+        """Read the client to its end, also when nobody wants its audio any more."""
+        ended = False
         while True:
             frame = await self._websocket.receive()
             if frame.type is aiohttp.WSMsgType.PING:
-                await self._session.line.pong(frame.data)
+                await self._connection.line.pong(frame.data)
                 continue
             if frame.type is aiohttp.WSMsgType.PONG:
                 continue
             if frame.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                self._session.closed_by = self._session.closed_by or "client"
-                self._session.line.lost()
+                self._connection.closed_by = self._connection.closed_by or "client"
+                self._connection.line.lost()
                 await self._inbox.put(HalfClose())
                 return
-            data = frame.data
-            text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-            try:
-                for message in messages.feed(text):
-                    await self._inbox.put(message, len(message.audio or b""))
-            except GatewayError as error:
-                await self._inbox.put(error)
+            if not ended:
+                ended = await self._take(frame.data)
+
+    async def _take(self, data: str | bytes) -> bool:
+        """Take in a frame. Return whether the audio has ended: nothing is looked at after that."""
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        try:
+            for message in self._messages.feed(text):
+                await self._inbox.put(message, len(message.audio or b""))
+                if self._is_under_way and _end_of(message) is not None:
+                    return True
+                self._is_under_way = True
+        except GatewayError as error:
+            await self._inbox.put(error)
+            return True
+        return False
 
     async def _answer(self) -> None:
-        await self._hooks.opened(self._session)
+        await self._hooks.opened(self._connection)
         first = await self._inbox.get()
         if isinstance(first, HalfClose):
             return
-        if self._session.path == UNARY_PATH:
+        if self._connection.path == UNARY_PATH:
             await self._stay_mute()
             return
-        if self._session.path != STREAMING_PATH:
-            self._session.status = NOT_FOUND
+        if self._connection.path != STREAMING_PATH:
+            self._connection.status = NOT_FOUND
             await self._send(self._style.not_found())
             return
         if isinstance(first, GatewayError):
-            self._session.status = UNKNOWN
+            self._connection.status = UNKNOWN
             await self._send(self._style.gateway_error(str(first)))
             return
         backend = await self._accept(first)
@@ -180,16 +196,16 @@ class Conversation:
             await backend.close()
 
     async def _stay_mute(self) -> None:
-        """Waits for the end of the request's body, which is the end of the connection."""
+        """Wait for the end of the request's body, which is the end of the connection."""
         while not isinstance(await self._inbox.get(), HalfClose):
             pass
 
     async def _accept(self, first: ClientMessage) -> Backend:
         """The backend for a first message that passes every check."""
         if first.config is not None:
-            self._session.speech = first.config
-        await self._hooks.first_message(self._session)
-        if self._key is not None and self._session.token != self._key:
+            self._connection.speech = first.config
+        await self._hooks.first_message(self._connection)
+        if self._key is not None and self._connection.token != self._key:
             raise StatusError(UNAUTHENTICATED, "the API key is missing or not valid")
         config = check_first(first)
         check_config(config, known_language=self._known(config.language))
@@ -202,35 +218,34 @@ class Conversation:
             if end is None and isinstance(message, ClientMessage) and message.audio is not None:
                 frames = await self._hear(backend, message.audio)
             else:
-                self._session.end = end
-                await self._hooks.end(self._session)
+                self._connection.end = end
+                await self._hooks.end(self._connection)
                 frames = await backend.end(hung_up=end == "half-close")
             for frame in frames:
                 await self._send(frame, backend.delivered)
-            # Decoding never waits by itself, so give the other sessions their turn.
+            # Decoding never waits by itself, so give the other connections their turn.
             await asyncio.sleep(0)
 
     async def _hear(self, backend: Backend, pcm: bytes) -> list[str]:
-        await self._hooks.audio(self._session, pcm)
+        await self._hooks.audio(self._connection, pcm)
         check_size(pcm)
-        self._session.audio += pcm
-        self._session.sizes.append(len(pcm))
+        self._connection.add_audio(pcm)
         return await backend.audio(pcm)
 
     async def _send(self, text: str, delivered: Callable[[], None] = lambda: None) -> None:
-        """Sends a frame; the backend does its work also for a client that has gone."""
-        changed = await self._hooks.frame(self._session, text)
+        """Send a frame; the backend does its work also for a client that has gone."""
+        changed = await self._hooks.frame(self._connection, text)
         if changed is None:
             return
         if len(changed.encode()) > LONGEST_LINE:
             raise Drop
-        if await self._session.line.send(changed):
-            self._session.frames.append(changed)
+        if await self._connection.line.send(changed):
+            self._connection.add_frame(changed)
             delivered()
-            await self._hooks.sent(self._session, changed)
+            await self._hooks.sent(self._connection, changed)
 
     async def _fail(self, error: StatusError) -> None:
-        self._session.status = error.code
+        self._connection.status = error.code
         with contextlib.suppress(Drop):
             await self._send(self._style.error(error))
 

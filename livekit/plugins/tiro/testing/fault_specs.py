@@ -18,9 +18,9 @@ MOST_CONNECTIONS = 1000
 
 
 def parse_faults(specs: Sequence[str]) -> Hooks:
-    """Reads faults, for the argument `hooks` of `TiroServer`.
+    """Read faults, for the argument `hooks` of `TiroServer`.
 
-    A fault is a class of `faults`, by its name in small letters, such as `go-dead` for `GoDead`.
+    A fault goes by its name in `faults.CATALOGUE`, such as `half-open` for `HalfOpen`.
     Behind a colon come its settings with commas between, in order or by name. A moment is written
     in small letters, or is a number of seconds; what is on or off is put on by its name alone:
     `disconnect:2.5`, `disconnect:when=final,reset`. All connections have all the faults, but for
@@ -35,40 +35,28 @@ def parse_faults(specs: Sequence[str]) -> Hooks:
         hooks, connection = _parse(spec)
         (everywhere if connection is None else alone.setdefault(connection, [])).append(hooks)
     turns = range(1, max(alone, default=0) + 1)
-    first = [faults.Together(*everywhere, *alone.get(turn, ())) for turn in turns]
-    return faults.InTurn(*first, then=faults.Together(*everywhere))
+    first = [faults.Combined(*everywhere, *alone.get(turn, ())) for turn in turns]
+    return faults.PerConnection(*first, then=faults.Combined(*everywhere))
 
 
 def describe_faults() -> list[str]:
-    """Returns a line for each fault: its name and settings, and what it does."""
+    """Return a line for each fault: its name and settings, and what it does."""
     lines = []
-    for name, fault in _known().items():
+    for name, fault in sorted(faults.CATALOGUE.items()):
         usage = ":".join(filter(None, (name, ",".join(_settings(fault)))))
         about = (inspect.getdoc(fault) or "").splitlines()[0]
         lines.append(f"{usage}  {about}")
     return lines
 
 
-def _known() -> dict[str, type[Hooks]]:
-    """The faults by name; what only puts faults together is none."""
-    kinds = (getattr(faults, name) for name in faults.__all__)
-    return {
-        re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower(): kind
-        for kind in kinds
-        if inspect.isclass(kind)
-        and issubclass(kind, Hooks)
-        and kind not in (faults.Fault, faults.InTurn, faults.Together)
-    }
-
-
 def _parse(spec: str) -> tuple[Hooks, int | None]:
     """A fault and the number of the connection that has it, None for every one."""
-    match, known = _SPEC.fullmatch(spec), _known()
-    if match is None or match["name"] not in known:
-        name = match["name"] if match else spec
+    match = _SPEC.fullmatch(spec)
+    if match is None or match["name"] not in faults.CATALOGUE:
+        name, known = match["name"] if match else spec, sorted(faults.CATALOGUE)
         raise ValueError(f"there is no fault {name!r}; there are {', '.join(known)}")
     try:
-        fault = _make(known[match["name"]], (match["settings"] or "").split(","))
+        fault = _make(faults.CATALOGUE[match["name"]], (match["settings"] or "").split(","))
         return fault, _connection(match["connection"])
     except ValueError as error:
         raise ValueError(f"fault {spec!r}: {error}") from None

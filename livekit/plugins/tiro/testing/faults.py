@@ -3,7 +3,7 @@
 ```python
 from livekit.plugins.tiro.testing import TiroServer, faults
 
-hooks = faults.InTurn(
+hooks = faults.PerConnection(
     faults.Refuse(503),                         # the first connection is refused,
     faults.Disconnect(2.5),                     # the second is cut after 2.5 s of audio,
     faults.Fail(14, faults.Moment.FINAL),       # the third fails behind its first final,
@@ -12,46 +12,24 @@ async with TiroServer(hooks=hooks) as server:
     ...
 ```
 
-Each fault is a set of `Hooks`, and by itself it strikes every connection. `InTurn` gives each
-connection its own, `Together` gives one connection several.
+Each fault is a set of `Hooks`, and by itself it strikes every connection. `PerConnection` gives
+each connection its own, `Combined` gives one connection several. `CATALOGUE` has
+every fault by its name.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from .conversation import LONGEST_LINE
 from .hooks import Drop, HandshakeRefusal, Hooks
-from .session import Session
+from .record import ConnectionRecord
 from .wire import FrameStyle, StatusError
-
-__all__ = [
-    "Close",
-    "Delay",
-    "Disconnect",
-    "Drift",
-    "Fail",
-    "Fault",
-    "Garbage",
-    "GoDead",
-    "HangUp",
-    "IdleLimit",
-    "IgnoreEnd",
-    "InTurn",
-    "LongLine",
-    "Moment",
-    "Mute",
-    "Refuse",
-    "SessionLimit",
-    "StopReading",
-    "Together",
-    "Unanswered",
-    "When",
-]
 
 _FINAL = '"isFinal":true'
 _INTERIM = '"results":[{'
@@ -71,6 +49,18 @@ GARBAGE: tuple[str | bytes, ...] = (
     b"\xff\xfe\x00",
 )
 """Frames that say nothing."""
+
+
+CATALOGUE: dict[str, type[Hooks]] = {}
+"""Every fault, by its name on the command line, such as `half-open` for `HalfOpen`."""
+
+H = TypeVar("H", bound=Hooks)
+
+
+def _listed(fault: type[H]) -> type[H]:
+    """Put a fault into the catalogue."""
+    CATALOGUE[re.sub(r"(?<!^)(?=[A-Z])", "-", fault.__name__).lower()] = fault
+    return fault
 
 
 class Moment(Enum):
@@ -99,55 +89,55 @@ class Fault(Hooks):
     def __init__(self, when: When = Moment.CONFIG) -> None:
         self.when = when
         self.struck: dict[int, float] = {}
-        """The numbers of the sessions it struck, and when, in seconds of the loop's clock."""
+        """The numbers of the connections it struck, and when, in seconds of the loop's clock."""
 
     def __repr__(self) -> str:
         when = self.when.name if isinstance(self.when, Moment) else f"{self.when:g} s"
         return f"{type(self).__name__}({when})"
 
-    async def strike(self, session: Session) -> None:
-        """Strikes; what it raises is what the hooks may raise."""
+    async def strike(self, connection: ConnectionRecord) -> None:
+        """Strike; what it raises is what the hooks may raise."""
         raise NotImplementedError
 
-    async def _at(self, session: Session, *moments: Moment) -> None:
-        if self.when in moments and session.number not in self.struck:
-            self.struck[session.number] = asyncio.get_running_loop().time()
-            await self.strike(session)
+    async def _at(self, connection: ConnectionRecord, *moments: Moment) -> None:
+        if self.when in moments and connection.number not in self.struck:
+            self.struck[connection.number] = asyncio.get_running_loop().time()
+            await self.strike(connection)
 
-    async def opened(self, session: Session) -> None:
-        """Strikes at OPENED."""
-        await self._at(session, Moment.OPENED)
+    async def opened(self, connection: ConnectionRecord) -> None:
+        """Strike at OPENED."""
+        await self._at(connection, Moment.OPENED)
 
-    async def first_message(self, session: Session) -> None:
-        """Strikes at CONFIG."""
-        await self._at(session, Moment.CONFIG)
+    async def first_message(self, connection: ConnectionRecord) -> None:
+        """Strike at CONFIG."""
+        await self._at(connection, Moment.CONFIG)
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        """Strikes at FLUSH, or after so many seconds."""
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        """Strike at FLUSH, or after so many seconds."""
         if self.when is Moment.FLUSH and not any(pcm):
-            await self._at(session, Moment.FLUSH)
-        elif not isinstance(self.when, Moment) and session.seconds >= self.when:
-            if session.number not in self.struck:
-                self.struck[session.number] = asyncio.get_running_loop().time()
-                await self.strike(session)
+            await self._at(connection, Moment.FLUSH)
+        elif not isinstance(self.when, Moment) and connection.seconds >= self.when:
+            if connection.number not in self.struck:
+                self.struck[connection.number] = asyncio.get_running_loop().time()
+                await self.strike(connection)
 
-    async def sent(self, session: Session, text: str) -> None:
-        """Strikes at INTERIM or FINAL."""
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        """Strike at INTERIM or FINAL."""
         if _FINAL in text:
-            await self._at(session, Moment.FINAL)
+            await self._at(connection, Moment.FINAL)
         elif _INTERIM in text:
-            await self._at(session, Moment.INTERIM)
+            await self._at(connection, Moment.INTERIM)
 
-    async def end(self, session: Session) -> None:
-        """Strikes at END."""
-        await self._at(session, Moment.END)
+    async def end(self, connection: ConnectionRecord) -> None:
+        """Strike at END."""
+        await self._at(connection, Moment.END)
 
-    async def done(self, session: Session) -> None:
-        """Strikes at DONE."""
-        await self._at(session, Moment.DONE)
+    async def done(self, connection: ConnectionRecord) -> None:
+        """Strike at DONE."""
+        await self._at(connection, Moment.DONE)
 
 
-class InTurn(Hooks):
+class PerConnection(Hooks):
     """Gives each connection its own hooks: the first the first, and so on.
 
     Args:
@@ -160,50 +150,16 @@ class InTurn(Hooks):
         self._then = then or Hooks()
 
     def __repr__(self) -> str:
-        return f"InTurn({', '.join(map(repr, self._hooks))}, then={self._then!r})"
+        return f"PerConnection({', '.join(map(repr, self._hooks))}, then={self._then!r})"
 
-    def of(self, session: Session) -> Hooks:
-        """Returns the hooks of a connection."""
-        return self._hooks[session.number] if session.number < len(self._hooks) else self._then
-
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
-        """As the connection's hooks."""
-        return await self.of(session).handshake(session)
-
-    async def opened(self, session: Session) -> None:
-        """As the connection's hooks."""
-        await self.of(session).opened(session)
-
-    async def beside(self, session: Session) -> None:
-        """As the connection's hooks."""
-        await self.of(session).beside(session)
-
-    async def first_message(self, session: Session) -> None:
-        """As the connection's hooks."""
-        await self.of(session).first_message(session)
-
-    async def audio(self, session: Session, pcm: bytes) -> None:
-        """As the connection's hooks."""
-        await self.of(session).audio(session, pcm)
-
-    async def end(self, session: Session) -> None:
-        """As the connection's hooks."""
-        await self.of(session).end(session)
-
-    async def frame(self, session: Session, text: str) -> str | None:
-        """As the connection's hooks."""
-        return await self.of(session).frame(session, text)
-
-    async def sent(self, session: Session, text: str) -> None:
-        """As the connection's hooks."""
-        await self.of(session).sent(session, text)
-
-    async def done(self, session: Session) -> None:
-        """As the connection's hooks."""
-        await self.of(session).done(session)
+    def for_connection(self, connection: ConnectionRecord) -> Hooks:
+        """Return the hooks of its number."""
+        number = connection.number
+        hooks = self._hooks[number] if number < len(self._hooks) else self._then
+        return hooks.for_connection(connection)
 
 
-class Together(Hooks):
+class Combined(Hooks):
     """Several hooks on the same connection, asked in the order given.
 
     Args:
@@ -214,24 +170,28 @@ class Together(Hooks):
         self._hooks = hooks
 
     def __repr__(self) -> str:
-        return f"Together({', '.join(map(repr, self._hooks))})"
+        return f"Combined({', '.join(map(repr, self._hooks))})"
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+    def for_connection(self, connection: ConnectionRecord) -> Hooks:
+        """Return what each of the hooks has for it, together."""
+        return Combined(*(hooks.for_connection(connection) for hooks in self._hooks))
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
         """The first refusal counts."""
         for hooks in self._hooks:
-            refusal = await hooks.handshake(session)
+            refusal = await hooks.handshake(connection)
             if refusal is not None:
                 return refusal
         return None
 
-    async def opened(self, session: Session) -> None:
+    async def opened(self, connection: ConnectionRecord) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.opened(session)
+            await hooks.opened(connection)
 
-    async def beside(self, session: Session) -> None:
-        """All at the same time; the first that raises ends the session."""
-        tasks = [asyncio.ensure_future(hooks.beside(session)) for hooks in self._hooks]
+    async def beside(self, connection: ConnectionRecord) -> None:
+        """All at the same time; the first that raises ends the connection."""
+        tasks = [asyncio.ensure_future(hooks.beside(connection)) for hooks in self._hooks]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -239,43 +199,44 @@ class Together(Hooks):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def first_message(self, session: Session) -> None:
+    async def first_message(self, connection: ConnectionRecord) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.first_message(session)
+            await hooks.first_message(connection)
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.audio(session, pcm)
+            await hooks.audio(connection, pcm)
 
-    async def end(self, session: Session) -> None:
+    async def end(self, connection: ConnectionRecord) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.end(session)
+            await hooks.end(connection)
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         """One after the other, each with what the one before made of it."""
         changed: str | None = text
         for hooks in self._hooks:
             if changed is not None:
-                changed = await hooks.frame(session, changed)
+                changed = await hooks.frame(connection, changed)
         return changed
 
-    async def sent(self, session: Session, text: str) -> None:
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.sent(session, text)
+            await hooks.sent(connection, text)
 
-    async def done(self, session: Session) -> None:
+    async def done(self, connection: ConnectionRecord) -> None:
         """One after the other."""
         for hooks in self._hooks:
-            await hooks.done(session)
+            await hooks.done(connection)
 
 
 # -- the handshake ---------------------------------------------------------------------------------
 
 
+@_listed
 class Refuse(Hooks):
     """The handshake is answered with plain HTTP.
 
@@ -292,13 +253,14 @@ class Refuse(Hooks):
     def __repr__(self) -> str:
         return f"Refuse({self._answer.status})"
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
-        """Refuses, late if asked."""
-        await _wait(session, self._delay)
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        """Refuse, late if asked."""
+        await _wait(connection, self._delay)
         return self._answer
 
 
-class Unanswered(Hooks):
+@_listed
+class StalledHandshake(Hooks):
     """The handshake gets no answer.
 
     Args:
@@ -308,32 +270,34 @@ class Unanswered(Hooks):
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
-        """Waits, no longer than the client does."""
-        await _wait(session, self._seconds)
-        return HandshakeRefusal(503) if session.line.is_lost else None
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        """Wait, no longer than the client does."""
+        await _wait(connection, self._seconds)
+        return HandshakeRefusal(503) if connection.line.is_lost else None
 
 
-class HangUp(Hooks):
+@_listed
+class ResetHandshake(Hooks):
     """TCP is closed in place of an answer to the handshake, by RST."""
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
-        """Hangs up."""
-        session.line.reset()
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        """Hang up."""
+        connection.line.reset()
         return HandshakeRefusal(503)
 
 
-async def _wait(session: Session, seconds: float) -> None:
-    """Waits so long, but no longer than the client does."""
+async def _wait(connection: ConnectionRecord, seconds: float) -> None:
+    """Wait so long, but no longer than the client does."""
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
-    while clock() < until and not session.line.is_lost:
+    while clock() < until and not connection.line.is_lost:
         await asyncio.sleep(min(_LOOK, until - clock()))
 
 
 # -- once, at a moment -----------------------------------------------------------------------------
 
 
+@_listed
 class Disconnect(Fault):
     """The connection is gone without another frame, as when a gateway crashes.
 
@@ -346,13 +310,14 @@ class Disconnect(Fault):
         super().__init__(when)
         self._reset = reset
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Ends the connection."""
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """End the connection."""
         if self._reset:
-            session.line.reset()
+            connection.line.reset()
         raise Drop
 
 
+@_listed
 class Close(Fault):
     """A close frame, as a load balancer sends it; then the end.
 
@@ -376,11 +341,11 @@ class Close(Fault):
         self._reason = reason
         self._stay = stay
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Sends the frame."""
-        await session.line.send_close(self._code, self._reason)
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """Send the frame."""
+        await connection.line.send_close(self._code, self._reason)
         if self._stay:
-            await session.line.hang()
+            await connection.line.wait_until_lost()
         raise Drop
 
 
@@ -392,6 +357,7 @@ itself. `result`: in the `error` field of a response. `text`: a bare HTTP reason
 """
 
 
+@_listed
 class Fail(Fault):
     """An error frame.
 
@@ -421,17 +387,17 @@ class Fail(Fault):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, code {self.code}, {self._shape})"
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Sends the frame."""
-        session.status = self.code
-        await session.line.send(error_frame(self.code, self._message, self._shape))
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """Send the frame."""
+        connection.status = self.code
+        await connection.line.send(error_frame(self.code, self._message, self._shape))
         if self._stay:
-            await session.line.hang()
+            await connection.line.wait_until_lost()
         raise Drop
 
 
 def error_frame(code: int, message: str, shape: Shape) -> str:
-    """Returns the text of an error frame."""
+    """Return the text of an error frame."""
     status = StatusError(code, message)
     if shape == "text":
         return message
@@ -444,23 +410,26 @@ def error_frame(code: int, message: str, shape: Shape) -> str:
     return FrameStyle(shape).error(status)
 
 
+@_listed
 class Mute(Fault):
     """The service reads, answers pings, and says nothing more."""
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Falls silent."""
-        await session.line.hang()
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """Fall silent."""
+        await connection.line.wait_until_lost()
 
 
-class GoDead(Fault):
+@_listed
+class HalfOpen(Fault):
     """Nothing comes any more, not even the answer to a ping; TCP stays open. Half-open."""
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Goes dead."""
-        session.line.dead = True
-        await session.line.hang()
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """Go dead."""
+        connection.line.dead = True
+        await connection.line.wait_until_lost()
 
 
+@_listed
 class StopReading(Fault):
     """The service takes no more bytes, so the client's sending blocks; what it took it answers.
 
@@ -473,28 +442,30 @@ class StopReading(Fault):
         super().__init__(when)
         self._seconds = seconds
 
-    async def strike(self, session: Session) -> None:
-        """Stops reading."""
-        session.line.stop_reading()
-        asyncio.get_running_loop().call_later(self._seconds, session.line.go_on_reading)
+    async def strike(self, connection: ConnectionRecord) -> None:
+        """Stop reading."""
+        connection.line.stop_reading()
+        asyncio.get_running_loop().call_later(self._seconds, connection.line.go_on_reading)
 
 
+@_listed
 class IgnoreEnd(Fault):
     """The end marker is taken for nothing: no last final, and the connection stays."""
 
     def __init__(self) -> None:
         super().__init__(Moment.END)
 
-    async def strike(self, session: Session) -> NoReturn:
-        """Waits for more."""
-        await session.line.hang()
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        """Wait for more."""
+        await connection.line.wait_until_lost()
 
 
 # -- limits ----------------------------------------------------------------------------------------
 
 
+@_listed
 class SessionLimit(Hooks):
-    """A session lives no longer than so many seconds of wall clock.
+    """A connection lives no longer than so many seconds of wall clock.
 
     Args:
         seconds: How long it lives.
@@ -508,14 +479,15 @@ class SessionLimit(Hooks):
     def __repr__(self) -> str:
         return f"SessionLimit({self._seconds:g} s, code {self._code})"
 
-    async def beside(self, session: Session) -> None:
-        """Ends the session in time."""
+    async def beside(self, connection: ConnectionRecord) -> None:
+        """End the connection in time."""
         await asyncio.sleep(self._seconds)
-        raise _end(self._code, "the session is too long")
+        raise _end(self._code, "the connection is too long")
 
 
+@_listed
 class IdleLimit(Hooks):
-    """A session ends when so many seconds of wall clock bring no audio.
+    """A connection ends when so many seconds of wall clock bring no audio.
 
     Args:
         seconds: How long it waits for audio.
@@ -529,11 +501,11 @@ class IdleLimit(Hooks):
     def __repr__(self) -> str:
         return f"IdleLimit({self._seconds:g} s, code {self._code})"
 
-    async def beside(self, session: Session) -> None:
-        """Ends the session once no audio comes."""
+    async def beside(self, connection: ConnectionRecord) -> None:
+        """End the connection once no audio comes."""
         messages = -1
-        while session.messages != messages:
-            messages = session.messages
+        while connection.messages != messages:
+            messages = connection.messages
             await asyncio.sleep(self._seconds)
         raise _end(self._code, "no audio came")
 
@@ -545,6 +517,7 @@ def _end(code: int | None, message: str) -> Exception:
 # -- what becomes of frames ------------------------------------------------------------------------
 
 
+@_listed
 class Delay(Hooks):
     """Frames are late.
 
@@ -560,21 +533,23 @@ class Delay(Hooks):
     def __repr__(self) -> str:
         return f"Delay({self._seconds:g} s)"
 
-    async def frame(self, session: Session, text: str) -> str | None:
-        """Holds it back."""
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        """Hold it back."""
         if self._only in text:
             await asyncio.sleep(self._seconds)
         return text
 
 
+@_listed
 class LongLine(Hooks):
     """Finals grow longer than a line of the gateway, which cuts them and drops the connection."""
 
-    async def frame(self, session: Session, text: str) -> str | None:
-        """Makes it too long."""
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        """Make it too long."""
         return text + " " * LONGEST_LINE if _FINAL in text else text
 
 
+@_listed
 class Garbage(Hooks):
     """Between the good frames come others.
 
@@ -585,13 +560,14 @@ class Garbage(Hooks):
     def __init__(self, frames: Sequence[str | bytes] = GARBAGE) -> None:
         self._frames = frames
 
-    async def frame(self, session: Session, text: str) -> str | None:
-        """Sends them before it."""
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        """Send them before it."""
         for garbage in self._frames:
-            await session.line.send(garbage)
+            await connection.line.send(garbage)
         return text
 
 
+@_listed
 class Drift(Hooks):
     """The service's clock goes wrong: the times of words are so much too long.
 
@@ -605,8 +581,8 @@ class Drift(Hooks):
     def __repr__(self) -> str:
         return f"Drift({self._rate:g})"
 
-    async def frame(self, session: Session, text: str) -> str | None:
-        """Changes the times in it."""
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        """Change the times in it."""
         return _with_times(text, lambda seconds: seconds * (1 + self._rate))
 
 

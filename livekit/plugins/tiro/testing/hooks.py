@@ -1,12 +1,11 @@
-"""Where faults get in: the server asks these hooks at every step of a session."""
+"""Where faults get in: the server asks these hooks at every step of a connection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .session import Session
+from .line import Drop as Drop
+from .record import ConnectionRecord
 
 
 @dataclass(frozen=True)
@@ -17,46 +16,50 @@ class HandshakeRefusal:
     body: str = ""
 
 
-class Drop(Exception):
-    """Raised by a hook: drop the connection now, without another frame."""
-
-
 class Hooks:
-    """The hooks that change nothing; override some.
+    """Hooks that change nothing; override some.
 
-    Every hook but `handshake` may wait (the session stands still meanwhile, its client is still
-    read), raise `StatusError` (an error frame, then the end) or raise `Drop` (the end). What the
-    frames of the service cannot do, `session.line` can. Module `faults` has hooks ready made.
+    Every hook may wait: the connection stands still meanwhile, and its client is still read. Every
+    one but `handshake` may raise `StatusError` (an error frame, then the end) or `Drop` (the end
+    without a frame). What no frame of the service can do, `connection.line` can. Module `faults`
+    has hooks ready made.
     """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    async def handshake(self, session: Session) -> HandshakeRefusal | None:
+    def for_connection(self, connection: ConnectionRecord) -> Hooks:
+        """Return the hooks that a connection has; override it to give each its own.
+
+        The server asks once for each connection, when its handshake comes.
+        """
+        return self
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
         """Before the upgrade; anything but None refuses it."""
         return None
 
-    async def opened(self, session: Session) -> None:
+    async def opened(self, connection: ConnectionRecord) -> None:
         """When the connection stands, before the first message of the client."""
 
-    async def beside(self, session: Session) -> None:
-        """Runs beside the session, from `opened` on until its end; raising ends the session."""
+    async def beside(self, connection: ConnectionRecord) -> None:
+        """Run beside the connection, from `opened` until its end; raising ends the connection."""
 
-    async def first_message(self, session: Session) -> None:
+    async def first_message(self, connection: ConnectionRecord) -> None:
         """When the first message is decoded, before its key and config are checked."""
 
-    async def audio(self, session: Session, pcm: bytes) -> None:
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         """When a message of audio is taken up, before it is recorded and recognised."""
 
-    async def end(self, session: Session) -> None:
+    async def end(self, connection: ConnectionRecord) -> None:
         """When the end marker is taken up, before the last final."""
 
-    async def frame(self, session: Session, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         """Before each frame to the client: what to send in its place, None for nothing."""
         return text
 
-    async def sent(self, session: Session, text: str) -> None:
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
         """Behind each frame to the client."""
 
-    async def done(self, session: Session) -> None:
+    async def done(self, connection: ConnectionRecord) -> None:
         """When all is said, before the connection is dropped."""

@@ -1,4 +1,4 @@
-"""The connection under a session, for faults that no frame of the service can make."""
+"""The transport of one connection, for faults that no frame of the service can make."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import NoReturn
 
 from aiohttp import WSMsgType, web
 
-from .hooks import Drop
+
+class Drop(Exception):
+    """Raised by a hook: drop the connection now, without another frame."""
 
 
 class Line:
-    """What can be done to a session's connection; a hook finds it as `session.line`."""
+    """What can be done to a connection's transport; a hook finds it as `connection.line`."""
 
     def __init__(self, transport: asyncio.Transport | None) -> None:
         self._transport = transport
@@ -24,11 +26,11 @@ class Line:
         """Whether nothing leaves any more, not even the answer to a ping. TCP stays open."""
 
     def opened(self, websocket: web.WebSocketResponse) -> None:
-        """Takes the websocket, once the handshake has made it one."""
+        """Take the websocket, once the handshake has made it one."""
         self._websocket = websocket
 
     def lost(self) -> None:
-        """Notes that the client is gone."""
+        """Note that the client is gone."""
         self._gone.set()
 
     @property
@@ -38,16 +40,16 @@ class Line:
         return closing or self._gone.is_set()
 
     async def send(self, data: str | bytes) -> bool:
-        """Sends a frame with any content, text or bytes; returns whether the line took it."""
+        """Send a frame with any content, text or bytes; return whether the line took it."""
         kind = WSMsgType.TEXT if isinstance(data, str) else WSMsgType.BINARY
         return await self._write(data.encode() if isinstance(data, str) else data, kind)
 
     async def pong(self, data: bytes) -> None:
-        """Answers a ping."""
+        """Answer a ping."""
         await self._write(data, WSMsgType.PONG)
 
     async def send_close(self, code: int, reason: str = "") -> None:
-        """Sends a close frame with any code from 0 to 65535, and leaves the connection open."""
+        """Send a close frame with any code from 0 to 65535, and leave the connection open."""
         await self._write(struct.pack("!H", code) + reason.encode(), WSMsgType.CLOSE)
 
     async def _write(self, data: bytes, kind: WSMsgType) -> bool:
@@ -59,7 +61,7 @@ class Line:
         return False
 
     def reset(self) -> None:
-        """Ends the connection by RST: what was not read yet is lost on both sides."""
+        """End the connection by RST: what was not read yet is lost on both sides."""
         if self._transport is None:
             return
         handle = self._transport.get_extra_info("socket")
@@ -67,17 +69,17 @@ class Line:
         self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Takes no more bytes from the client, whose sending blocks once the buffers are full."""
+        """Take no more bytes from the client, whose sending blocks once the buffers are full."""
         if self._transport is not None:
             self._transport.pause_reading()
 
     def go_on_reading(self) -> None:
-        """Ends `stop_reading`."""
+        """End `stop_reading`."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    async def hang(self) -> NoReturn:
-        """Says nothing more until the client is gone.
+    async def wait_until_lost(self) -> NoReturn:
+        """Say nothing more until the client is gone.
 
         Raises:
             Drop: The client is gone.

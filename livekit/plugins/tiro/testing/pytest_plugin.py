@@ -54,7 +54,7 @@ async def tiro_server(
     """A running `TiroServer` for one asynchronous test.
 
     `TIRO_BASE_URL` and `TIRO_API_KEY` point at it until the test is over, so an agent's own
-    `tiro.STT()` uses it without a change. What the agent sent is in `tiro_server.sessions`.
+    `tiro.STT()` uses it without a change. What the agent sent is in `tiro_server.connections`.
     """
     options = {"api_key": "test", **tiro_server_options}
     async with TiroServer(**options) as server:

@@ -50,7 +50,7 @@ Hypothesis = tuple[Word, ...]
 
 
 class Recognition(Protocol):
-    """One session's hearing, a segment at a time.
+    """What is heard on one connection, a segment at a time.
 
     Attributes:
         blocking: Whether the calls take long enough to need a thread. They never overlap.
@@ -59,7 +59,7 @@ class Recognition(Protocol):
     blocking: bool
 
     def feed(self, samples: Samples, start: float) -> None:
-        """Hears more of the open segment; the first call after `final` opens the next one.
+        """Hear more of the open segment; the first call after `final` opens the next one.
 
         Args:
             samples: Mono audio at 16 kHz, shape `(n,)`.
@@ -76,11 +76,11 @@ class Recognition(Protocol):
         ...
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
-        """Closes the segment: at most `alternatives` hypotheses, best first, none if no words."""
+        """Close the segment: at most `alternatives` hypotheses, best first, none if no words."""
         ...
 
     def close(self) -> None:
-        """Gives back what the session holds; called once, at its end."""
+        """Give back what the connection holds; called once, at its end."""
         ...
 
 
@@ -92,7 +92,7 @@ class Attentive(Protocol):
     """
 
     def attend(self, samples: Samples, start: float) -> bool:
-        """Sees each message when it comes, the silent ones too, which open no segment.
+        """See each message when it comes, the silent ones too, which open no segment.
 
         Args:
             samples: The message, as `feed` gets it later.
@@ -108,14 +108,14 @@ class Attentive(Protocol):
         ...
 
     def ended(self, *, hung_up: bool) -> None:
-        """The client has ended its audio, or hung up without; a session that breaks off has not.
+        """The client has ended its audio, or hung up without; a connection that breaks off has not.
 
         The last `final` comes after it.
         """
         ...
 
 
-# Called once for each session, with its validated config.
+# Called once for each connection, with its validated config.
 RecognizerFactory = Callable[[SpeechConfig], Recognition]
 
 Script = str | Sequence[str | tuple[int, str]]
@@ -138,8 +138,8 @@ class ScriptWord:
 class ScriptedRecognizer:
     """A factory of recognitions that say a script, word by word, while there is voiced audio.
 
-    Deterministic: the same audio in the same session always gives the same words and times.
-    Every session starts at the top of the script, and the script loops.
+    Deterministic: the same audio in the same connection always gives the same words and times.
+    Every connection starts at the top of the script, and the script loops.
 
     Args:
         script: A text, or sentences, or pairs of speaker number (from 1) and sentence. Without
@@ -163,12 +163,15 @@ class ScriptedRecognizer:
         self._frames_per_word = max(1, round(frames_per_second / words_per_second))
 
     def __call__(self, config: SpeechConfig) -> ScriptedRecognition:
-        """Opens a session's recognition at the top of the script."""
+        """Open a connection's recognition at the top of the script."""
         return ScriptedRecognition(self._words, self._frames_per_word, config)
 
 
 class ScriptedRecognition:
-    """A session of `ScriptedRecognizer`; counts voiced 20 ms frames from the segment's start."""
+    """What `ScriptedRecognizer` hears on one connection.
+
+    It counts voiced frames of 20 ms from the start of the segment.
+    """
 
     blocking = False
 
@@ -188,7 +191,7 @@ class ScriptedRecognition:
         self._voiced: list[int] = []
 
     def feed(self, samples: Samples, start: float) -> None:
-        """Marks each whole frame as voiced or not."""
+        """Mark each whole frame as voiced or not."""
         if self._start is None:
             self._start = start
         samples = np.concatenate((self._rest, samples))
@@ -243,7 +246,7 @@ class ScriptedRecognition:
 
 
 def variant(words: Hypothesis, number: int) -> Hypothesis:
-    """Returns the words with one of them changed, another for each `number`; 0 changes nothing."""
+    """Return the words with one of them changed, another for each `number`; 0 changes nothing."""
     if number == 0:
         return words
     index = (number - 1) % len(words)
@@ -254,7 +257,7 @@ def variant(words: Hypothesis, number: int) -> Hypothesis:
 
 
 def script_words(script: Script) -> list[ScriptWord]:
-    """Returns the words of a script in order, each with its two spellings."""
+    """Return the words of a script in order, each with its two spellings."""
     parts = [script] if isinstance(script, str) else script
     words: list[ScriptWord] = []
     for part in parts:

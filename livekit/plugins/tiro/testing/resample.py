@@ -34,7 +34,7 @@ class Resampler:
         self._position = 0
 
     def feed(self, samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-        """Converts the next samples, shape `(n,)` to shape `(m,)`."""
+        """Convert the next samples, shape `(n,)` to shape `(m,)`."""
         if self._up == self._down:
             return samples
         data = np.concatenate((self._tail, samples))

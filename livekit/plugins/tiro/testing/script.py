@@ -16,7 +16,7 @@ _COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
 def read_script(path: str | PathLike[str]) -> list[str] | list[At]:
-    """Reads the script in a file, UTF-8; see `parse_script`.
+    """Read the script in a file, UTF-8; see `parse_script`.
 
     Raises:
         OSError: The file cannot be read.
@@ -30,7 +30,7 @@ def read_script(path: str | PathLike[str]) -> list[str] | list[At]:
 
 
 def parse_script(text: str) -> list[str] | list[At]:
-    """Reads a script, for the argument `script` of `TiroServer`.
+    """Read a script, for the argument `script` of `TiroServer`.
 
     If its first line starts with a time, all lines do. Each is an utterance: the second of the
     call at which it starts, who says it, with a colon, if that matters, and what is said:

@@ -14,7 +14,7 @@ from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks
 from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
-from .session import Session
+from .record import ConnectionRecord, Space
 from .sphinx import SphinxRecognizer
 from .timed import At, TimedRecognizer
 from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
@@ -23,8 +23,14 @@ from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
 BASE_PATH = "/v2beta1"
 # Bytes; far over what the service takes, so that its own limit is the one a client meets.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-# Seconds for handshakes that a hook holds back at the end; the sessions are over by then.
+# Seconds for handshakes that a hook holds back at the end; the connections are over by then.
 SHUTDOWN_TIMEOUT = 0.1
+# Bytes of the records; 2 hours of audio at 16 kHz.
+RECORDED_BYTES = 256 * 1024 * 1024
+# Connections at a time; each can cost 30 MB at worst, and a decoder if it speaks English.
+MAX_CONNECTIONS = 1000
+# Records that are kept; older ones of connections that are over are dropped.
+MOST_RECORDS = 5000
 # Threads for recognisers that block; more would only queue for the interpreter.
 RECOGNIZER_THREADS = 2
 
@@ -47,7 +53,11 @@ class TiroServer:
         error_style: `v1` or `v2`, the major version of grpc-gateway that writes errors.
         recognizers: Factories by prefix of the language tag, letter by letter, the longest one
             that fits wins; these come before the two of the default.
-        hooks: Consulted at every step of a session, see `Hooks`.
+        hooks: Consulted at every step of a connection, see `Hooks`.
+        recorded_bytes: How much audio and how many frames of all connections together are kept in
+            their records. What comes later is not, and a warning says so once; 0 keeps none.
+        max_connections: How many connections there can be at a time; a handshake too many is
+            refused with HTTP status 503.
         host: The interface to listen on.
         port: 0 for a free one.
     """
@@ -64,6 +74,8 @@ class TiroServer:
         error_style: ErrorStyle = "v1",
         recognizers: Mapping[str, RecognizerFactory] | None = None,
         hooks: Hooks | None = None,
+        recorded_bytes: int = RECORDED_BYTES,
+        max_connections: int = MAX_CONNECTIONS,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -83,7 +95,12 @@ class TiroServer:
         self._handlers: set[asyncio.Task[None]] = set()
         self._transports: list[asyncio.Transport] = []
         self._arrived = asyncio.Condition()
-        self.sessions: list[Session] = []
+        self._space = Space(recorded_bytes)
+        self._max_connections = max_connections
+        self._open = 0
+        self._count = 0
+        self.connections: list[ConnectionRecord] = []
+        """The records of the connections, in order; of the newest `MOST_RECORDS` at most."""
 
     async def __aenter__(self) -> TiroServer:
         await self.start()
@@ -109,7 +126,7 @@ class TiroServer:
         return f"ws://{self._host}:{self._port}{BASE_PATH}"
 
     async def start(self) -> None:
-        """Listens, once; returns when clients can connect.
+        """Listen, once; return when clients can connect.
 
         Raises:
             OSError: The port is taken.
@@ -129,7 +146,7 @@ class TiroServer:
         self._runner = runner
 
     async def aclose(self) -> None:
-        """Drops every session and stops listening; a second call does nothing."""
+        """Drop every connection and stop listening; a second call does nothing."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -147,34 +164,73 @@ class TiroServer:
         self._executor.shutdown()
         self._executor = _threads()
 
-    async def wait_for_session(self, number: int = 0) -> Session:
-        """Returns the record of the connection `number`, from 0, as soon as it is there."""
+    @property
+    def sessions(self) -> list[ConnectionRecord]:
+        """Another name of `connections`."""
+        return self.connections
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections there were, those included whose records are dropped."""
+        return self._count
+
+    async def wait_for_connection(self, number: int = 0) -> ConnectionRecord:
+        """Return the record of the connection `number`, from 0, as soon as it is there.
+
+        Raises:
+            LookupError: There was such a connection, but its record is dropped.
+        """
         async with self._arrived:
-            await self._arrived.wait_for(lambda: len(self.sessions) > number)
-        return self.sessions[number]
+            await self._arrived.wait_for(lambda: self._count > number)
+        for connection in self.connections:
+            if connection.number == number:
+                return connection
+        raise LookupError(f"the record of connection {number} is dropped")
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if not web.WebSocketResponse().can_prepare(request):
             return self._plain(request)
+        if self._open >= self._max_connections:
+            return web.Response(status=503, text="too many connections")
+        self._open += 1
+        try:
+            return await self._serve(request, await self._add_record(request))
+        finally:
+            self._open -= 1
+
+    async def _add_record(self, request: web.Request) -> ConnectionRecord:
+        """Open the record of a connection, and drop the oldest if there are too many."""
         async with self._arrived:
-            session = Session(
-                number=len(self.sessions),
+            connection = ConnectionRecord(
+                number=self._count,
                 path=request.path,
                 token=_token(request),
                 opened_at=asyncio.get_running_loop().time(),
                 line=Line(request.transport),
+                space=self._space,
             )
-            self.sessions.append(session)
+            self._count += 1
+            self.connections.append(connection)
+            if len(self.connections) > MOST_RECORDS and self.connections[0].closed.is_set():
+                self.connections.pop(0).forget()
             self._arrived.notify_all()
-        try:
-            return await self._serve(request, session)
-        finally:
-            session.closed_by = session.closed_by or "server"
-            session.closed_at = asyncio.get_running_loop().time()
-            session.closed.set()
+        return connection
 
-    async def _serve(self, request: web.Request, session: Session) -> web.StreamResponse:
-        refusal = await self._hooks.handshake(session)
+    async def _serve(
+        self, request: web.Request, connection: ConnectionRecord
+    ) -> web.StreamResponse:
+        try:
+            return await self._upgrade(request, connection)
+        finally:
+            connection.closed_by = connection.closed_by or "server"
+            connection.closed_at = asyncio.get_running_loop().time()
+            connection.closed.set()
+
+    async def _upgrade(
+        self, request: web.Request, connection: ConnectionRecord
+    ) -> web.StreamResponse:
+        hooks = self._hooks.for_connection(connection)
+        refusal = await hooks.handshake(connection)
         if refusal is not None:
             return web.Response(status=refusal.status, text=refusal.body)
         websocket = web.WebSocketResponse(
@@ -185,9 +241,10 @@ class TiroServer:
         except ConnectionError:
             # The client left while it waited; aiohttp would log that as an error.
             return web.Response(status=503)
-        session.line.opened(websocket)
+        connection.line.opened(websocket)
         handler = asyncio.create_task(
-            self._converse(request, websocket, session), name=f"tiro-server-{session.number}"
+            self._converse(request, websocket, connection, hooks),
+            name=f"tiro-server-{connection.number}",
         )
         self._handlers.add(handler)
         handler.add_done_callback(self._handlers.discard)
@@ -195,13 +252,17 @@ class TiroServer:
         return websocket
 
     async def _converse(
-        self, request: web.Request, websocket: web.WebSocketResponse, session: Session
+        self,
+        request: web.Request,
+        websocket: web.WebSocketResponse,
+        connection: ConnectionRecord,
+        hooks: Hooks,
     ) -> None:
         conversation = Conversation(
             websocket,
-            session,
+            connection,
             style=self._style,
-            hooks=self._hooks,
+            hooks=hooks,
             key=self._api_key,
             known=lambda language: self._recognizer(language) is not None,
             backend=self._open_backend,
@@ -211,6 +272,7 @@ class TiroServer:
         finally:
             # Never a close frame: what is written goes out, then the connection is gone.
             if request.transport is not None:
+                self._transports = [each for each in self._transports if _is_up(each)]
                 self._transports.append(request.transport)
                 request.transport.close()
 
@@ -253,6 +315,12 @@ def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> 
     if timed:
         return TimedRecognizer(timed, words_per_second=words_per_second)
     return ScriptedRecognizer(plain, words_per_second=words_per_second)
+
+
+def _is_up(transport: asyncio.Transport) -> bool:
+    """Whether a transport still has its socket; one that was closed keeps it while it writes."""
+    handle = transport.get_extra_info("socket")
+    return handle is not None and handle.fileno() >= 0
 
 
 def _threads() -> ThreadPoolExecutor:

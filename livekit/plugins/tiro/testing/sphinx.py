@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .recognizer import RECOGNIZER_RATE, Hypothesis, Samples, Word
-from .wire import FAILED_PRECONDITION, SpeechConfig, StatusError
+from .wire import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, SpeechConfig, StatusError
 
 if TYPE_CHECKING:
     import pocketsphinx
@@ -21,30 +22,39 @@ FRAME = 0.01
 CEPSTRAL_MEAN = "50,0,0"
 # Entries of the decoder's list looked at for each alternative, as many of them read the same.
 NBEST_DEPTH = 20
-# Decoders kept for the next session: loading one takes half a second and 90 MB.
+# Decoders kept for the next connection: loading one takes half a second and 90 MB.
 MAX_IDLE = 2
+# Connections at a time; more would wait for the processor anyway.
+MAX_CONNECTIONS = 16
 
 _idle: deque[pocketsphinx.Decoder] = deque(maxlen=MAX_IDLE)
+_open: weakref.WeakSet[SphinxRecognition] = weakref.WeakSet()
 
 
 class SphinxRecognizer:
-    """A factory of recognitions by PocketSphinx; imports it for the first session only."""
+    """A factory of recognitions by PocketSphinx; imports it for the first connection only."""
 
     def __call__(self, config: SpeechConfig) -> SphinxRecognition:
-        """Opens a session's recognition.
+        """Open a connection's recognition.
 
         Raises:
-            StatusError: FAILED_PRECONDITION, PocketSphinx is not installed.
+            StatusError: FAILED_PRECONDITION, PocketSphinx is not installed; RESOURCE_EXHAUSTED,
+                it hears as many connections as it may.
         """
         if importlib.util.find_spec("pocketsphinx") is None:
             extra = "pip install 'livekit-plugins-tiro[local]'"
             text = f"{config.language} needs PocketSphinx, which is not installed: {extra}"
             raise StatusError(FAILED_PRECONDITION, text)
-        return SphinxRecognition()
+        if len(_open) >= MAX_CONNECTIONS:
+            text = f"{MAX_CONNECTIONS} connections are recognised already"
+            raise StatusError(RESOURCE_EXHAUSTED, text)
+        recognition = SphinxRecognition()
+        _open.add(recognition)
+        return recognition
 
 
 class SphinxRecognition:
-    """A session of PocketSphinx; the decoder is fetched with the first audio."""
+    """What PocketSphinx hears on one connection; the decoder is fetched with the first audio."""
 
     blocking = True
 
@@ -54,7 +64,7 @@ class SphinxRecognition:
         self._decoded = 0
 
     def feed(self, samples: Samples, start: float) -> None:
-        """Decodes; the first call of a segment starts an utterance."""
+        """Decode; the first call of a segment starts an utterance."""
         decoder = self._decoder = self._decoder or _take()
         if self._start is None:
             self._start = start
@@ -81,7 +91,7 @@ class SphinxRecognition:
         )
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
-        """Ends the utterance; alternatives have the words only, all with the time of the whole."""
+        """End the utterance; alternatives have the words only, all with the time of the whole."""
         if self._start is None or self._decoder is None:
             return []
         self._decoder.end_utt()
@@ -93,7 +103,8 @@ class SphinxRecognition:
         return found
 
     def close(self) -> None:
-        """Keeps the decoder for the next session, unless it is in the middle of an utterance."""
+        """Keep the decoder for the next connection, unless it is in the middle of an utterance."""
+        _open.discard(self)
         decoder, self._decoder = self._decoder, None
         if decoder is not None and self._start is None:
             _idle.append(decoder)

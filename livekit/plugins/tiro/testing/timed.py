@@ -79,7 +79,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Rest:
-    """What a session leaves of a call.
+    """What a connection leaves of a call.
 
     Attributes:
         cues: The words that are not settled.
@@ -101,10 +101,10 @@ class TimedRecognizer:
     silence that `tiro.STT` adds of its own, to bring a final on, takes no time of the script.
     Endpoints are the service's: a final comes when there was no word for `endpoint_silence`.
 
-    The script is said once in a call. A session that is the first of its call starts at second 0.
-    One that follows a session which a fault broke off, or which the client left for less than a
-    second (it does so when an option is changed), goes on with that call: what was said in a final
-    is not said again, all else is said at its time. That time is known as well as the audio that
+    The script is said once in a call. The first connection of a call starts at second 0. One that
+    follows a connection which a fault broke off, or which the client left for less than a second
+    (it does so when an option is changed), goes on with that call: what was said in a final is not
+    said again, all else is said at its time. That time is known as well as the audio that
     the client sends again: exactly behind a final or in the middle of words, and a few seconds
     early after silence. An end marker, or hanging up, ends the call.
 
@@ -130,7 +130,7 @@ class TimedRecognizer:
         self._rests: list[Rest] = []
 
     def __call__(self, config: SpeechConfig) -> TimedRecognition:
-        """Opens a session's recognition, of a new call or of one that goes on."""
+        """Open a connection's recognition, of a new call or of one that goes on."""
         now = time.monotonic()
         self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
         rest = self._rests.pop(0) if self._rests else Rest(self._cues, 0.0, 0.0)
@@ -138,7 +138,10 @@ class TimedRecognizer:
 
 
 class TimedRecognition:
-    """A session of `TimedRecognizer`; cues have times of the call, words those of the session."""
+    """What `TimedRecognizer` hears on one connection.
+
+    Cues have times of the call, words those of the connection.
+    """
 
     blocking = False
 
@@ -146,7 +149,7 @@ class TimedRecognition:
         self._ahead = deque(_in_line(rest.cues, rest.clock))
         self._config = config
         self._leave = leave
-        # Seconds of the session less those of the call.
+        # Seconds of the connection less those of the call.
         self._shift = -rest.clock
         self._heard: deque[tuple[Cue, Word]] = deque()
         self._undelivered: list[Cue] = []
@@ -160,7 +163,7 @@ class TimedRecognition:
         self._patience = BACK_AFTER_BREAKING_OFF
 
     def attend(self, samples: Samples, start: float) -> bool:
-        """Goes on by the message; wants a segment while there is anything to be said in it."""
+        """Go on by the message; ask for a segment while there is anything to be said in it."""
         added = self._added_silence(samples)
         now = start + len(samples) / RECOGNIZER_RATE - added - self._shift
         while self._ahead and self._ahead[0].end <= now + ROOM:
@@ -175,7 +178,7 @@ class TimedRecognition:
         return bool(self._heard or (self._ahead and self._ahead[0].start < now))
 
     def feed(self, samples: Samples, start: float) -> None:
-        """Notes how far decoding is."""
+        """Note how far decoding is."""
         self._now = start + len(samples) / RECOGNIZER_RATE
 
     def silence(self) -> float | None:
@@ -217,7 +220,7 @@ class TimedRecognition:
         self._patience = BACK_AFTER_HANGING_UP if hung_up else 0.0
 
     def close(self) -> None:
-        """Leaves what is not settled to the session that goes on with the call."""
+        """Leave what is not settled to the connection that goes on with the call."""
         if self._undelivered and not self._patience:
             # The end was there, but what had to be said to it did not go out.
             self._patience = BACK_AFTER_BREAKING_OFF
@@ -235,7 +238,7 @@ class TimedRecognition:
         return Word(text, cue.start + self._shift, cue.end + self._shift, speaker)
 
     def _interrupt(self, now: float) -> None:
-        """Has a word that has begun said when the caller goes on."""
+        """Have a word that has begun said when the caller goes on."""
         if self._ahead and self._ahead[0].start < now:
             self._ahead[0] = replace(self._ahead[0], start=now)
 

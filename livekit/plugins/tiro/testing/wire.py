@@ -16,6 +16,16 @@ Json = Mapping[str, Any]
 TYPE_DOMAIN = "types.talgreinir.is"
 # Bytes; the limit of gRPC for one message from the client.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+# Bytes of JSON that do not make a whole message yet; the longest message that gRPC takes has 5.6
+# million, as base64.
+MAX_UNREAD_BYTES = 8 * 1024 * 1024
+# Bytes up to which an unfinished message is read anew with each frame. A longer one is read when
+# all its brackets are closed or it has doubled, so that it costs a few times its length at most.
+EAGER_BYTES = 4096
+# Objects, lists and members that are read at once; each takes some 50 bytes or more.
+MAX_VALUES = 100_000
+# Characters; the config stays in the record of a connection.
+MAX_CONFIG_CHARACTERS = 64 * 1024
 # Hz; the rates the service's definition allows.
 RATES = (8000, 48000)
 # Hypotheses; the most the service's definition allows.
@@ -69,7 +79,7 @@ class Violation:
 
 
 class StatusError(Exception):
-    """A gRPC status that ends a session with an error frame.
+    """A gRPC status that ends a connection with an error frame.
 
     Attributes:
         code: The gRPC code, 1 to 16.
@@ -125,31 +135,89 @@ class ClientMessage:
 
 
 class MessageReader:
-    """Takes frames apart into messages: all frames of a client are one stream of JSON values."""
+    """Takes frames apart into messages: all frames of a client are one stream of JSON values.
+
+    Time and memory grow with the length of what a client sends, however it is cut into frames.
+    """
 
     def __init__(self) -> None:
-        self._text = ""
-        self._decoder = json.JSONDecoder()
+        self._unread = bytearray()
+        # Objects and lists that are open at the end of `_unread`.
+        self._depth = 0
+        # Bytes of `_unread` when it was last tried.
+        self._tried = 0
 
     def feed(self, frame: str) -> Iterator[ClientMessage]:
-        """Yields the messages that the frame completes.
+        """Yield the messages that the frame completes.
 
         Raises:
-            GatewayError: What follows is not JSON, or not a message of the service.
+            GatewayError: What follows is not JSON, not a message of the service, or too long.
         """
         # A line feed ends each frame, so only white space can lie across two of them.
-        self._text = (self._text + frame + "\n").lstrip()
-        while self._text:
-            try:
-                value, end = self._decoder.raw_decode(self._text)
-            except json.JSONDecodeError as error:
-                if error.pos >= len(self._text.rstrip()):
-                    return
-                raise GatewayError(_syntax_error(self._text, error)) from None
-            except (ValueError, RecursionError):
-                raise GatewayError("json: a number too long or a value too deep") from None
-            self._text = self._text[end:].lstrip()
-            yield parse_message(value)
+        self._unread += frame.encode(errors="surrogatepass") + b"\n"
+        self._depth += _depth(frame)
+        size = len(self._unread)
+        if size > MAX_UNREAD_BYTES:
+            self._unread.clear()
+            raise GatewayError(f"a message of more than {MAX_UNREAD_BYTES} bytes")
+        # Syntax errors in a long value are found late, the end of it is not.
+        if self._depth <= 0 or size <= EAGER_BYTES or size >= 2 * self._tried:
+            yield from self._read()
+
+    def _read(self) -> Iterator[ClientMessage]:
+        text = self._unread.decode(errors="surrogatepass")
+        self._unread.clear()
+        self._tried = 0
+        if sum(map(text.count, "[{,")) > MAX_VALUES:
+            raise GatewayError(f"more than {MAX_VALUES} values at once")
+        at = _skip_white_space(text, 0)
+        while at < len(text):
+            read = _read_value(text, at)
+            if read is None:
+                self._unread += text[at:].encode(errors="surrogatepass")
+                self._tried = len(self._unread)
+                return
+            value, end = read
+            message = parse_message(value)
+            if message.audio is None and end - at > MAX_CONFIG_CHARACTERS:
+                raise GatewayError(f"a config of more than {MAX_CONFIG_CHARACTERS} characters")
+            at = _skip_white_space(text, end)
+            yield message
+
+
+_decoder = json.JSONDecoder()
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', re.DOTALL)
+_STEPS = {"{": 1, "[": 1, "}": -1, "]": -1}
+
+
+def _skip_white_space(text: str, at: int) -> int:
+    match = _WHITE_SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _depth(frame: str) -> int:
+    """How many more objects and lists a frame opens than it closes."""
+    return sum(_STEPS.get(token, 0) for token in _STRUCTURE.findall(frame))
+
+
+def _read_value(text: str, at: int) -> tuple[Any, int] | None:
+    """The JSON value that starts at `at`, and where it ends; None if it is not all there.
+
+    Raises:
+        GatewayError: It is not JSON.
+    """
+    try:
+        return _decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        # A string that is open at the end of a frame is an error: it has the line feed in it.
+        if error.pos >= len(text.rstrip(" \t\n\r")) and "control" not in error.msg:
+            return None
+        problem = _syntax_error(text, error)
+    except (ValueError, RecursionError):
+        problem = "json: a number too long or a value too deep"
+    # Not from within the handler: the error would hold on to the whole text.
+    raise GatewayError(problem)
 
 
 # What Go's decoder says where Python's stops, by the start of Python's message.
@@ -178,7 +246,7 @@ def _syntax_error(text: str, error: json.JSONDecodeError) -> str:
 
 
 def parse_message(value: Any) -> ClientMessage:
-    """Reads one JSON value as the gateway does: either spelling, null as unset, no extras.
+    """Read one JSON value as the gateway does: either spelling, null as unset, no extras.
 
     Raises:
         GatewayError: A field has the wrong JSON type, an unknown name, or is not base64.
@@ -279,7 +347,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def check_first(message: ClientMessage) -> SpeechConfig:
-    """The config of a session's first message.
+    """The config of a connection's first message.
 
     Raises:
         StatusError: It is no streaming config, or holds none; the language is not looked at.
@@ -296,7 +364,7 @@ def check_first(message: ClientMessage) -> SpeechConfig:
 
 
 def check_config(config: SpeechConfig, *, known_language: bool) -> None:
-    """Refuses what the service refuses.
+    """Refuse what the service refuses.
 
     Raises:
         StatusError: INVALID_ARGUMENT with the fields at fault, or INTERNAL without a rate.
@@ -331,7 +399,7 @@ def invalid(problems: Sequence[Violation]) -> StatusError:
 
 
 def check_size(audio: bytes) -> None:
-    """Refuses a message over gRPC's limit.
+    """Refuse a message over gRPC's limit.
 
     Raises:
         StatusError: RESOURCE_EXHAUSTED.
