@@ -11,6 +11,7 @@ import pytest
 
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST
 from livekit.plugins.tiro.stream import SpeechStream
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import (
@@ -23,7 +24,6 @@ from livekit.plugins.tiro.testing.faults import (
     Refuse,
     When,
 )
-from livekit.plugins.tiro.timeline import KEEP_SPEAKING
 
 from .support import virtual
 from .support.harness import frames, until, words
@@ -180,8 +180,8 @@ class BacklogCaller:
         for frame in frames(self._said.pcm()):
             self._stream.push_frame(frame)
             await asyncio.sleep(frame.duration)
-            waiting = self._stream._input_ch.qsize() * frame.duration
-            self.kept = max(self.kept, len(self._stream._timeline._pcm) / 32000 + waiting)
+            backlog = self._stream._backlog
+            self.kept = max(self.kept, (backlog.end - backlog.kept_from) / backlog.sample_rate)
         self._stream.end_input()
 
 
@@ -214,10 +214,10 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
     caller = virtual.run(trial(), debug=False)
     assert caller.error is None
     # On top of it comes what was pushed during one handshake and the wait behind it.
-    assert KEEP_SPEAKING - 1 < caller.kept < KEEP_SPEAKING + 5.0 + 2.0 + 1.0
+    assert KEEP_AT_MOST - 1 < caller.kept < KEEP_AT_MOST + 5.0 + 2.0 + 1.0
     (message,) = given_up(caplog)
     lost = float(message.split()[0])
-    assert 300 - KEEP_SPEAKING - 8 < lost < 300 - KEEP_SPEAKING + 8
+    assert 300 - KEEP_AT_MOST - 8 < lost < 300 - KEEP_AT_MOST + 8
     # The first words, and all of the last ones.
     whole = [word for word in caller.heard if not word.startswith("#")]
     assert whole[:3] == said.texts[:3]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
-from livekit.plugins.tiro.timeline import Timeline
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.feed import Feed
 
 from . import campaign
 from .campaign import KINDS, Report, draw, run
@@ -55,11 +57,13 @@ def test_what_is_lost_is_reported(
 ) -> None:
     """With a plugin that sends nothing again."""
 
-    def forget(timeline: Timeline, now: float) -> None:
-        timeline.cover(None)
-        timeline._start_connection(now)
+    begin = Feed.__init__
 
-    monkeypatch.setattr(Timeline, "rewind", forget)
+    def forget(feed: Feed, backlog: Backlog, *arguments: Any, **options: Any) -> None:
+        backlog._release(backlog.sent_to)
+        begin(feed, backlog, *arguments, **options)
+
+    monkeypatch.setattr(Feed, "__init__", forget)
     monkeypatch.setattr("sys.argv", ["campaign", "--streams", "12", "--seed", "1"])
     with pytest.raises(SystemExit) as ended:
         campaign.main()

@@ -22,9 +22,9 @@ STEPS = 12
 class SlowSocket(FakeSocket):
     """Opens and closes in some rounds of the event loop."""
 
-    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+    async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
         await rounds(3)
-        return self
+        return self._itself
 
     async def close(self) -> bool:
         await rounds(3)
@@ -35,11 +35,11 @@ class SlowSocket(FakeSocket):
 class Stubborn(SlowSocket):
     """Opens in spite of being told to stop."""
 
-    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+    async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            return self
+            return self._itself
         raise AssertionError
 
 

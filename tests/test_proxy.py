@@ -249,10 +249,10 @@ def test_it_is_the_same_over_tls(resets: Sequence[Reset], monkeypatch: pytest.Mo
     authority.issue_cert("127.0.0.1").configure_cert(there)
     authority.configure_trust(here)
 
-    def new_session() -> aiohttp.ClientSession:
+    def new_http_session(url: str) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=here))
 
-    monkeypatch.setattr("livekit.plugins.tiro.stt.new_session", new_session)
+    monkeypatch.setattr("livekit.plugins.tiro.stt.new_http_session", new_http_session)
 
     async def trial() -> Outcome:
         return await hear(SAID, live=True, proxy=Proxy(resets=resets, tls=there))

@@ -41,8 +41,17 @@ class FakeSocket:
     is_released = False
     """Whether the connection under it was closed."""
 
-    async def ws_connect(self, *_: object, **__: object) -> FakeSocket:
+    async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        # Asked as the method of the HTTP session's class, with a stand-in for the session.
+        return cast(FakeSocket, self._itself)
+
+    @property
+    def _itself(self) -> FakeSocket:
         return self
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
 
     @property
     def _response(self) -> SimpleNamespace:

@@ -9,9 +9,11 @@ from typing import Any, cast
 from aiohttp import WSMessage, WSMsgType
 
 from livekit.agents.stt import SpeechEvent
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.connection import Connection
+from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.protocol import Response
-from livekit.plugins.tiro.timeline import Clock, Timeline
 from livekit.plugins.tiro.transcript import Transcript
 
 from .harness import FINAL, INTERIM, assert_alternating
@@ -41,8 +43,9 @@ class Receiver:
     def __init__(self) -> None:
         self._now = 1000.0
         self._clock = Clock()
-        self._timeline = Timeline(self._clock)
-        self._transcript = Transcript(self._timeline, self._clock)
+        self._backlog = Backlog()
+        self._feed = Feed(self._backlog, self._clock, self._now)
+        self._transcript = Transcript(self._clock, self._backlog, self._feed)
         self._socket = _Socket()
         self._connection = Connection(cast(Any, self._socket), 0.0)
         self._events: list[SpeechEvent] = []
@@ -72,12 +75,12 @@ class Receiver:
         self._now += _STEP
         self._said += _STEP
         self._clock.push(_STEP, self._now, self._now)
-        self._timeline.push(_SPEECH, RATE)
+        self._backlog.push(_SPEECH, RATE)
         self._send()
-        self._timeline.reach(self._timeline.position)
+        self._feed.acknowledge(self._feed.sent_to)
 
     def _send(self) -> None:
-        while (chunk := self._timeline.next_chunk(self._now)) is not None:
+        while (chunk := self._feed.next_chunk(self._now)) is not None:
             self._heard += len(chunk) / 2 / RATE
 
     def _take(self, frame: bytes) -> list[SpeechEvent]:
@@ -88,7 +91,8 @@ class Receiver:
         events = self._note(self._transcript.on_response(response, self._now))
         if response.error is not None:
             # As the stream does: another connection, which gets again what is not final.
-            self._timeline.rewind(self._now)
+            self._feed = Feed(self._backlog, self._clock, self._now)
+            self._transcript.begin("again", self._feed)
             self._heard = 0.0
             self._send()
         return events

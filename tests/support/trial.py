@@ -160,6 +160,8 @@ class Speaker:
         self._pauses = sorted(outcome.pauses.items())
 
     async def speak(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due = clock()
         for frame in self._frames():
             if self._outcome.error is not None:
                 return
@@ -169,9 +171,12 @@ class Speaker:
                 self._stream.flush()
                 self._flush_at = None
             if self._live:
-                await asyncio.sleep(frame.duration)
+                # At the pace of a microphone, whatever a frame costs.
+                due += frame.duration
+                await asyncio.sleep(due - clock())
             if self._pauses and self._outcome.pushed >= self._pauses[0][0]:
                 await self._be_muted(self._pauses.pop(0)[1])
+                due = clock()
             if self._outcome.pushed >= self._outcome.said.seconds and self._is_finished():
                 break
         self._stream.end_input()

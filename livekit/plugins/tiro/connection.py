@@ -1,12 +1,14 @@
-"""One websocket to the service: open, send, receive, close. Nothing here outlives it."""
+"""One websocket to the service: open, send, receive, keepalive, close. Nothing here outlives it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Generator
+from collections import deque
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
 
@@ -14,58 +16,81 @@ from livekit.agents import APIError, utils
 
 from . import errors, protocol
 from .log import logger
+from .recovery import Ending, Reason
 
 if TYPE_CHECKING:
     from .options import Options
-    from .protocol import Response
+    from .protocol import Response, ServiceError
 
     _WebSocket = aiohttp.ClientWebSocketResponse[bool]
 
-# s without a frame after which the peer is asked for a sign of life. While it answers, this also
-# says how far the audio has got.
+# s without a sign that the peer takes what it is sent, after which it is asked for one.
 _PING_AFTER = 2.0
+# s without such a sign, asked for every 2 s, after which the peer is gone: with the second
+# between two looks, a half-open connection is noticed within 15 s, whether audio flows or not.
+_DEAD_AFTER = 13.0
 # s for the close frame to leave: a peer that does not read must not hold up `aclose`.
-_CLOSE_TIMEOUT = 0.5
+_CLOSE_FRAME_TIMEOUT = 0.5
+# What a write raises on a connection that is gone; uvloop's transports raise a RuntimeError.
+_GONE = (aiohttp.ClientError, ConnectionError, RuntimeError)
 # Bytes; the gateway cuts lines at 64 KiB, so a longer one is not the service's.
 _MAX_MESSAGE = 4 * 1024 * 1024
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def new_session() -> aiohttp.ClientSession:
-    """Return an HTTP session for use outside a LiveKit job; whoever made it closes it."""
-    return aiohttp.ClientSession(trust_env=True)
+def new_http_session(url: str) -> aiohttp.ClientSession:
+    """Return an HTTP session for use outside a LiveKit job; whoever made it closes it.
+
+    Args:
+        url: The websocket's address. It is reached through the proxy of the environment, if there
+            is one: `WSS_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` for `wss:`, `WS_PROXY`, `HTTP_PROXY`
+            or `ALL_PROXY` for `ws:`, except for the hosts of `NO_PROXY` and this machine itself.
+    """
+    return aiohttp.ClientSession(proxy=proxy_for(url))
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for an address, or None."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = getproxies_environment()
+    if host in _LOOPBACK or proxy_bypass_environment(host, proxies):
+        return None
+    names = ("wss", "https", "all") if parts.scheme == "wss" else ("ws", "http", "all")
+    return next((proxies[name] for name in names if name in proxies), None)
 
 
 class Connection:
-    """An open websocket, and what is known of the session on it."""
+    """An open websocket, and what is known of the service behind it."""
 
     def __init__(self, ws: _WebSocket, opened_in: float) -> None:
+        """Take an open websocket; `open` makes one.
+
+        Args:
+            ws: The websocket, with `autoping` off.
+            opened_in: Seconds that it took to open.
+        """
         self.id = utils.shortuuid("tiro_")
         """A name for this connection; the service gives none."""
         self.opened_in = opened_in
         """Seconds that it took to open."""
-        self.opened_at = time.monotonic()
-        self.last_message_at = self.opened_at
-        """When it last said something; monotonic seconds."""
-        self.sent_at = self.opened_at
-        """When the end marker was sent, or no more could be; monotonic seconds."""
         self.configured: Options | None = None
         """What the config said, once it is sent."""
-        self.ended = False
+        self.end_sent = False
         """Whether the end marker is sent."""
-        self.last_response: Response | None = None
-        """What it said last, errors left out."""
-        self.reached = 0
-        """The position of the audio that the peer is known to have got, as `ping` was told it."""
-        self.unanswered = 0.0
-        """Seconds of audio that may be speech since it last said something."""
-        self.watched_at = self.opened_at
-        """When the stream last looked after it; monotonic seconds."""
-        self.watched_to = 0
-        """The position of the audio up to which it looked."""
-        self._alive_at = self.opened_at
-        self._pinging: asyncio.Task[bool] | None = None
-        self._ping_position = 0
-        self._begun: _Begun | None = None
+        self.answered = False
+        """Whether the service said anything but errors."""
+        self.answered_at = 0.0
+        """When it last gave a result, an empty one included; monotonic seconds."""
+        self.acknowledged_to = 0
+        """The position of the audio that the peer is known to have taken, as `ping` was told it."""
+        self.pinged_to = 0
+        """The position of the audio that the last ping went out behind."""
+        self._opened_at = self._taken_at = self._pinged_at = time.monotonic()
+        self._done_sending_at = self._news_at = self._opened_at
+        self._pings: deque[tuple[bytes, int]] = deque()
+        self._room: asyncio.Future[None] | None = None
+        self._broken = False
         self._ws = ws
 
     @classmethod
@@ -75,9 +100,9 @@ class Connection:
         """Connect within `timeout` seconds.
 
         Raises:
-            APIStatusError: The service refused the handshake.
+            APIStatusError: The service refused the handshake, or redirects to another address.
             APITimeoutError: It did not answer in time.
-            APIConnectionError: It could not be reached.
+            APIConnectionError: It could not be reached, or the HTTP session can not be used.
         """
         started = time.perf_counter()
         connecting = asyncio.create_task(_dial(session, options), name="tiro.connect")
@@ -96,6 +121,8 @@ class Connection:
             raise opened
         return cls(opened, time.perf_counter() - started)
 
+    # -- sending ---------------------------------------------------------------------------------
+
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
         self.configured = options
@@ -106,124 +133,185 @@ class Connection:
         return await self._send(protocol.encode_audio(pcm))
 
     def send_now(self, pcm: bytes) -> bool:
-        """Send a chunk of audio, outside of a task. Return False if it is not all done.
+        """Send a chunk of audio, outside of a task.
 
-        `send` goes on with what is left, or knows that the connection is gone.
+        Return False if the connection is gone, or its buffer is full: then the chunk is in the
+        buffer all the same, and the next one has to wait in `drain`.
         """
-        sending = self._ws.send_frame(protocol.encode_audio(pcm), aiohttp.WSMsgType.TEXT)
-        try:
-            self._begun = _Begun(sending, sending.send(None))
-        except StopIteration:
-            return True
-        except (aiohttp.ClientError, ConnectionError):
-            pass
-        return False
+        return self._write(protocol.encode_audio(pcm))
+
+    async def drain(self) -> bool:
+        """Wait until there is room in the buffer. Return False if the connection is gone."""
+        room, self._room = self._room, None
+        if room is not None:
+            await asyncio.wait({room})
+        return not self._broken
+
+    def ping(self, position: int) -> None:
+        """Ask the peer for a sign that it takes what it is sent.
+
+        Args:
+            position: The audio sent so far; what `acknowledged_to` becomes when the answer comes.
+        """
+        self.pinged_to, self._pinged_at = position, time.monotonic()
+        payload = position.to_bytes(8, "big")
+        self._pings.append((payload, position))
+        self._write(payload, aiohttp.WSMsgType.PING)
+
+    def keep_alive(self, position: int) -> None:
+        """Ping if there was no sign of life lately."""
+        now = time.monotonic()
+        if min(now - self._taken_at, now - self._pinged_at) >= _PING_AFTER:
+            self.ping(position)
 
     async def end(self) -> bool:
         """Send the end marker. Return False if the connection is gone."""
-        self.ended = await self._send(protocol.END_OF_AUDIO)
-        self.sent_at = time.monotonic()
-        return self.ended
+        self.end_sent = await self._send(protocol.END_OF_AUDIO)
+        self._done_sending_at = time.monotonic()
+        return self.end_sent
 
-    async def _send(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
+    async def _send(self, frame: bytes) -> bool:
         try:
-            if self._begun is not None and kind is aiohttp.WSMsgType.TEXT:
-                # What `send_now` left is still on its way, and goes first.
-                begun, self._begun = self._begun, None
-                await begun
-            await self._ws.send_frame(frame, kind)
-        except (aiohttp.ClientError, ConnectionError):
-            self.sent_at = time.monotonic()
-            return False
-        return True
+            await self._ws.send_frame(frame, aiohttp.WSMsgType.TEXT)
+        except _GONE:
+            self._note_broken()
+        return not self._broken
+
+    def _write(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
+        """Put a frame into the buffer of the socket. Return False if that is full, or gone.
+
+        `send_frame` writes the frame first; only then, and only if the buffer is full, does it
+        wait for room. That is left to `drain`.
+        """
+        sending = self._ws.send_frame(frame, kind)
+        try:
+            self._room = sending.send(None)
+        except StopIteration:
+            return not self._broken
+        except _GONE:
+            self._note_broken()
+        else:
+            sending.close()
+            assert self._room is not None
+            # As a task does with what it is to wait for; else nobody could wait for it any more.
+            self._room._asyncio_future_blocking = False
+            self._room.add_done_callback(_ignore)
+        return False
+
+    def _note_broken(self) -> None:
+        if not self._broken:
+            self._broken = True
+            self._done_sending_at = time.monotonic()
+
+    # -- receiving -------------------------------------------------------------------------------
 
     async def receive(self) -> Response | None:
         """Return the next response, or None when the connection has ended."""
         while True:
             message = await self._ws.receive()
-            self._alive_at = time.monotonic()
             if message.type is aiohttp.WSMsgType.PING:
-                await self._send(message.data, aiohttp.WSMsgType.PONG)
-                continue
-            if message.type is aiohttp.WSMsgType.PONG:
-                self.reached = self._ping_position
-                continue
-            if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                self._write(message.data, aiohttp.WSMsgType.PONG)
+            elif message.type is aiohttp.WSMsgType.PONG:
+                self._on_pong(bytes(message.data))
+            elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                response = protocol.decode(message.data)
+                if response is not None:
+                    if response.error is None:
+                        self.answered = True
+                        if not response.event:
+                            self.answered_at = time.monotonic()
+                    return response
+                logger.debug(
+                    "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
+                )
+            else:
                 return None
-            self.last_message_at = self._alive_at
-            response = protocol.decode(message.data)
-            if response is not None:
-                if response.error is None:
-                    self.last_response = response
-                self.unanswered = 0.0
-                return response
-            logger.debug(
-                "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
-            )
 
-    def ping(self, position: int) -> None:
-        """Ask for a sign of life, unless there was one lately.
+    def _on_pong(self, payload: bytes) -> None:
+        """Note how far the peer has read: a pong answers its ping and all before it."""
+        if any(payload == sent for sent, _ in self._pings):
+            while payload != self._pings[0][0]:
+                self._pings.popleft()
+            self.acknowledged_to = max(self.acknowledged_to, self._pings.popleft()[1])
+            self._taken_at = time.monotonic()
 
-        Args:
-            position: The audio sent so far; what `reached` becomes when the answer comes.
+    def note_news(self) -> None:
+        """Note that the last response said something new of the audio, so that it was taken."""
+        self._taken_at = self._news_at = self.answered_at
+
+    # -- its end ---------------------------------------------------------------------------------
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the peer takes nothing any more: gone without a word (half-open), or stuck.
+
+        That it speaks proves nothing: a stuck gateway goes on sending pings of its own.
         """
-        unanswered = self.reached != self._ping_position
-        if unanswered or self.silence < _PING_AFTER or self._ws.closed:
-            return
-        self._ping_position = position
-        self._pinging = asyncio.create_task(
-            self._send(b"", aiohttp.WSMsgType.PING), name="tiro.ping"
-        )
+        return bool(self._pings) and time.monotonic() - self._taken_at > _DEAD_AFTER
 
     @property
-    def concluded(self) -> bool:
-        """Whether it said last that there is nothing more: that is what an empty response means."""
-        return self.last_response is not None and not self.last_response.results
+    def quiet_since(self) -> float:
+        """When all was sent, or when it last said anything new if that is later; monotonic s."""
+        return max(self._done_sending_at, self._news_at)
 
     @property
-    def silence(self) -> float:
-        """Seconds since the last sign of life."""
-        return time.monotonic() - self._alive_at
-
-    def is_healthy(self, after: float) -> bool:
-        """Tell whether the session has proved itself: it answered, or it outlived `after` s."""
-        return self.last_response is not None or self.age > after
+    def done_sending_at(self) -> float:
+        """When the end marker was sent, or a write failed; monotonic seconds."""
+        return self._done_sending_at
 
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return time.monotonic() - self.opened_at
+        return time.monotonic() - self._opened_at
+
+    def ending(
+        self, reason: Reason | ServiceError, *, found_nothing: bool, unanswered: float
+    ) -> Ending:
+        """Return what is known of it, now that it is over.
+
+        Args:
+            reason: Why it is over.
+            found_nothing: Whether the service heard no word in the last that was sent.
+            unanswered: Seconds since audio was sent that may be speech, without an answer.
+        """
+        return Ending(
+            reason,
+            self.age,
+            configured=self.configured is not None,
+            end_sent=self.end_sent,
+            answered=self.answered,
+            found_nothing=found_nothing,
+            unanswered=unanswered,
+        )
 
     async def close(self) -> None:
         """Close it now. The task that receives has to be cancelled before."""
         closing = asyncio.ensure_future(self._ws.close())
-        pinging = [] if self._pinging is None else [self._pinging]
         try:
-            await asyncio.wait({closing}, timeout=_CLOSE_TIMEOUT)
+            await asyncio.wait({closing}, timeout=_CLOSE_FRAME_TIMEOUT)
         finally:
             # A task that is cancelled before it began has closed nothing.
             self._ws._response.close()
-            await utils.aio.cancel_and_wait(closing, *pinging)
+            await utils.aio.cancel_and_wait(closing)
 
 
-class _Begun:
-    """A coroutine that has come to its first wait, to be awaited to its end."""
+class _OneAddress:
+    """An HTTP session that stays with the address it is given, for `ws_connect` to ask.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
+    A redirect would send the audio, and the key with it, to another host; `raise_for_status` of
+    the caller's session would hide how the handshake was answered.
+    """
 
-    def __await__(self) -> Generator[Any, None, None]:
-        try:
-            while True:
-                try:
-                    yield self._waits_for
-                except BaseException as error:
-                    self._waits_for = self._coroutine.throw(error)
-                else:
-                    self._waits_for = self._coroutine.send(None)
-        except StopIteration:
-            return
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    async def request(self, method: str, url: Any, **kwargs: Any) -> aiohttp.ClientResponse:
+        return await self._session.request(
+            method, url, allow_redirects=False, raise_for_status=False, **kwargs
+        )
 
 
 async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:
@@ -232,8 +320,13 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
     The exceptions of aiohttp hold the URL, and so the key. A task shows the one that it ended by,
     in the log of asyncio's debug mode and in tracebacks with locals.
     """
+    if session.closed:
+        return errors.unusable_session("it is closed")
+    if session._loop is not asyncio.get_running_loop():
+        return errors.unusable_session("it was made in another event loop")
     try:
-        return await session.ws_connect(
+        return await type(session)._ws_connect(
+            _OneAddress(session),  # type: ignore[arg-type]
             options.url,
             params={"token": options.api_key},
             autoping=False,
@@ -242,8 +335,16 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         )
     except aiohttp.WSServerHandshakeError as refusal:
         return errors.from_handshake(refusal.status)
+    except aiohttp.ClientHttpProxyError as refusal:
+        return errors.from_proxy(refusal.status)
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
         return errors.unreachable(options.host, reason_of(fault))
+
+
+def _ignore(room: asyncio.Future[None]) -> None:
+    """Take note if there will be no room any more: the connection may be lost before any drain."""
+    if not room.cancelled():
+        room.exception()
 
 
 def _discard(connecting: asyncio.Task[_WebSocket | APIError]) -> None:
@@ -260,6 +361,8 @@ def reason_of(fault: Exception) -> str:
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         why = getattr(fault.certificate_error, "verify_message", "it is not for this host")
         return f"its certificate is not valid: {why}"
+    if isinstance(fault, aiohttp.ClientProxyConnectionError):
+        return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return "its name is not known"
     number = fault.errno if isinstance(fault, OSError) else None

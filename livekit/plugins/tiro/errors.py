@@ -9,11 +9,15 @@ Every error that leaves this package is an `APIError` of the framework:
 
 from __future__ import annotations
 
+import base64
+import html
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
+
+from .options import Key
 
 if TYPE_CHECKING:
     from .protocol import ServiceError
@@ -70,18 +74,56 @@ _ADVICE_SERVER = "The fault is at the service; try again, and tell Tiro if it la
 
 
 class Redactor:
-    """Takes the key, as it is and as URLs write it, out of text that comes from elsewhere."""
+    """Takes the key out of text that comes from elsewhere, however it is written there.
+
+    Each of its characters may stand for itself, or be escaped as in a URL (once or twice), in JSON,
+    in HTML or in a quoted string.
+    """
 
     def __init__(self, key: str) -> None:
-        self._secrets = sorted({key, quote(key), quote(key, safe="")}, key=len, reverse=True)
+        """Learn what to look for.
+
+        Args:
+            key: The key, as it is.
+        """
+        self._secret = Key(key)
 
     def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
+        """Return `text` without the key and without other credentials, cut to a message."""
+        text = self._pattern.sub("[key]", text)
         text = re.sub(_CREDENTIAL, r"\1[...]", text)
         if len(text) > _MAX_SERVER_TEXT:
             text = text[:_MAX_SERVER_TEXT] + "…"
         return text
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        data = self._secret.encode()
+        encoded = (base64.b64encode(data), base64.urlsafe_b64encode(data))
+        whole = [re.escape(form.decode().rstrip("=")) for form in encoded]
+        return re.compile("|".join(["".join(map(_any_form, self._secret)), *whole]))
+
+
+def _any_form(character: str) -> str:
+    """Return a pattern for a character of a key, plain or escaped."""
+    data = character.encode()
+    escapes = [
+        "".join(f"%{byte:02x}" for byte in data),
+        "".join(f"%25{byte:02x}" for byte in data),
+        "".join(f"\\x{byte:02x}" for byte in data),
+        "".join(f"\\u{unit.hex()}" for unit in _utf16_units(character)),
+        f"&#{ord(character)};",
+        f"&#x{ord(character):x};",
+        html.escape(character),
+    ]
+    plain = [character, "\\" + character, *(["+"] if character == " " else [])]
+    forms = [*map(re.escape, plain), *(f"(?i:{re.escape(escape)})" for escape in escapes)]
+    return f"(?:{'|'.join(forms)})"
+
+
+def _utf16_units(character: str) -> list[bytes]:
+    data = character.encode("utf-16-be")
+    return [data[at : at + 2] for at in range(0, len(data), 2)]
 
 
 def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
@@ -99,10 +141,41 @@ def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
 
 def from_handshake(http_status: int) -> APIStatusError:
     """Return the exception for a websocket handshake that was answered with `http_status`."""
+    if 300 <= http_status < 400:
+        return APIStatusError(
+            f"Tiro's address redirects to another one (HTTP {http_status}), which is not followed: "
+            "the key and the audio go to base_url alone. If the service has moved, set base_url or "
+            "TIRO_BASE_URL to its new address.",
+            status_code=http_status,
+            retryable=False,
+        )
     # Redirects and answers without the upgrade come from an address that is not the service's.
     retryable = http_status >= 400 and http_status != 501
     return _status_error(
         f"Tiro refused the connection with HTTP {http_status}", http_status, retryable
+    )
+
+
+def from_proxy(http_status: int) -> APIStatusError:
+    """Return the exception for a proxy that did not let a connection through."""
+    return APIStatusError(
+        f"the proxy on the way to Tiro answered HTTP {http_status}. Check the address, user and "
+        "password of the proxy in HTTPS_PROXY or ALL_PROXY, or of the http_session that you gave.",
+        status_code=http_status,
+        retryable=http_status >= 500,
+    )
+
+
+def unusable_session(why: str) -> APIConnectionError:
+    """Return the exception for an HTTP session that can not be used.
+
+    Args:
+        why: What is wrong with it.
+    """
+    return APIConnectionError(
+        f"the http_session given to tiro.STT can not be used: {why}. Pass one that is open and was "
+        "made in the event loop that uses the STT, or none.",
+        retryable=False,
     )
 
 
@@ -141,7 +214,7 @@ def never_answered() -> APIConnectionError:
     )
 
 
-def mute(seconds: float) -> APITimeoutError:
+def unresponsive(seconds: float) -> APITimeoutError:
     """Return the exception for audio that may be speech and gets no answer, time after time."""
     return APITimeoutError(
         f"Tiro said nothing for {seconds:.0f} s to audio that may be speech, and not for the "
@@ -149,10 +222,19 @@ def mute(seconds: float) -> APITimeoutError:
     )
 
 
-def unanswered(seconds: float) -> APITimeoutError:
+def drain_timeout(seconds: float) -> APITimeoutError:
     """Return the exception for audio that got no answer within `seconds` of its end."""
     return APITimeoutError(
         f"Tiro did not answer within {seconds:g} s of the end of the audio. {_ADVICE_SERVER}"
+    )
+
+
+def closed_while_recognizing() -> APIConnectionError:
+    """Return the exception for a `recognize()` that was cut short by `aclose()`."""
+    return APIConnectionError(
+        "the STT was closed while it recognised; what was heard so far is not all. Close it when "
+        "`recognize()` has returned.",
+        retryable=False,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,7 +24,8 @@ MAX_ALTERNATIVES = 30
 
 _METHOD = "/speech:streamingrecognize"
 _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
-_TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+# A private part may be longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
+_TAG = re.compile(r"(?i)[a-z]{2,8}(-(?!x-)[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
 
@@ -50,6 +51,15 @@ def wire_language(language: str) -> str:
     first, *rest = hyphened.split("-")
     parts = [part.title() if len(part) == 4 else part.upper() for part in rest]
     return "-".join([first.lower(), *parts])
+
+
+class Key(str):
+    """A key that does not show in a `repr`, and so in no traceback with locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Options:
         object.__setattr__(self, "language", wire_language(self.language))
         object.__setattr__(self, "base_url", _websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
-        object.__setattr__(self, "api_key", _plain_key(self.api_key))
+        object.__setattr__(self, "api_key", _checked_key(self.api_key))
         for name in ("interim_results", "punctuate", "diarization"):
             _check_flag(name, getattr(self, name))
         _check_whole("max_alternatives", self.max_alternatives, 1, MAX_ALTERNATIVES)
@@ -112,13 +122,12 @@ class Options:
         return urlsplit(self.base_url).netloc
 
 
-def _plain_key(key: str) -> str:
-    """Return the key without the white space that comes with it from a file."""
-    plain = key.strip() if isinstance(key, str) else ""
-    if not plain or not plain.isprintable():
-        # The value is not repeated: it is a key all the same.
+def _checked_key(key: str) -> Key:
+    """Return a key without the blanks around it."""
+    # The value is not repeated, and in no local: it is a key all the same.
+    if not isinstance(key, str) or not key.strip() or not key.strip().isprintable():
         raise ValueError("api_key must not be empty, and must hold printable characters only")
-    return plain
+    return Key(key.strip())
 
 
 def _check_flag(name: str, value: Any) -> None:
@@ -172,3 +181,12 @@ def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"extra_config must not set {', '.join(sorted(reserved))}")
     assert isinstance(copied, dict)
     return copied
+
+
+def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:
+    """Return a validated copy of `options` with other values.
+
+    Raises:
+        ValueError: A value is not valid.
+    """
+    return replace(options, **changes)

@@ -16,6 +16,8 @@ END_OF_AUDIO = b'{"audioContent":""}'
 
 # s; no duration of the protocol's `google.protobuf.Duration` is longer (10 000 years).
 _MAX_SECONDS = 315_576_000_000
+# What `speechEventType` holds in a response that is no event.
+_NO_EVENT = (0, "0", "", "SPEECH_EVENT_UNSPECIFIED")
 _AUDIO_HEAD = b'{"audioContent":"'
 _AUDIO_TAIL = b'"}'
 # Reason phrases, because a gateway can answer with the bare words ("Not Found") for a frame.
@@ -70,10 +72,16 @@ class ServiceError(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What one frame says: results, an error, or neither (a segment without words)."""
+    """What one frame says: results, an error, an event, or none of them: a segment without words.
+
+    Results keep the order of the frame: what comes before a final in it is older than the final.
+    Finals have words; one without is the same as no result.
+    """
 
     results: tuple[Result, ...] = ()
     error: ServiceError | None = None
+    event: str = ""
+    """The name of the speech event, or its number; empty for none. Nothing hangs on which it is."""
 
 
 def encode_config(options: Options, sample_rate: int) -> bytes:
@@ -128,14 +136,25 @@ def decode(frame: str | bytes) -> Response | None:
         body = {}
     error = _error(document) or (_error(body) if body is not document else None)
     results = tuple(_results(body.get("results")))
-    if error is None and not results and not _is_response(document, body):
+    event = "" if results else _event(body)
+    if error is None and not results and not event and not _is_empty_response(document, body):
         return None
-    return Response(results, error)
+    return Response(results, error, event)
 
 
-def _is_response(document: dict[str, Any], body: dict[str, Any]) -> bool:
-    """Tell an empty response from JSON that is none of the service's."""
-    return "result" in document or "results" in body
+def _event(body: dict[str, Any]) -> str:
+    """Return the speech event of a response, by name or by number; empty if it has none."""
+    event = _either(body, "speechEventType", "speech_event_type")
+    if isinstance(event, bool) or not isinstance(event, (str, int)):
+        return ""
+    return "" if event in _NO_EVENT else str(event)
+
+
+def _is_empty_response(document: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Tell a segment without words from a hypothesis of nothing, and from what is no response."""
+    raw = _dicts(body.get("results"))
+    hypotheses = [item for item in raw if _either(item, "isFinal", "is_final") is not True]
+    return ("result" in document or "results" in body) and not hypotheses
 
 
 def _plain_text(text: str) -> Response | None:
@@ -186,7 +205,9 @@ def _results(raw: Any) -> list[Result]:
         alternatives = _dicts(item.get("alternatives"))
         if alternatives:
             is_final = _either(item, "isFinal", "is_final") is True
-            results.append(_result(alternatives, is_final))
+            result = _result(alternatives, is_final)
+            if result.alternatives[0].text or not is_final:
+                results.append(result)
     return results
 
 

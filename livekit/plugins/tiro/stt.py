@@ -1,35 +1,27 @@
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
-
 """The STT that is passed to an `AgentSession`: options in, capabilities out. It knows no socket."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, LanguageCode, stt, utils
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
 
-from .connection import new_session
-from .options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
-from .stream import SpeechStream, changed_options
+from . import errors
+from .connection import new_http_session
+from .options import DEFAULT_BASE_URL, KEY_VARIABLES, Key, Options, changed_options
+from .stream import SpeechStream, given
 
 if TYPE_CHECKING:
     import aiohttp
+
+Stream = TypeVar("Stream", bound=SpeechStream)
 
 
 class STT(stt.STT[Any]):
@@ -78,9 +70,11 @@ class STT(stt.STT[Any]):
         Raises:
             ValueError: A value is not valid, or no key is found.
         """
+        # A traceback with locals shows this frame.
+        api_key = _find_key(api_key)
         options = changed_options(
             Options(
-                api_key=_find_key(api_key),
+                api_key=api_key,
                 base_url=(base_url if is_given(base_url) else os.environ.get("TIRO_BASE_URL"))
                 or DEFAULT_BASE_URL,
                 language=language,
@@ -89,12 +83,14 @@ class STT(stt.STT[Any]):
                 max_alternatives=max_alternatives,
                 diarization=diarization,
             ),
-            {
-                "sample_rate": sample_rate,
-                "min_speakers": min_speakers,
-                "max_speakers": max_speakers,
-                "extra_config": extra_config,
-            },
+            given(
+                {
+                    "sample_rate": sample_rate,
+                    "min_speakers": min_speakers,
+                    "max_speakers": max_speakers,
+                    "extra_config": extra_config,
+                }
+            ),
         )
         super().__init__(
             capabilities=stt.STTCapabilities(
@@ -109,6 +105,7 @@ class STT(stt.STT[Any]):
         self._options = options
         self._given_session = http_session
         self._own_session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
 
     @property
@@ -136,20 +133,23 @@ class STT(stt.STT[Any]):
 
         Raises:
             ValueError: `language` is not a language tag.
+            RuntimeError: The STT is closed.
         """
         return self._start(SpeechStream, language, conn_options)
 
     def _start(
         self,
-        kind: type[SpeechStream],
+        kind: type[Stream],
         language: NotGivenOr[str],
         conn_options: APIConnectOptions,
-    ) -> SpeechStream:
+    ) -> Stream:
+        if self._closed:
+            raise RuntimeError("this tiro.STT is closed; make a new one")
         stream = kind(
             stt=self,
-            options=changed_options(self._options, {"language": language}),
+            options=changed_options(self._options, given({"language": language})),
             conn_options=conn_options,
-            session=self._http_session,
+            http_session=self._http_session,
         )
         self._streams.add(stream)
         return stream
@@ -173,6 +173,8 @@ class STT(stt.STT[Any]):
             async for event in stream:
                 if event.type == stt.SpeechEventType.FINAL_TRANSCRIPT:
                     finals.append(event)
+            if not stream.is_done:
+                raise errors.closed_while_recognizing()
             return _joined(finals, stream.options.language)
 
     def update_options(
@@ -195,8 +197,7 @@ class STT(stt.STT[Any]):
         Raises:
             ValueError: A value is not valid; nothing is changed then.
         """
-        changes = locals()
-        del changes["self"]
+        changes = given(locals())
         options = changed_options(self._options, changes)
         changed = [(stream, changed_options(stream.options, changes)) for stream in self._streams]
         self._options = options
@@ -209,13 +210,20 @@ class STT(stt.STT[Any]):
         return self
 
     async def aclose(self) -> None:
-        """Close every live stream, and the HTTP session if it is this object's own."""
+        """Close every live stream, and the HTTP session if it is this object's own.
+
+        It can not be used any more then.
+        """
+        self._closed = True
         for stream in list(self._streams):
             await stream.aclose()
         self._streams.clear()
-        if self._own_session is not None:
-            await self._own_session.close()
-            self._own_session = None
+        own, self._own_session = self._own_session, None
+        if own is not None:
+            if own._loop is asyncio.get_running_loop():
+                await own.close()
+            else:
+                _abandon(own)
 
     def _http_session(self) -> aiohttp.ClientSession:
         if self._given_session is not None:
@@ -224,30 +232,45 @@ class STT(stt.STT[Any]):
             return utils.http_context.http_session()
         except RuntimeError:
             # Outside a LiveKit job there is none to share.
-            if self._own_session is None or self._own_session.closed:
-                self._own_session = new_session()
-            return self._own_session
+            pass
+        own = self._own_session
+        if own is not None and own._loop is not asyncio.get_running_loop():
+            # An STT that is used in one `asyncio.run` after the other.
+            _abandon(own)
+            own = None
+        if own is None or own.closed:
+            own = self._own_session = new_http_session(self._options.url)
+        return own
 
 
 class _BatchStream(SpeechStream):
     """A stream for `recognize`, which reports usage and errors itself."""
 
-    def _report_usage(self, *, at_least: float) -> None:
+    def _report_usage(self, *, at_least: float = 0.0) -> None:
         pass
 
     def _emit_error(self, api_error: Exception, recoverable: bool) -> None:
         pass
 
 
-def _find_key(api_key: NotGivenOr[str]) -> str:
-    key = api_key if is_given(api_key) else None
-    key = key or next(filter(None, map(os.environ.get, KEY_VARIABLES)), None)
-    if not key:
-        raise ValueError(
-            "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the "
-            "environment"
-        )
-    return key
+def _find_key(api_key: NotGivenOr[str]) -> Key:
+    if is_given(api_key) and api_key:
+        # What is no text is no key; `Options` says so.
+        return Key(api_key if isinstance(api_key, str) else "")
+    for name in KEY_VARIABLES:
+        if os.environ.get(name):
+            return Key(os.environ[name])
+    raise ValueError(
+        "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the environment"
+    )
+
+
+def _abandon(session: aiohttp.ClientSession) -> None:
+    """Let go of an HTTP session whose event loop is over; its sockets went with that."""
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        connector._close()
 
 
 def _joined(finals: list[stt.SpeechEvent], language: str) -> stt.SpeechEvent:

@@ -16,42 +16,56 @@ from livekit.agents.types import NOT_GIVEN, TimedString
 from .log import logger
 
 if TYPE_CHECKING:
+    from .backlog import Backlog
+    from .clock import Clock
+    from .feed import Feed
     from .protocol import Alternative, Response, Result, Word
-    from .timeline import Clock, Timeline
 
 
 class Transcript:
     """The state of the utterance. It lives as long as the stream, whatever the connections do."""
 
-    def __init__(self, timeline: Timeline, clock: Clock) -> None:
+    def __init__(self, clock: Clock, backlog: Backlog, feed: Feed) -> None:
         """Start with nobody speaking.
 
         Args:
-            timeline: Told what is final and whether somebody speaks; asked for times.
-            clock: Asked for the wall-clock time of the audio.
+            clock: Asked for times.
+            backlog: Told whether somebody speaks; asked whether words may be open.
+            feed: Told what is final, and asked which second of the audio a second is.
         """
         self.offset = 0.0
         """Seconds added to all times: where the caller's audio starts on the framework's clock."""
-        self.request_id = ""
-        """The id of the connection, on every event."""
         self.finals = 0
         """How many finals came that had words."""
-        self._timeline = timeline
+        self.flush_pending = False
+        """Whether somebody waits for a final."""
+        self.request_id = ""
+        """The id of the connection, on every event."""
         self._clock = clock
+        self._backlog = backlog
+        self._feed = feed
         self._language = LanguageCode("is-IS")
+        self._speaking = False
         self._interim: SpeechData | None = None
         self._interim_id = ""
         self._heard_until: float | None = None
-        self._flush_owed = False
-
-    def set_language(self, tag: str) -> None:
-        """Label what follows with `tag`, without its private part."""
-        self._language = LanguageCode(tag.lower().partition("-x-")[0])
 
     @property
     def speaking(self) -> bool:
         """Whether an utterance is open: START was emitted, END was not."""
-        return self._timeline.speaking
+        return self._speaking
+
+    def begin(self, request_id: str, feed: Feed) -> None:
+        """Go on with a new connection."""
+        self.request_id, self._feed = request_id, feed
+
+    def set_offset(self, seconds: float) -> None:
+        """Add `seconds` to all times from now on."""
+        self.offset = seconds
+
+    def set_language(self, tag: str) -> None:
+        """Label what follows with `tag`, without its private part."""
+        self._language = LanguageCode(tag.lower().partition("-x-")[0])
 
     # -- from the service ------------------------------------------------------------------------
 
@@ -62,116 +76,128 @@ class Transcript:
             response: What the service said.
             now: Monotonic seconds.
         """
-        results = response.results
-        hypotheses = [result for result in results if not result.is_final]
-        # Times tell what is decided; where there are none, it has to be guessed.
-        if not (hypotheses or response.error or any(result.end is not None for result in results)):
-            self._timeline.decide(now)
-        if not results:
-            return [] if response.error else self._on_nothing_heard()
-        finals: list[SpeechEvent] = []
-        for result in results:
+        if not response.results:
+            return [] if response.error or response.event else self._on_nothing_heard(now)
+        events: list[SpeechEvent] = []
+        hypotheses: list[Result] = []
+        for result in response.results:
             if result.is_final:
-                finals += self._on_final(result)
-        interims = self._on_interims(hypotheses) if hypotheses else []
+                # What comes before a final in a frame is its own hypothesis, unless its times
+                # say that it follows.
+                hypotheses = [shown for shown in hypotheses if _follows(shown, result)]
+                events += self._on_final(result, now)
+            else:
+                hypotheses.append(result)
+        decided = any(event.type is SpeechEventType.FINAL_TRANSCRIPT for event in events)
+        interims = self._on_interims(hypotheses, now) if hypotheses else []
         # A final with a hypothesis behind it is a cut in the middle of speech.
-        ended = self._end() if finals and not interims and self.speaking else []
-        return [*finals, *interims, *ended]
+        ended = self._end() if decided and not interims and self._speaking else []
+        return [*events, *interims, *ended]
 
-    def _on_nothing_heard(self) -> list[SpeechEvent]:
-        """A segment ended without a word in it: what was shown of it is taken back."""
-        noticed = self._interim is not None or self._flush_owed
-        events = [self._final([self._data("")])] if noticed else []
-        return [*events, *self._end()] if self.speaking else events
+    def _on_nothing_heard(self, now: float) -> list[SpeechEvent]:
+        """The segment had no words: replace a shown interim by an empty final.
 
-    def _on_final(self, result: Result) -> list[SpeechEvent]:
+        It answers a flush if it is about the hypothesis that was open, or if no words may be. An
+        answer to an earlier pause, or to the start of what a new connection was sent again, does
+        not: whoever waits for a final waits on.
+        """
+        self._feed.found_nothing(now)
+        concluded = self._interim is not None and self._interim_id == self.request_id
+        if self.flush_pending and not concluded:
+            return [] if self._backlog.may_hold_words() else self._answer_flush()
+        events = [self._final([self._data("")])] if self._interim is not None else []
+        return [*events, *self._end()] if self._speaking else events
+
+    def _on_final(self, result: Result, now: float) -> list[SpeechEvent]:
         best = result.alternatives[0]
-        if result.end is not None and self._timeline.is_covered(result.end):
+        start, end = self._times(result)
+        if end is not None and self._feed.is_final(end):
             logger.debug("dropped a final that covers nothing new")
             return []
-        if not best.text:
-            return self._on_nothing_heard()
-        events = [] if self.speaking else [self._start(result)]
-        alternatives = [self._spoken(alternative, result) for alternative in result.alternatives]
+        events = [] if self._speaking else [self._start(start, end)]
+        alternatives = [self._spoken(item, start, end) for item in result.alternatives]
         events.append(self._final(alternatives))
-        self._timeline.cover(result.end)
+        self._feed.finalize(start, end, now)
         self.finals += 1
         logger.debug("final transcript", extra={"lk.pii.transcript": best.text})
         return events
 
-    def _on_interims(self, interims: list[Result]) -> list[SpeechEvent]:
+    def _on_interims(self, interims: list[Result], now: float) -> list[SpeechEvent]:
         """Show the hypothesis: the stable part and the unstable one behind it are one text."""
-        text = " ".join(filter(None, [result.alternatives[0].text for result in interims]))
+        interim = interims[0] if len(interims) == 1 else _joined(interims)
+        text = interim.alternatives[0].text
         if not text:
             return []
-        starts = [result.start for result in interims if result.start is not None]
-        ends = [result.end for result in interims if result.end is not None]
         data = self._data(text)
-        if starts and ends:
-            end = max(ends)
-            if self._timeline.is_covered(end):
+        start, end = interim.start, interim.end
+        if start is not None and end is not None and self._feed.is_possible(end):
+            if not self._feed.hear(end, now):
                 return []
-            data.start_time, data.end_time = self._span(min(starts), end)
-        data.confidence = interims[0].alternatives[0].confidence
-        if self._hears_less(data):
+            data.start_time, data.end_time = self._span(start, end)
+        else:
+            start = end = None
+        data.confidence = interim.alternatives[0].confidence
+        if self._is_behind_shown_hypothesis(data):
             return []
         shown = self._interim
         self._interim, self._interim_id = data, self.request_id
         if shown is not None and shown.text == text:
             return []
-        events = [] if self.speaking else [self._start(interims[0])]
+        events = [] if self._speaking else [self._start(start, end)]
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
 
-    def _hears_less(self, data: SpeechData) -> bool:
+    def _is_behind_shown_hypothesis(self, data: SpeechData) -> bool:
         """Tell whether a new connection has yet to catch up with the hypothesis that is shown."""
         shown = self._interim
         if shown is None or self._interim_id == self.request_id:
             return False
         return 0 < data.end_time < shown.end_time
 
-    @property
-    def flush_owed(self) -> bool:
-        """Whether somebody waits for a final."""
-        return self._flush_owed
+    def _times(self, result: Result) -> tuple[float, float] | tuple[None, None]:
+        """Return when a result starts and ends, if it says so and it can be true."""
+        if result.start is None or result.end is None or not self._feed.is_possible(result.end):
+            return None, None
+        return result.start, result.end
 
     # -- from the stream -------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Note that somebody waits for a final."""
-        self._flush_owed = True
-
-    def give_up_flush(self) -> list[SpeechEvent]:
-        """Answer a flush that the service has nothing to say to: one empty final."""
-        return [] if self.speaking else self._pay_flush()
+    def flush(self) -> list[SpeechEvent]:
+        """Note that somebody waits for a final; if nothing was said, here it is, empty."""
+        self.flush_pending = True
+        return [] if self._backlog.may_hold_words() else self._answer_flush()
 
     def finish(self) -> list[SpeechEvent]:
         """Close what is open, because nothing more comes: no word that was shown is lost."""
         events = []
         if self._interim is not None:
             events = [self._final([self._interim])]
-        if self.speaking:
+        if self._speaking:
             events += self._end()
-        return events + self._pay_flush()
+        return events + (self._answer_flush() if self.flush_pending else [])
 
-    def _pay_flush(self) -> list[SpeechEvent]:
-        return [self._final([self._data("")])] if self._flush_owed else []
+    def _answer_flush(self) -> list[SpeechEvent]:
+        return [self._final([self._data("")])]
 
     # -- events ----------------------------------------------------------------------------------
 
-    def _start(self, result: Result) -> SpeechEvent:
-        self._timeline.speaking = True
+    def _start(self, start: float | None, end: float | None) -> SpeechEvent:
+        self._set_speaking(True)
         event = self._event(SpeechEventType.START_OF_SPEECH)
-        if result.start is not None and result.end is not None:
-            event.speech_start_time = self._wall(self._timeline.span(result.start, result.end)[0])
+        if start is not None and end is not None:
+            event.speech_start_time = self._wall(self._feed.span(start, end)[0])
         return event
+
+    def _set_speaking(self, speaking: bool) -> None:
+        self._speaking = speaking
+        self._backlog.set_speaking(speaking)
 
     def _final(self, alternatives: list[SpeechData]) -> SpeechEvent:
         self._interim = None
-        self._flush_owed = False
+        self.flush_pending = False
         return self._event(SpeechEventType.FINAL_TRANSCRIPT, alternatives)
 
     def _end(self) -> list[SpeechEvent]:
-        self._timeline.speaking = False
+        self._set_speaking(False)
         event = self._event(SpeechEventType.END_OF_SPEECH)
         if self._heard_until is not None:
             event.speech_end_time = self._wall(self._heard_until)
@@ -188,25 +214,30 @@ class Transcript:
 
     def _span(self, start: float, end: float) -> tuple[float, float]:
         """Turn seconds of the connection into the framework's."""
-        first, last = self._timeline.span(start, end)
+        first, last = self._feed.span(start, end)
         self._heard_until = last
         return first + self.offset, last + self.offset
 
-    def _spoken(self, alternative: Alternative, result: Result) -> SpeechData:
+    def _spoken(
+        self, alternative: Alternative, start: float | None, end: float | None
+    ) -> SpeechData:
         """Build the data of a final. Unknown times stay 0.0: any other would be believed."""
         data = self._data(alternative.text)
-        if result.start is not None and result.end is not None:
-            data.start_time, data.end_time = self._span(result.start, result.end)
+        if start is not None and end is not None:
+            data.start_time, data.end_time = self._span(start, end)
         data.confidence = alternative.confidence
-        if alternative.words:
-            words = alternative.words
+        words = alternative.words
+        if start is None:
+            # Without times of its own, or with times that can not be true.
+            words = tuple(word for word in words if self._feed.is_possible(word.end))
+        if words:
             data.words = [self._timed(word) for word in words]
             data.confidence = data.confidence or sum(w.confidence for w in words) / len(words)
             data.speaker_id = _speaker(Counter(w.speaker for w in words).most_common(1)[0][0])
         return data
 
     def _timed(self, word: Word) -> TimedString:
-        start, end = self._timeline.span(word.start, word.end)
+        start, end = self._feed.span(word.start, word.end)
         return TimedString(
             word.text,
             start_time=start + self.offset,
@@ -225,3 +256,23 @@ class Transcript:
 def _speaker(tag: int) -> str | None:
     """Name a speaker by the service's number; 0 is nobody known."""
     return str(tag) if tag else None
+
+
+def _joined(interims: list[Result]) -> Result:
+    """Make one hypothesis of its parts."""
+    first = interims[0].alternatives[0]
+    texts = [interim.alternatives[0].text for interim in interims]
+    starts = [interim.start for interim in interims if interim.start is not None]
+    ends = [interim.end for interim in interims if interim.end is not None]
+    return interims[0]._replace(
+        alternatives=(first._replace(text=" ".join(filter(None, texts))),),
+        start=min(starts, default=None),
+        end=max(ends, default=None),
+    )
+
+
+def _follows(hypothesis: Result, final: Result) -> bool:
+    """Tell whether a hypothesis is of words behind a final, by the times of both."""
+    if hypothesis.start is None or final.end is None:
+        return False
+    return hypothesis.start >= final.end

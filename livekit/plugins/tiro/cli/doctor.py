@@ -12,7 +12,6 @@ from email.utils import mktime_tz, parsedate_tz
 from importlib.metadata import version
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import typer
@@ -20,7 +19,7 @@ import typer
 from livekit.agents import APIError, utils
 
 from .. import errors
-from ..connection import Connection, new_session, reason_of
+from ..connection import Connection, new_http_session, proxy_for, reason_of
 from ..options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
 from .exits import exits, redact
 from .formats import printable
@@ -88,7 +87,7 @@ async def examine(base_url: str | None, language: str) -> AsyncIterator[Finding]
         base_url: Where the service is; None leaves it to the environment.
         language: The language to ask for.
     """
-    async with new_session() as http, _Examination(http, base_url, language) as examination:
+    async with _Examination(base_url, language) as examination:
         for check in examination.checks:
             name = check.__name__
             try:
@@ -110,7 +109,7 @@ class _Skipped(Exception):
 class _Examination:
     """The checks, and what is known so far. A check returns what it found, fit to be shown."""
 
-    def __init__(self, http: aiohttp.ClientSession, base_url: str | None, language: str) -> None:
+    def __init__(self, base_url: str | None, language: str) -> None:
         self.checks = (
             self.versions,
             self.python,
@@ -122,7 +121,7 @@ class _Examination:
             self.session,
             self.audio,
         )
-        self._http = http
+        self._http: aiohttp.ClientSession | None = None
         self._base_url = base_url
         self._language = language
         self._key: str | None = None
@@ -138,6 +137,8 @@ class _Examination:
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:
             await self._connection.close()
+        if self._http is not None:
+            await self._http.close()
 
     async def versions(self) -> str:
         return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
@@ -165,6 +166,7 @@ class _Examination:
             )
         except ValueError as error:
             raise _Failed(str(error)) from None
+        self._http = new_http_session(self._valid.url)
         source = "--base-url" if self._base_url else "TIRO_BASE_URL"
         origin = f"from {source}" if url else "Tiro's own"
         return f"{self._valid.base_url} ({origin}), language {self._valid.language}"
@@ -173,7 +175,7 @@ class _Examination:
         options = _needed(self._valid, "an address")
         url = urlsplit(options.url)
         host = url.hostname or ""
-        if url.scheme in getproxies() and not proxy_bypass(host):
+        if proxy_for(options.url) is not None:
             self._named = options
             raise _Skipped("a proxy is set, and looks the name up")
         try:
@@ -186,10 +188,11 @@ class _Examination:
 
     async def tls(self) -> str:
         options = _needed(self._named, "a host that is known")
+        http = _needed(self._http, "an address")
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
             # Without the key: whatever the answer is, somebody is there.
-            async with self._http.get(options.url, timeout=timeout, allow_redirects=False) as got:
+            async with http.get(options.url, timeout=timeout, allow_redirects=False) as got:
                 self._date = got.headers.get("Date")
         except asyncio.TimeoutError:
             raise _Failed(errors.connect_timeout(options.host, _TIMEOUT).message) from None
@@ -218,8 +221,9 @@ class _Examination:
     async def session(self) -> str:
         options = _needed(self._reached, "a service that answers")
         options = replace(options, api_key=_needed(self._key, "a key"))
+        http = _needed(self._http, "an address")
         try:
-            self._connection = await Connection.open(self._http, options, _TIMEOUT)
+            self._connection = await Connection.open(http, options, _TIMEOUT)
         except APIError as error:
             raise _Failed(error.message) from None
         await self._connection.configure(options, _SAMPLE_RATE)
@@ -231,12 +235,12 @@ class _Examination:
             hung_up = await _stream_silence(connection, errors.Redactor(self._key or ""))
         except APIError as error:
             raise _Failed(error.message) from None
-        if connection.last_response is not None:
+        if connection.answered:
             return "a second of silence was heard and answered"
-        if not connection.ended:
+        if not connection.end_sent:
             raise _Failed(errors.dropped("in the middle of the audio").message)
         if not hung_up:
-            raise _Failed(errors.unanswered(_PATIENCE).message)
+            raise _Failed(errors.drain_timeout(_PATIENCE).message)
         return "a second of silence was taken without a word, which for silence is no fault"
 
 

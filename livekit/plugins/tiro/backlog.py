@@ -1,0 +1,255 @@
+"""The caller's audio that no final covers: what a new connection is sent again. No I/O.
+
+Only evidence lets audio go: a final with times that covers it, or the bound of 60 s. Quiet audio in
+front of the first sound that can be a word is kept for some seconds.
+
+A *position* counts samples of the caller's audio from its start.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+
+from .loudness import Loudness
+
+BYTES_PER_SAMPLE = 2
+"""16-bit linear PCM, mono."""
+
+LOOKBACK = 3.0
+"""Seconds of quiet audio that are kept: enough to hold the onset of speech before its first
+interim (0.35 s between interims, 0.3 s of look-ahead, the network, a slow first hypothesis)."""
+
+KEEP_AT_MOST = 60.0
+"""Seconds of audio that are kept without a final: the service cuts unbroken speech every 20 s, so
+speech never comes to three times that."""
+
+# s of audio kept in front of a sound: its onset can be too quiet to stand out.
+_ONSET = 0.5
+# s of quiet behind speech, before which no endpointer decides.
+_SHORTEST_ENDPOINT = 0.5
+
+
+def chunk_samples(sample_rate: int) -> int:
+    """Return the length of the messages to send at `sample_rate` Hz, in samples.
+
+    50 ms, or the nearest length of 40 to 100 ms that is a whole number of both milliseconds and
+    samples: the service cuts the length of each message to whole milliseconds, and an odd length
+    would make its clock run slow. Where no such length exists, the one that loses least.
+    """
+
+    def loss_and_distance(ms: int) -> tuple[float, int]:
+        return -(-sample_rate * ms // 1000) * 1000 / sample_rate - ms, abs(ms - 50)
+
+    return -(-sample_rate * min(range(40, 101), key=loss_and_distance) // 1000)
+
+
+class Backlog:
+    """Keeps audio until a final covers it. It lives as long as the stream.
+
+    The samples stay in the pieces in which they came: none is moved while others come and go.
+    """
+
+    def __init__(self) -> None:
+        """Start with no audio."""
+        self.kept_from = 0
+        """The position of the first sample that is kept."""
+        self.end = 0
+        """The position behind the last sample."""
+        self.flushes: list[int] = []
+        """The positions behind which silence is sent."""
+        self.finalized_to = 0
+        """The position up to which all is final by the times of finals."""
+        self.sent_to = 0
+        """The position up to which audio was sent on any connection."""
+        self.loudness = Loudness()
+        self._pieces: list[bytes] = []
+        self._starts: list[int] = []
+        self._lookback = LOOKBACK
+        self._speaking = False
+        self._released_to = 0
+        self._answered_to = 0
+        self._given_up = 0
+        self._finals_without_times = 0
+        self._sent_once = 0
+        self._reported = 0
+        self._set_rate(16000)
+
+    # -- in and out ------------------------------------------------------------------------------
+
+    def push(self, pcm: bytes | memoryview, sample_rate: int) -> None:
+        """Take in 16-bit mono samples; they are copied. The rate is the same each time."""
+        if sample_rate != self.sample_rate:
+            self._set_rate(sample_rate)
+        piece = bytes(pcm)
+        self._pieces.append(piece)
+        self._starts.append(self.end)
+        self.end += len(piece) // BYTES_PER_SAMPLE
+
+    def _set_rate(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self.chunk = chunk_samples(sample_rate)
+        self.loudness.set_rate(sample_rate)
+
+    def flush(self) -> None:
+        """Mark the end of what was pushed so far as a place for silence."""
+        if self.flushes and self.first_sound(self.flushes[-1]) is None:
+            self.flushes.pop()
+        self.flushes.append(self.end)
+
+    def take(self, start: int, stop: int) -> bytes:
+        """Return samples that are about to be sent."""
+        if stop > self.sent_to:
+            self._sent_once += stop - max(self.sent_to, start)
+            self.sent_to = stop
+        if stop == self.end and start == self._starts[-1]:
+            # A live frame of one chunk goes out as it came in.
+            return self._pieces[-1]
+        return self._read(start, stop)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        if start == stop:
+            return b""
+        first = bisect_right(self._starts, start) - 1
+        pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
+        offset, size = start - self._starts[first], stop - start
+        return pcm[offset * BYTES_PER_SAMPLE :][: size * BYTES_PER_SAMPLE]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no audio ever came."""
+        return self.end == 0
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there is audio that no connection got: nobody can know what is in it."""
+        return self.sent_to < self.end
+
+    @property
+    def start(self) -> int:
+        """The position from which a new connection is fed."""
+        return max(self.kept_from, self._released_to)
+
+    # -- what the service says -------------------------------------------------------------------
+
+    def set_speaking(self, speaking: bool) -> None:
+        """Note whether a hypothesis is open: then all of its audio is kept."""
+        self._speaking = speaking
+
+    def set_lookback(self, seconds: float) -> None:
+        """Set how much quiet audio is kept while no hypothesis is open."""
+        self._lookback = seconds
+
+    def finalize(self, start: int, stop: int) -> None:
+        """Note that a final covers all up to `stop`, with its first word at `start`."""
+        self._measure()
+        self.loudness.learn_no_words(self.start, start)
+        self.loudness.learn_words(start, stop)
+        self.finalized_to = max(self.finalized_to, stop)
+        self._finals_without_times = 0
+        self._release(stop)
+
+    def finalize_without_times(self, sent: int) -> None:
+        """Note a final that does not say what it covers: the least that it can be about.
+
+        Args:
+            sent: The position up to which audio was sent.
+
+        That is one stretch of sound, up to a pause in which an endpointer can have decided. The
+        stretches are counted anew each time, by what is known of the line by then. Times tell
+        which finals say nothing new; this estimate does not.
+        """
+        self._measure()
+        self._finals_without_times += 1
+        start = max(self.finalized_to, self.kept_from)
+        bounds = [start, *(mark for mark in self.flushes if start < mark < sent), sent]
+        ends: list[int] = []
+        for first, last in pairwise(bounds):
+            ends += self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
+            if last in self.flushes:
+                # The silence behind it is a pause too.
+                ends += self.loudness.ends_of_sounds(ends[-1] if ends else first, last, 0.0)
+        if ends:
+            self._release(ends[: self._finals_without_times][-1])
+
+    def _release(self, position: int) -> None:
+        self._released_to = max(self._released_to, position)
+        self._given_up = 0
+
+    def answered(self, sent: int) -> None:
+        """Note that the service said something when audio had been sent up to a position.
+
+        It may lag behind, so this lets no audio go; it is only asked whether to warn.
+        """
+        self._answered_to = max(self._answered_to, sent)
+
+    # -- what is kept ----------------------------------------------------------------------------
+
+    def trim(self, *, heard: int, newest: int) -> None:
+        """Drop quiet audio that need not be kept, and what is too much.
+
+        Args:
+            heard: The position up to which the service can have heard.
+            newest: The position behind which no more than `KEEP_AT_MOST` is kept.
+        """
+        floor = self.start
+        if not self._speaking:
+            quiet_to = heard - round(self._lookback * self.sample_rate)
+            if quiet_to > floor:
+                sound = self.first_sound(floor)
+                onset = quiet_to if sound is None else sound - round(_ONSET * self.sample_rate)
+                floor = max(floor, min(quiet_to, onset))
+        bound = newest - round(KEEP_AT_MOST * self.sample_rate)
+        if bound > floor:
+            self._give_up(floor, bound)
+            floor = bound
+        if floor > self.kept_from:
+            self._measure()
+            self.kept_from = floor
+            # What fills no 20 ms is yet to be measured.
+            passed = bisect_right(self._starts, min(floor, self.loudness.measured_to)) - 1
+            del self._pieces[:passed], self._starts[:passed]
+            del self.flushes[: bisect_left(self.flushes, floor)]
+            self.loudness.forget(floor)
+
+    def _give_up(self, start: int, stop: int) -> None:
+        """Count audio that is let go though nothing was said about it."""
+        unheard = start if self._speaking else max(start, min(stop, self._answered_to))
+        if self._speaking or self.first_sound(unheard, stop) is not None:
+            self._given_up += stop - unheard
+
+    def take_given_up(self) -> float:
+        """Return the seconds that can not be sent any more, and forget them."""
+        samples, self._given_up = self._given_up, 0
+        return samples / self.sample_rate
+
+    # -- what is known of it ---------------------------------------------------------------------
+
+    def first_sound(self, start: int, stop: int | None = None) -> int | None:
+        """Return the position of the first sound from `start` on that can be a word, or None."""
+        self._measure()
+        after_word = start == self.finalized_to > 0
+        stop = self.end if stop is None else stop
+        return self.loudness.first_sound(start, stop, after_word=after_word)
+
+    def may_hold_words(self) -> bool:
+        """Tell whether there is audio that can hold words which are not final."""
+        if self._speaking or self._given_up:
+            return True
+        return self.first_sound(self.start) is not None
+
+    def _measure(self) -> None:
+        if self.loudness.measured_to < self.end:
+            self.loudness.measure(self._read(self.loudness.measured_to, self.end))
+
+    def take_usage(self, at_least: float) -> float:
+        """Return the seconds sent since the last call, each counted once, if that is enough.
+
+        Args:
+            at_least: If it is not more than so many seconds, they are left for the next call.
+        """
+        seconds = (self._sent_once - self._reported) / self.sample_rate
+        if seconds <= at_least:
+            return 0.0
+        self._reported = self._sent_once
+        return seconds

@@ -1,0 +1,273 @@
+"""What goes over one connection: a task that sends, one that receives, and a look once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from livekit.agents import utils
+
+from .backlog import KEEP_AT_MOST, LOOKBACK
+from .clock import PAUSE
+from .recovery import Ending, Reason
+from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+
+if TYPE_CHECKING:
+    from livekit.agents.stt import SpeechEvent
+
+    from .backlog import Backlog
+    from .clock import Clock
+    from .connection import Connection
+    from .feed import Feed
+    from .options import Options
+    from .protocol import ServiceError
+    from .transcript import Transcript
+
+# s; a refusal follows the config at once. Sending a backlog into a connection that is being
+# closed would destroy the error frame, so the first chunk goes alone.
+_REFUSAL_WAIT = 0.05
+# s that the service may be behind what it is sent before the caller's frames go through the send
+# task, which lets the receive task run in between and keeps the pace.
+_MAX_DIRECT = 4.0
+# s that the service may be behind a file: what it has not heard must be there to be sent again.
+_MAX_BEHIND = 30.0
+# s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
+_PING_INTERVAL = 2.0
+
+
+class Parts(NamedTuple):
+    """The parts of a stream that outlive its connections."""
+
+    clock: Clock
+    backlog: Backlog
+    transcript: Transcript
+    pause: PauseWatch
+    emit: Callable[[Iterable[SpeechEvent]], None]
+    """Takes the events."""
+    report_usage: Callable[[], None]
+    """Called once a second."""
+
+
+class Exchange:
+    """One connection's traffic, from the config to its end. `run` says why it is over."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        feed: Feed,
+        parts: Parts,
+        options: Options,
+        *,
+        ended: bool,
+        unresponsive_before: int,
+    ) -> None:
+        """Take an open connection.
+
+        Args:
+            connection: To the service.
+            feed: What it is sent.
+            parts: The stream's.
+            options: The settings for the config.
+            ended: Whether the caller's input has ended.
+            unresponsive_before: How many connections in a row were given up as unresponsive.
+        """
+        self._connection = connection
+        self._feed = feed
+        self._parts = parts
+        self._options = options
+        self._ended = ended
+        self._unresponsive_before = unresponsive_before
+        self._watch = AnswerWatch(time.monotonic(), feed.sent_to)
+        self._more = asyncio.Event()
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_direct = False
+        """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
+
+    # -- the caller's side -----------------------------------------------------------------------
+
+    def send_now(self, seconds: float, now: float) -> None:
+        """Send what was pushed here and now if that can be, else leave it to the send task.
+
+        Waking the send task would double the cost of a frame.
+
+        Args:
+            seconds: The length of what was pushed.
+            now: Monotonic seconds.
+        """
+        feed = self._feed
+        if not self.is_direct or feed.drained_at + seconds > now + _MAX_DIRECT:
+            return self._wake_sender()
+        while (chunk := feed.next_chunk(now)) is not None:
+            if not self._connection.send_now(chunk):
+                # The send task waits until there is room, or sees what is wrong.
+                return self._wake_sender()
+
+    def flush(self, *, again: bool = False) -> None:
+        """Bring the service's endpointer to a decision on what was pushed so far."""
+        self._feed.flush(again=again)
+        self._wake_sender()
+
+    def end_input(self) -> None:
+        """Send what is left, silence behind it, and the end marker."""
+        self._ended = True
+        self._feed.flush()
+        self._wake_sender()
+
+    def change_options(self, options: Options) -> None:
+        """Use other settings; the exchange is over if the config has been sent with others."""
+        self._options = options
+        if self._connection.configured not in (None, options) and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _wake_sender(self) -> None:
+        self.is_direct = False
+        self._more.set()
+
+    # -- its life --------------------------------------------------------------------------------
+
+    async def run(self) -> Reason | ServiceError:
+        """Send and receive until the connection ends, or must."""
+        sending = asyncio.create_task(self._send(), name="tiro.send")
+        receiving = asyncio.create_task(self._receive(), name="tiro.receive")
+        waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
+        try:
+            while not receiving.done() and not self._changed.done():
+                patience = PAUSE
+                if sending.done():
+                    waited_for.discard(sending)
+                    patience = self._drain_patience(writable=sending.result())
+                    if patience <= 0:
+                        return Reason.DRAIN_TIMEOUT
+                await asyncio.wait(
+                    waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                self._notice_pause()
+                self._parts.report_usage()
+                reason = self._look_after()
+                if reason is not None and not receiving.done():
+                    return reason
+            return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
+        finally:
+            self.is_direct = False
+            await utils.aio.cancel_and_wait(receiving, sending)
+
+    def ending(self, reason: Reason | ServiceError) -> Ending:
+        """Return what is known of the connection, now that it is over."""
+        return self._connection.ending(
+            reason,
+            found_nothing=self._feed.found_nothing_in_all,
+            unanswered=self._watch.unanswered,
+        )
+
+    def _drain_patience(self, *, writable: bool) -> float:
+        """Return the seconds that the receiver may still take, once the sender is done.
+
+        A service that works at the pace of speech is given the time to come to the end.
+        """
+        connection, now = self._connection, time.monotonic()
+        if connection.configured is None:
+            return 0.0
+        if not writable:
+            return CLOSE_TIMEOUT - (now - connection.quiet_since)
+        since_end = now - connection.done_sending_at
+        quiet = now - max(connection.quiet_since, self._feed.drained_at)
+        return min(DRAIN_TIMEOUT - quiet, DRAIN_AT_MOST - since_end)
+
+    def _look_after(self) -> Reason | None:
+        """Look after the connection, once a second. Return why it has to end, if it has."""
+        connection, feed, watch = self._connection, self._feed, self._watch
+        now = time.monotonic()
+        feed.acknowledge(connection.acknowledged_to)
+        backlog, sent_to = self._parts.backlog, feed.sent_to
+        speech = (
+            self._parts.transcript.speaking
+            or backlog.first_sound(watch.position, sent_to) is not None
+        )
+        watch.look(now, sent_to, speech, connection.answered_at)
+        connection.keep_alive(sent_to)
+        if connection.is_dead:
+            return Reason.CLOSED
+        before = 0 if connection.answered else self._unresponsive_before
+        doublings = before + (not self._options.interim_results)
+        if connection.end_sent or not watch.is_unresponsive(doublings, feed.ahead(now)):
+            return None
+        if backlog.may_hold_words():
+            return Reason.UNRESPONSIVE
+        # A click, and no word.
+        watch.dismiss()
+        return None
+
+    def _notice_pause(self) -> None:
+        """Bring an utterance to its end when the caller's audio stops in the middle of it.
+
+        The service's endpointer runs on audio: without any, it would wait for ever. Act on the
+        second look only; a stalled event loop looks like a pause.
+        """
+        clock, pause = self._parts.clock, self._parts.pause
+        if self._ended or not clock.is_paused(time.monotonic()):
+            return
+        if pause.look(clock.pushed) and self._parts.backlog.may_hold_words():
+            pause.noticed()
+            self.flush(again=True)
+
+    # -- its tasks -------------------------------------------------------------------------------
+
+    async def _receive(self) -> Reason | ServiceError:
+        connection, transcript = self._connection, self._parts.transcript
+        while (response := await connection.receive()) is not None:
+            events = transcript.on_response(response, time.monotonic())
+            if events:
+                connection.note_news()
+                self._parts.emit(events)
+            if response.error is not None:
+                return response.error
+        return Reason.CLOSED
+
+    async def _send(self) -> bool:
+        """Send audio until the input ends. Return False if the connection is gone."""
+        connection, feed = self._connection, self._feed
+        while True:
+            now = time.monotonic()
+            chunk = feed.next_chunk(now)
+            if chunk is not None:
+                if connection.configured is None:
+                    sent = await self._send_first_chunk(chunk)
+                else:
+                    sent = await connection.send(chunk)
+                if not sent:
+                    return False
+                if feed.ahead(now) > PAUSE:
+                    await self._keep_pace()
+            elif self._ended:
+                return connection.configured is not None and await connection.end()
+            else:
+                self.is_direct = connection.configured is not None
+                self._more.clear()
+                await self._more.wait()
+                if not await connection.drain():
+                    return False
+
+    async def _send_first_chunk(self, chunk: bytes) -> bool:
+        connection, options, backlog = self._connection, self._options, self._parts.backlog
+        self._parts.transcript.set_language(options.language)
+        # Without interims, speech is only visible once it is final, so keep the full minute.
+        backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
+        if not await connection.configure(options, backlog.sample_rate):
+            return False
+        if not await connection.send(chunk):
+            return False
+        if self._feed.has_chunk:
+            await asyncio.sleep(_REFUSAL_WAIT)
+        return True
+
+    async def _keep_pace(self) -> None:
+        """Let a burst go no further ahead of the service than can be sent again."""
+        connection, feed = self._connection, self._feed
+        if feed.sent_to - connection.pinged_to > _PING_INTERVAL * self._parts.backlog.sample_rate:
+            connection.ping(feed.sent_to)
+        # An error that has come in must be read before more audio goes out.
+        await asyncio.sleep(0)
+        while wait := feed.must_wait(time.monotonic(), _MAX_BEHIND):
+            await asyncio.sleep(min(_REFUSAL_WAIT, wait))

@@ -1,0 +1,254 @@
+"""What one connection is sent, in what pieces, and where its seconds are in the caller's audio.
+
+No I/O: the present is passed in as `now`, monotonic seconds. A *position* counts samples of the
+caller's audio; a *second* is one of the connection, on which injected silence takes time too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
+    from .clock import Clock
+
+# s of audio from one clean-up to the next; up to so much more than needed is kept.
+TRIM_INTERVAL = 1.0
+# s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
+# acoustic model looks 0.3 s ahead.
+FLUSH_SILENCE = 2.5
+# s of zeros behind audio that is sent again because nothing was said about it: an endpointer that
+# heard no word decides after 5 s.
+_ASKING_SILENCE = 6.0
+# s; the zeros go out in pieces, because the endpointer is asked between messages only.
+_SILENCE_PIECE = 0.25
+# s of audio to which an empty response is an answer: the service gives up on a segment in which
+# it hears nothing for so long.
+_EMPTY_SEGMENT = 5.0
+# s that a result may be behind what was sent without being behind: the endpointer's silence, the
+# look-ahead, the way there and back.
+_USUAL_LAG = 5.0
+# How much faster than true the service's clock may run; a time farther ahead is no time.
+_FASTEST_CLOCK = 1.1
+
+
+class Segment(NamedTuple):
+    """What the connection got from one of its samples on: audio, or injected silence."""
+
+    sample: int
+    """The connection's sample at which it starts."""
+    position: int
+    """The caller's sample at which it starts; silence stays there."""
+    is_audio: bool
+
+
+class Feed:
+    """One connection's way through the backlog. A new connection has a new one."""
+
+    def __init__(self, backlog: Backlog, clock: Clock, now: float, *, asking: bool = False) -> None:
+        """Start at the first sample that is not final.
+
+        Args:
+            backlog: The audio.
+            clock: Knows of the pauses in it.
+            now: Monotonic seconds.
+            asking: Whether the service is to say so even if it hears no word: its voice gate is
+                opened by a first message of 20 ms, and a flush is longer.
+        """
+        self.sent_to = backlog.start
+        """The caller's sample up to which audio was handed out."""
+        self.drained_at = now
+        """When a service that works at the pace of speech is through with it; monotonic seconds."""
+        self.found_nothing_in_all = False
+        """Whether the service, when all had been sent, last said that it heard no word."""
+        self._backlog = backlog
+        self._clock = clock
+        self._asking = asking
+        self._pending_flushes = [mark for mark in backlog.flushes if self._is_due(mark)]
+        self._silence_left = 0
+        self._silent_at: int | None = None
+        self._samples = 0
+        self._segments = [Segment(0, self.sent_to, True)]
+        self._trim_at = self._acknowledged_to = self.sent_to
+
+    def _is_due(self, mark: int) -> bool:
+        """Tell whether there is anything to decide up to a flush, or nobody was asked yet."""
+        backlog = self._backlog
+        return mark > backlog.sent_to or backlog.first_sound(backlog.start, mark) is not None
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def flush(self, *, again: bool = False) -> None:
+        """Have silence sent behind what was pushed so far, so that the service decides.
+
+        Args:
+            again: Whether to do so even if nothing was said since it was sent last.
+        """
+        end, flushes = self._backlog.end, self._pending_flushes
+        last = flushes[-1] if flushes else self._silent_at
+        asked = last is not None and self._backlog.first_sound(last, end) is None
+        if asked and flushes:
+            # What waits to be flushed takes this along.
+            flushes.pop()
+        elif asked and not again:
+            return
+        self._backlog.flush()
+        flushes.append(end)
+
+    def next_chunk(self, now: float) -> bytes | None:
+        """Return the samples of the next message, or None if there is not enough for one."""
+        backlog, start, first = self._backlog, self.sent_to, self._samples
+        ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
+        chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
+        if self._silence_left or (ready < chunk and self._pending_flushes):
+            pcm = self._take_silence(ready)
+        elif ready >= chunk:
+            self.sent_to = start + chunk
+            self._samples = first + chunk
+            pcm = backlog.take(start, self.sent_to)
+        else:
+            return None
+        seconds = (self._samples - first) / backlog.sample_rate
+        self.drained_at = max(self.drained_at, now) + seconds
+        if self.sent_to >= self._trim_at:
+            self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
+            self._trim(now, self.sent_to)
+        return pcm
+
+    @property
+    def _piece(self) -> int:
+        chunk = self._backlog.chunk
+        return max(1, round(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
+
+    def _take_silence(self, ready: int) -> bytes:
+        """Return the next piece of silence, with the `ready` last samples of the audio first."""
+        pcm = b""
+        if not self._silence_left:
+            self.sent_to += ready
+            self._samples += ready
+            self._silent_at = self._pending_flushes.pop(0)
+            silence = _ASKING_SILENCE if self._asking else FLUSH_SILENCE
+            self._silence_left = round(silence * self._backlog.sample_rate)
+            pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
+        # The odd end of the audio is filled up, so that each message is of whole milliseconds.
+        samples = self._piece - len(pcm) // BYTES_PER_SAMPLE
+        if self._segments[-1].sample == self._samples:
+            # No audio came in between, so that the silence goes on.
+            del self._segments[-1]
+        if not self._segments or self._segments[-1].is_audio:
+            self._segments.append(Segment(self._samples, self.sent_to, False))
+        self._samples += samples
+        self._segments.append(Segment(self._samples, self.sent_to, True))
+        self._silence_left = max(0, self._silence_left - samples)
+        return pcm + bytes(samples * BYTES_PER_SAMPLE)
+
+    @property
+    def has_chunk(self) -> bool:
+        """Whether a whole chunk waits to be sent."""
+        return self._backlog.end - self.sent_to >= self._backlog.chunk
+
+    # -- how far the service is ------------------------------------------------------------------
+
+    def ahead(self, now: float) -> float:
+        """Return for how many seconds a service that works at the pace of speech is busy yet.
+
+        This chooses moments (how fast to send a file, when to get impatient); it lets no audio go.
+        """
+        return max(0.0, self.drained_at - now)
+
+    def must_wait(self, now: float, most: float) -> float:
+        """Return the seconds to wait before more is sent: only what was heard may be forgotten.
+
+        Args:
+            now: Monotonic seconds.
+            most: Seconds that the service may be behind. Quiet audio is not waited for.
+        """
+        wait = self.ahead(now) - most
+        if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
+            self.drained_at = now
+            return 0.0
+        return max(0.0, wait)
+
+    def acknowledge(self, position: int) -> None:
+        """Note that the peer has taken the audio up to a position: it is not lost on the way."""
+        self._acknowledged_to = max(self._acknowledged_to, position)
+
+    def limit(self, now: float) -> None:
+        """Give up live audio that had to wait for too long for a connection; a file can wait."""
+        self._trim(now, self._backlog.end if self._clock.is_live(now) else self.sent_to)
+
+    def _trim(self, now: float, newest: int) -> None:
+        backlog, segments = self._backlog, self._segments
+        heard = self.sent_to - round(self.ahead(now) * backlog.sample_rate)
+        backlog.trim(heard=min(heard, self._acknowledged_to), newest=newest)
+        bound = backlog.kept_from - round(KEEP_AT_MOST * backlog.sample_rate)
+        oldest = max(backlog.finalized_to, bound)
+        while len(segments) > 1 and segments[1].position <= oldest:
+            del segments[0]
+
+    # -- what the service says -------------------------------------------------------------------
+
+    def is_final(self, second: float) -> bool:
+        """Tell whether all up to a second of the connection is final by the times of finals."""
+        return self.locate(second) <= self._backlog.finalized_to
+
+    def finalize(self, start: float | None, end: float | None, now: float) -> None:
+        """Let go of the audio that a final covers.
+
+        Args:
+            start: The second at which its first word starts; None if it has no times.
+            end: The second at which its last word ends; likewise.
+            now: Monotonic seconds.
+        """
+        self._backlog.answered(self.sent_to)
+        if start is None or end is None:
+            self._backlog.finalize_without_times(self.sent_to)
+        else:
+            self.hear(end, now)
+            self._backlog.finalize(self.locate(start), self.locate(end))
+        self._trim(now, self.sent_to)
+
+    def hear(self, second: float, now: float) -> bool:
+        """Note that the service has heard the audio up to a second of the connection.
+
+        Return False if all up to there is final by the times of finals.
+        """
+        self.found_nothing_in_all = False
+        behind = max(0.0, self._samples / self._backlog.sample_rate - second)
+        if behind > _USUAL_LAG or now + behind < self.drained_at:
+            self.drained_at = now + behind
+        return self.locate(second) > self._backlog.finalized_to
+
+    def found_nothing(self, now: float) -> None:
+        """Note that the service found no word in a segment; it does not say in which."""
+        self.found_nothing_in_all = self.sent_to == self._backlog.end
+        self._backlog.answered(self.sent_to)
+        self.drained_at = max(now, self.drained_at - _EMPTY_SEGMENT)
+
+    # -- seconds and positions -------------------------------------------------------------------
+
+    def is_possible(self, second: float) -> bool:
+        """Tell whether a second of the connection can be over, as its audio was sent."""
+        return second <= _FASTEST_CLOCK * max(1.0, self._samples / self._backlog.sample_rate)
+
+    def span(self, start: float, end: float) -> tuple[float, float]:
+        """Turn seconds of the connection into seconds of the caller's audio, pauses included.
+
+        A span never straddles a pause: the pauses before its middle count for both ends.
+        """
+        rate = self._backlog.sample_rate
+        first, last = self.locate(start) / rate, self.locate(end) / rate
+        pause = self._clock.pause_before((first + last) / 2)
+        return first + pause, last + pause
+
+    def locate(self, second: float) -> int:
+        """Return the position of a second of the connection, within what was sent on it."""
+        sample = round(second * self._backlog.sample_rate)
+        segment = self._segments[max(0, bisect_right(self._segments, (sample, inf)) - 1)]
+        if not segment.is_audio:
+            return segment.position
+        return min(segment.position + max(0, sample - segment.sample), self.sent_to)

@@ -1,0 +1,169 @@
+"""Which of the caller's audio stands out from the noise of the line, so that it may hold words.
+
+There is no absolute level: quiet callers exist, and so do loud lines. What counts is the *noise
+floor*, which is learned from the line itself: from its quietest stretches, and from audio in which
+the service heard no words. Until then the floor is one step of the 16-bit scale, so that anything
+but digital silence stands out: to send quiet audio once too often costs little, a word is lost
+for good. No I/O.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FRAMES_PER_SECOND = 50
+"""The audio is measured in frames of 20 ms; the level of a frame is its peak, 0 to 32768."""
+
+Levels = npt.NDArray[np.uint16]
+
+# How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
+# factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
+_RATIO = 3
+# Frames that stand out within 0.2 s and can be a word: 60 ms. The shortest words ("já", "ha")
+# have 100 ms of sound; a click is shorter.
+_WORD_FRAMES = 3
+_WORD_WINDOW = FRAMES_PER_SECOND // 5
+# The tenth of the frames of a second that is its noise: speech pauses for that long in a second.
+_QUIET_SHARE = 10
+# Seconds that are compared. Speech does not go on for that long without a quiet moment.
+_SECONDS_TO_LEARN = 3
+_SECONDS_REMEMBERED = 10
+# Frames of audio without words that say how loud the line is.
+_SHORTEST_LESSON = FRAMES_PER_SECOND // 5
+# Behind a final comes the rest of its last word. Each 80 ms it is at least 3 dB quieter.
+_DECAY_FRAMES = 4
+_DECAY = 0.7
+
+
+class Loudness:
+    """The levels of the audio that is kept, and the noise floor.
+
+    Positions are samples of the caller's audio from its start.
+    """
+
+    def __init__(self) -> None:
+        """Start with no audio."""
+        self.floor = 1.0
+        """The peak level of the line's noise; 1 until it is learned."""
+        self._frame = 0
+        self._levels: Levels = np.zeros(0, np.uint16)
+        self._first = 0
+        self._learned_to = 0
+        self._seconds: list[float] = []
+
+    def set_rate(self, sample_rate: int) -> None:
+        """Measure audio of `sample_rate` Hz from now on, before any has come."""
+        self._frame = sample_rate // FRAMES_PER_SECOND
+
+    # -- measuring -------------------------------------------------------------------------------
+
+    @property
+    def measured_to(self) -> int:
+        """The position up to which audio was measured."""
+        return (self._first + len(self._levels)) * self._frame
+
+    def measure(self, pcm: bytes) -> None:
+        """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
+        samples = np.frombuffer(pcm, np.int16)
+        whole = len(samples) // self._frame
+        if not whole:
+            return
+        frames = samples[: whole * self._frame].reshape(whole, self._frame)
+        # The negative of -32768 does not fit 16 bits.
+        low = frames.min(axis=1).astype(np.int32)
+        levels = np.maximum(frames.max(axis=1), -low).astype(np.uint16)
+        self._levels = np.concatenate((self._levels, levels))
+        self._learn_from_seconds()
+
+    def forget(self, position: int) -> None:
+        """Drop the levels before a position."""
+        first = min(position, self.measured_to) // self._frame
+        if first > self._first:
+            self._levels = self._levels[first - self._first :]
+            self._first = first
+
+    # -- the noise floor -------------------------------------------------------------------------
+
+    def _learn_from_seconds(self) -> None:
+        """Follow the quietest tenth of the latest seconds: down at once, up only slowly."""
+        end = self._first + len(self._levels)
+        self._learned_to = max(self._learned_to, self._first)
+        while end - self._learned_to >= FRAMES_PER_SECOND:
+            start = self._learned_to - self._first
+            self._learned_to += FRAMES_PER_SECOND
+            quiet = _quietest_tenth(self._levels[start : start + FRAMES_PER_SECOND])
+            self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
+            if quiet < self.floor or len(self._seconds) >= _SECONDS_TO_LEARN:
+                self.floor = min(self._seconds)
+
+    def learn_words(self, start: int, stop: int) -> None:
+        """Learn that there are words from `start` to `stop`: that is not the line's noise."""
+        self._learned_to = max(self._learned_to, -(-stop // self._frame))
+        self._seconds = []
+
+    def learn_no_words(self, start: int, stop: int) -> None:
+        """Learn that the service heard no word from `start` to `stop`: that is noise."""
+        levels = self._between(start, stop)
+        if len(levels) >= _SHORTEST_LESSON:
+            self.floor = _quietest_tenth(levels)
+
+    # -- what stands out -------------------------------------------------------------------------
+
+    def first_sound(self, start: int, stop: int, *, after_word: bool = False) -> int | None:
+        """Return the position of the first sound that can be a word, or None.
+
+        Args:
+            start: The position to look from.
+            stop: The position to look to.
+            after_word: Whether a word ends at `start`, whose rest is no other word.
+        """
+        levels = self._between(start, stop)
+        if len(levels) < _WORD_FRAMES:
+            return None
+        loud = levels > _RATIO * self.floor
+        rest = _rest_of_word(levels) if after_word else 0
+        loud[:rest] = False
+        counts = np.convolve(loud, np.ones(_WORD_WINDOW, np.intp))[: len(loud)]
+        enough = np.flatnonzero(counts >= _WORD_FRAMES)
+        if not len(enough):
+            return None
+        window = max(0, int(enough[0]) - _WORD_WINDOW + 1)
+        first = window + int(np.flatnonzero(loud[window:])[0])
+        return max(start, (max(start // self._frame, self._first) + first) * self._frame)
+
+    def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
+        """Return the positions at which sounds end that can be words.
+
+        Args:
+            start: The position to look from.
+            stop: The position to look to.
+            pause: Seconds for which it is quiet behind the end of a sound.
+        """
+        ends = []
+        while (sound := self.first_sound(start, stop)) is not None:
+            loud = np.flatnonzero(self._between(sound, stop) > _RATIO * self.floor)
+            behind = np.append(loud[1:], -(-stop // self._frame) - sound // self._frame)
+            pauses = np.flatnonzero(behind - loud > round(pause * FRAMES_PER_SECOND))
+            if not len(pauses):
+                break
+            start = (sound // self._frame + int(loud[pauses[0]]) + 1) * self._frame
+            ends.append(min(start, stop))
+        return ends
+
+    def _between(self, start: int, stop: int) -> Levels:
+        first = max(0, start // self._frame - self._first)
+        return self._levels[first : max(first, -(-stop // self._frame) - self._first)]
+
+
+def _quietest_tenth(levels: Levels) -> float:
+    """Return the level that a tenth of the frames do not exceed, at least 1."""
+    rank = len(levels) // _QUIET_SHARE
+    return max(1.0, float(np.partition(levels, rank)[rank]))
+
+
+def _rest_of_word(levels: Levels) -> int:
+    """Return how many frames sink steadily from the first on, as the rest of a word does."""
+    earlier, later = levels[:-_DECAY_FRAMES], levels[_DECAY_FRAMES:]
+    holds = np.flatnonzero(later > _DECAY * earlier)
+    return int(holds[0]) if len(holds) else len(levels)

@@ -1,0 +1,238 @@
+"""What the end of a connection means: done, connect again, or an error. No I/O.
+
+The service ends every connection alike, by dropping it, so a crash looks like success. What tells
+them apart is what was said on the connection, and what audio is left that no final covers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
+
+from livekit.agents import APIError, APIStatusError
+
+from . import errors
+from .watch import DRAIN_TIMEOUT
+
+if TYPE_CHECKING:
+    from .protocol import ServiceError
+
+# After three such connections in a row, report an error instead of reconnecting.
+_MAX_WITHOUT_FINAL = 3
+# s; a connection this short counts as failed even if it delivered results.
+_SHORT_CONNECTION = 1.0
+# s of audio that may be speech and got no answer before the service hung up: less was on its way
+# when a limit of the service struck, more was ignored.
+_ON_ITS_WAY = 5.0
+
+
+class Reason(Enum):
+    """Why the exchange on a connection is over, unless the service sent an error."""
+
+    CLOSED = auto()
+    """The peer closed it, or is gone without a word."""
+    OPTIONS_CHANGED = auto()
+    """The caller changed the options."""
+    UNRESPONSIVE = auto()
+    """The service took audio that may be speech and did not answer."""
+    DRAIN_TIMEOUT = auto()
+    """The service got the end marker and neither said anything new nor closed."""
+
+
+class Next(Enum):
+    """How the stream goes on."""
+
+    DONE = auto()
+    RECONNECT = auto()
+    RECONNECT_ON_AUDIO = auto()
+    """While nobody speaks there is nothing to hurry for."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of a connection that is over."""
+
+    reason: Reason | ServiceError
+    age: float
+    """Seconds since it was opened."""
+    configured: bool = True
+    """Whether the config was sent: it follows the first audio."""
+    end_sent: bool = False
+    """Whether the end marker was sent."""
+    answered: bool = False
+    """Whether the service said anything but errors."""
+    found_nothing: bool = False
+    """Whether the last it said, when all had been sent, was that it heard no word."""
+    unanswered: float = 0.0
+    """Seconds since audio was sent that may be speech, if there was no answer to it."""
+
+
+class Progress(NamedTuple):
+    """How far the conversation is."""
+
+    start: int
+    """The position of the first sample that a new connection would be fed."""
+    finals: int
+    """The finals with words so far."""
+    speaking: bool
+    """Whether an utterance is open."""
+    unfinalized: bool
+    """Whether there is audio that may hold words which are not final."""
+
+
+class Budget(NamedTuple):
+    """What the framework's base class allows, as it stands in this attempt."""
+
+    max_retry: int
+    timeout: float
+    """Seconds; `conn_options.timeout`."""
+    retries: int
+    """How many of them are used up."""
+    outlived: bool
+    """Whether the attempt lasted longer than the timeout, which makes the base class start over."""
+
+    def covers(self, failure: APIError) -> bool:
+        """Tell whether the base class will retry."""
+        spare = self.retries < self.max_retry or self.outlived
+        return failure.retryable and self.max_retry > 0 and spare
+
+
+class Recovery:
+    """Judges the ends of a stream's connections, one after the other.
+
+    `connected` opens the account of a connection, `after` closes it.
+    """
+
+    def __init__(self, redact: errors.Redactor) -> None:
+        """Start before the first connection.
+
+        Args:
+            redact: Takes the key out of what the service says.
+        """
+        self._redact = redact
+        self._proven = False
+        self._began: Progress | None = None
+        self._without_final = 0
+        self._unresponsive = 0
+        self._retried_after_drain = False
+        self._failures = 0
+        self._finals_at_failure = 0
+
+    @property
+    def unresponsive_connections(self) -> int:
+        """How many connections in a row were given up as unresponsive."""
+        return self._unresponsive
+
+    @property
+    def retried_after_drain(self) -> bool:
+        """Whether a connection got the end marker and left audio that may hold words."""
+        return self._retried_after_drain
+
+    def connected(self, progress: Progress) -> None:
+        """Note where the conversation stands as a connection begins."""
+        self._began = progress
+
+    def may_redial(self, failure: APIError, budget: Budget) -> bool:
+        """Tell whether a refused handshake is worth another try within the same attempt.
+
+        Only in a call that is under way, as most outages are over in seconds; who asks for few
+        retries has another STT to turn to.
+        """
+        over_quota = isinstance(failure, APIStatusError) and failure.status_code == 429
+        return self._proven and failure.retryable and not over_quota and budget.max_retry > 1
+
+    def after(self, ending: Ending, progress: Progress, budget: Budget) -> Next:
+        """Decide how it goes on.
+
+        Raises:
+            APIError: It ended by a failure, and not by a limit of the service.
+        """
+        healthy = ending.answered or ending.age > budget.timeout
+        self._proven = self._proven or healthy
+        if ending.answered:
+            self._unresponsive = 0
+        self._check_error(ending, healthy)
+        if ending.reason is Reason.OPTIONS_CHANGED:
+            return Next.RECONNECT
+        if ending.end_sent:
+            return self._after_drain(ending, progress)
+        if not ending.configured:
+            # It was opened ahead of the audio. Without any, the service need not keep it.
+            return Next.RECONNECT_ON_AUDIO
+        if ending.reason is Reason.UNRESPONSIVE:
+            return self._after_silence(ending, progress)
+        ignored = not ending.answered and ending.unanswered > _ON_ITS_WAY
+        if not healthy or (ignored and progress.unfinalized):
+            raise errors.never_answered()
+        self._count_without_final(ending, progress)
+        if self._without_final >= _MAX_WITHOUT_FINAL:
+            raise errors.dropped(f"{self._without_final} times in a row without a final")
+        # What may be speech is tried once more at once.
+        hurry = progress.speaking or (progress.unfinalized and self._without_final <= 1)
+        return Next.RECONNECT if hurry else Next.RECONNECT_ON_AUDIO
+
+    def _check_error(self, ending: Ending, healthy: bool) -> None:
+        """Raise what the service said went wrong, unless it is a limit of length or time."""
+        error = ending.reason
+        if isinstance(error, Reason):
+            return
+        rotation = error.code in errors.ROTATION_CODES
+        if not rotation or (ending.configured and not healthy):
+            raise errors.from_service(error, self._redact)
+
+    def _after_silence(self, ending: Ending, progress: Progress) -> Next:
+        """Go on after a connection that did not respond, unless it is not the first one."""
+        self._count_without_final(ending, progress)
+        self._unresponsive += 1
+        if self._unresponsive > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
+            raise errors.unresponsive(ending.unanswered)
+        return Next.RECONNECT
+
+    def _count_without_final(self, ending: Ending, progress: Progress) -> None:
+        """Count the connections in a row that brought nothing for the audio they began with."""
+        assert self._began is not None
+        same_audio = self._began.unfinalized or self._began.start == progress.start
+        stuck = same_audio and progress.unfinalized
+        if progress.finals > self._began.finals:
+            self._without_final = 0
+        elif stuck or ending.age < _SHORT_CONNECTION:
+            self._without_final += 1
+        else:
+            self._without_final = 0
+
+    def _after_drain(self, ending: Ending, progress: Progress) -> Next:
+        """Decide whether a connection that got the end marker said all there was to say.
+
+        It did if nothing is left that may hold words. Otherwise what is left is sent again, and
+        again as long as that brings finals. That the service heard nothing in it can be an answer
+        to an earlier pause: only when a connection that was fed with nothing but what is left
+        says so too, there are no words in it.
+        """
+        assert self._began is not None
+        if not progress.unfinalized:
+            return Next.DONE
+        timeout = ending.reason is Reason.DRAIN_TIMEOUT
+        first = not self._retried_after_drain or progress.finals > self._began.finals
+        if first and not (timeout and not ending.answered):
+            self._retried_after_drain = True
+            return Next.RECONNECT
+        if ending.found_nothing and not progress.speaking:
+            return Next.DONE
+        if timeout:
+            raise errors.drain_timeout(DRAIN_TIMEOUT)
+        raise errors.dropped("before its last final")
+
+    def after_failure(self, failure: APIError, progress: Progress, budget: Budget) -> bool:
+        """Tell whether the base class will retry, and stop it from doing so for ever.
+
+        It takes an attempt that outlived the timeout for one that went well. One that failed
+        slowly, and brought no final for what is waiting, would be retried without end.
+        """
+        if progress.finals > self._finals_at_failure or not progress.unfinalized:
+            self._failures = 0
+        self._finals_at_failure = progress.finals
+        self._failures += 1
+        if budget.covers(failure) and self._failures > budget.max_retry:
+            failure.retryable = False
+        return budget.covers(failure)
