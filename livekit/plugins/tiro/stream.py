@@ -295,14 +295,7 @@ class SpeechStream(stt.RecognizeStream):
         self._feed = Feed(self._backlog, self._clock, now, asking=asking)
         self._transcript.begin(connection.id, self._feed)
         self._recovery.connected(self._progress())
-        given_up = self._backlog.take_given_up()
-        if given_up:
-            logger.warning(
-                "%.1f s of audio were given up: no more than %.0f s are kept while Tiro does not "
-                "answer",
-                given_up,
-                KEEP_AT_MOST,
-            )
+        _warn_of(self._backlog.take_given_up())
         return Exchange(
             connection,
             self._feed,
@@ -376,6 +369,15 @@ async def _connect(
                 raise
         await asyncio.sleep(wait)
         wait = min(2 * wait, _REDIAL_AT_MOST)
+
+
+def _warn_of(given_up: float) -> None:
+    if given_up:
+        logger.warning(
+            "%.1f s of audio were given up: no more than %.0f s are kept while Tiro does not answer",
+            given_up,
+            KEEP_AT_MOST,
+        )
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
