@@ -374,7 +374,7 @@ async def _connect(
 def _warn_of(given_up: float) -> None:
     if given_up:
         logger.warning(
-            "%.1f s of audio were given up: no more than %.0f s are kept while Tiro does not answer",
+            "%.1f s of audio were given up: %.0f s at most are kept while Tiro does not answer",
             given_up,
             KEEP_AT_MOST,
         )
