@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
+import os
 import pkgutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +13,9 @@ from collections.abc import AsyncIterator, Iterator
 import coverage
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine is no fault of the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +45,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for module in pkgutil.walk_packages(tiro.__path__, f"{tiro.__name__}."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    # Or each collection of garbage would look at all of it again, for a quarter of a second.
+    gc.collect()
+    gc.freeze()
     worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
     wanted = not session.config.option.collectonly and any(map(_is_over_links, session.items))
     if wanted and worker == "gw0":
