@@ -3,20 +3,88 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
+import os
+import pkgutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine is no fault of the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 
+TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for the night, unless it is asked for; put last what others wait for."""
+    asked = "nightly" in config.option.markexpr
+    nightly = [item for item in items if not asked and item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=nightly)
+    items[:] = [item for item in items if item not in nightly]
+    items.sort(key=_is_over_links)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the trials that wait most of their time, in one process of the run."""
+    # Not at the top: importing the package is part of what is measured. It is of no test.
+    from livekit.plugins import tiro
+
+    from .support import netns
+
+    for module in pkgutil.walk_packages(tiro.__path__, f"{tiro.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    # Or each collection of garbage would look at all of it again, for a quarter of a second.
+    gc.collect()
+    gc.freeze()
+    worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
+    wanted = not session.config.option.collectonly and any(map(_is_over_links, session.items))
+    if wanted and worker == "gw0":
+        session.config.stash[TRIALS] = netns.start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if TRIALS in session.config.stash:
+        from .support import netns
+
+        netns.finish(session.config.stash[TRIALS])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note which file of tests runs what: `python -m tests.module_coverage` reads it."""
+    measured = coverage.Coverage.current()
+    if measured is not None:
+        measured.switch_context(item.path.name)
+    return (yield)
+
+
+def _is_over_links(item: pytest.Item) -> bool:
+    return item.path.name == "test_netns.py"
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TIRO_API_KEY", "TIRO_SPEECH_KEY", "TIRO_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def asyncio_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test in asyncio's debug mode, in virtual time too. It trebles what a test costs."""
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    asyncio.get_running_loop().set_debug(True)
 
 
 @pytest.fixture(autouse=True)

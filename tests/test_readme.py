@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from livekit.plugins import tiro
+from livekit.plugins.tiro import cli
 
 from .support.harness import finals, frames, read_wav
 
@@ -30,11 +33,12 @@ def blocks(kind: str) -> list[str]:
 
 
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+MAIN, TESTS = COMMANDS[:2]
 INSTALL = "pip install ."
-DOCTOR = "python -m livekit.plugins.tiro doctor"
-SERVE = [command for command in COMMANDS if " serve" in command]
-OTHERS = [command for command in COMMANDS[2:] if command not in (*SERVE, DOCTOR, INSTALL)]
-
+OWN = "python -m livekit.plugins.tiro "
+OURS = [command for command in COMMANDS[1:] if command.startswith(OWN)]
+PYTEST = [command for command in COMMANDS[2:] if " pytest " in command]
+MODULES = [command for command in COMMANDS if " python -m " in command and command != MAIN]
 
 # What makes a command short enough for a test: the last one of two equal options counts.
 SHORT = {
@@ -46,13 +50,17 @@ SHORT = {
 }
 
 
+def words_of(command: str) -> list[str]:
+    """Return a command of the README without what puts it into an environment."""
+    return shlex.split(re.sub(r"^(pip install uv && )?uv run (--extra \w+ )*", "", command))
+
+
 def here(command: str) -> list[str]:
     """Return a command of the README as it runs in the present environment, made short."""
-    bare = re.sub(r"^(pip install uv && )?uv run (--extra \w+ )*", "", command)
-    program, *arguments = shlex.split(bare)
-    module = {"python": [], "pytest": ["-m", "pytest"]}[program]
+    program, *arguments = words_of(command)
+    assert program == "python"
     short = [more for name, more in SHORT.items() if name in arguments]
-    return [sys.executable, *module, *arguments, *sum(short, [])]
+    return [sys.executable, *arguments, *sum(short, [])]
 
 
 def run(command: str, **environment: str) -> str:
@@ -63,11 +71,99 @@ def run(command: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=100,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+# -- each command is understood --------------------------------------------------------------------
+
+
+def test_the_two_commands_come_first() -> None:
+    assert "transcribe --local --language en-US tests/data/fox.wav" in MAIN
+    assert TESTS == "pip install uv && uv run --extra dev pytest"
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert TESTS in ci, "what users run is what is checked"
+
+
+def test_every_command_is_looked_at_here() -> None:
+    assert {MAIN, TESTS, INSTALL, *OURS, *PYTEST, *MODULES} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_a_command_of_ours(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options and what they name are taken; test_cli, test_doctor and test_serve run them."""
+    ran: list[str] = []
+
+    async def serve(*_: object) -> None:
+        ran.append("serve")
+
+    async def doctor(*_: object) -> int:
+        ran.append("doctor")
+        return 0
+
+    # As attributes of the package, these are the commands.
+    monkeypatch.setattr(sys.modules[f"{cli.__name__}.serve"], "_serve", serve)
+    monkeypatch.setattr(sys.modules[f"{cli.__name__}.doctor"], "_report", doctor)
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command.removeprefix(OWN))
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert ran == arguments[:1]
+
+
+@pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", MODULES)
+def test_a_module_knows_its_options(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, module, *arguments = words_of(command)
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert [each for each in arguments if each.startswith("-") and each not in shown] == []
+
+
+@pytest.mark.parametrize("command", PYTEST)
+def test_the_tests_it_names_are_in_the_suite(command: str) -> None:
+    """This run has them, or had them."""
+    (path,) = words_of(command)[1:]
+    assert (ROOT / path).is_file()
+    assert Path(path).parts[0] in ("examples", "tests")
+
+
+# -- each command, as it is run --------------------------------------------------------------------
+
+
+def test_the_main_job() -> None:
+    pytest.importorskip("pocketsphinx")
+    assert run(MAIN).strip() == "the quick brown fox jumps over the lazy dog"
+
+
+@pytest.mark.nightly
+def test_it_installs_from_the_clone(tmp_path: Path) -> None:
+    """Without what it needs: test_packaging installs the wheel with all of that."""
+    venv.create(tmp_path, with_pip=True)
+    python = tmp_path / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    quick = ("--no-deps", "--disable-pip-version-check")
+    command: list[str | Path] = [python, "-m", *shlex.split(INSTALL), *quick]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    if "No matching distribution found for hatchling" in done.stderr:
+        pytest.skip("no package index is reachable")
+    assert done.returncode == 0, done.stderr
+    show = "import importlib.metadata as m; print(m.version('livekit-plugins-tiro'))"
+    shown = subprocess.run([python, "-c", show], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.stdout.strip() == tiro.__version__
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", MODULES)
+def test_a_module(command: str) -> None:
+    assert run(command)
 
 
 @contextmanager
@@ -94,59 +190,15 @@ def serving(command: str) -> Iterator[dict[str, str]]:
         process.stdout.close()
 
 
-def test_the_two_commands_come_first() -> None:
-    assert "transcribe --local --language en-US tests/data/fox.wav" in COMMANDS[0]
-    assert COMMANDS[1] == "pip install uv && uv run --extra dev pytest --cov"
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert COMMANDS[1] in ci, "what users run is what is checked"
-
-
-def test_every_command_is_run_here() -> None:
-    tested = {COMMANDS[0], COMMANDS[1], *SERVE, *OTHERS, DOCTOR, INSTALL}
-    assert set(COMMANDS) == tested
-
-
-def test_the_main_job() -> None:
-    pytest.importorskip("pocketsphinx")
-    assert run(COMMANDS[0]).strip() == "the quick brown fox jumps over the lazy dog"
-
-
-def test_it_installs_from_the_clone(tmp_path: Path) -> None:
-    """Without what it needs: test_packaging installs the wheel with all of that."""
-    venv.create(tmp_path, with_pip=True)
-    python = tmp_path / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    quick = ("--no-deps", "--disable-pip-version-check")
-    command: list[str | Path] = [python, "-m", *shlex.split(INSTALL), *quick]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    if "No matching distribution found for hatchling" in done.stderr:
-        pytest.skip("no package index is reachable")
-    assert done.returncode == 0, done.stderr
-    show = "import importlib.metadata as m; print(m.version('livekit-plugins-tiro'))"
-    shown = subprocess.run([python, "-c", show], cwd=tmp_path, capture_output=True, text=True)
-    assert shown.stdout.strip() == tiro.__version__
-
-
-@pytest.mark.parametrize("command", OTHERS)
-def test_a_command(command: str) -> None:
-    assert run(command)
-
-
-@pytest.mark.parametrize("command", SERVE)
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", [command for command in OURS if " serve" in command])
 def test_serve_prints_what_points_doctor_at_it(command: str) -> None:
     with serving(command) as environment:
-        printed = run(DOCTOR, **environment)
+        printed = run(f"{OWN}doctor", **environment)
     assert "ok" in printed and environment["TIRO_API_KEY"] not in printed.split()
 
 
-def test_the_test_command_collects_this_suite() -> None:
-    done = subprocess.run(
-        [*here(COMMANDS[1]), "--collect-only", "-q", "--no-cov", "tests/test_readme.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "test_the_main_job" in done.stdout, done.stdout + done.stderr
+# -- each snippet ----------------------------------------------------------------------------------
 
 
 def run_snippet(source: str) -> dict[str, Any]:

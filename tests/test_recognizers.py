@@ -403,6 +403,17 @@ def test_sphinx_session_without_audio_needs_no_decoder() -> None:
     session.close()
 
 
+def test_sphinx_hears_so_many_connections_at_a_time(
+    sphinx: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sphinx_module, "MAX_CONNECTIONS", 1)
+    first = SphinxRecognizer()(SpeechConfig(language="en-US"))
+    with pytest.raises(StatusError, match="1 connections are recognised already"):
+        SphinxRecognizer()(SpeechConfig(language="en-US"))
+    first.close()
+    SphinxRecognizer()(SpeechConfig(language="en-US")).close()
+
+
 async def test_sphinx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(StatusError, match=r"livekit-plugins-tiro\[local\]"):

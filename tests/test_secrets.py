@@ -114,6 +114,8 @@ class Spy:
 
     def see(self, where: str, *things: object) -> None:
         for thing in things:
+            if thing is None or isinstance(thing, int | float):
+                continue
             self.seen += [(where, str(thing)), (where, repr(thing))]
             if isinstance(thing, BaseException):
                 self._see_error(where, thing)

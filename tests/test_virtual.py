@@ -43,3 +43,24 @@ def test_what_is_left_behind_is_named() -> None:
 
     with pytest.raises(AssertionError, match="forgotten"):
         virtual.run(main())
+
+
+@pytest.mark.parametrize("debug", [None, False, True])
+def test_debug_mode_is_on_when_asked_for(debug: bool | None) -> None:
+    async def main() -> bool:
+        return asyncio.get_running_loop().get_debug()
+
+    assert virtual.run(main(), debug=debug) is bool(debug)
+
+
+@pytest.mark.usefixtures("asyncio_debug")
+def test_a_test_can_ask_for_debug_mode() -> None:
+    async def main() -> bool:
+        return asyncio.get_running_loop().get_debug()
+
+    assert virtual.run(main())
+
+
+@pytest.mark.usefixtures("asyncio_debug")
+async def test_a_test_of_real_time_can_too() -> None:
+    assert asyncio.get_running_loop().get_debug()

@@ -124,25 +124,37 @@ class NumberedRecognition:
             self._start, self._samples = start, self._samples[:0]
         self._samples = np.concatenate((self._samples, samples))
         self._now = start + len(samples) / RATE
-        at = 0
-        while True:
-            marks = np.flatnonzero((self._samples[at:] == _QUIET) | (self._samples[at:] == _LOUD))
-            if not len(marks) or at + marks[0] + BLOCK > len(self._samples):
-                at = at + int(marks[0]) if len(marks) else len(self._samples)
-                break
-            at += int(marks[0])
-            self._read(self._samples[at : at + BLOCK], self._start + at / RATE)
-            at += BLOCK
-        self._start += at / RATE
-        self._samples = self._samples[at:]
+        blocks, rest = self._blocks()
+        self._read(blocks)
+        self._start += rest / RATE
+        self._samples = self._samples[rest:]
 
-    def _read(self, block: Samples, time: float) -> None:
-        loud = bool(block[0] == _LOUD)
-        if not np.all(block[4:] == (_LOUD_FILL if loud else _QUIET_FILL)):
+    def _blocks(self) -> tuple[list[int], int]:
+        """Where the whole blocks start, and what is behind the last of them."""
+        starts: list[int] = []
+        end = 0
+        for mark in np.flatnonzero((self._samples == _QUIET) | (self._samples == _LOUD)).tolist():
+            if mark < end:
+                continue
+            if mark + BLOCK > len(self._samples):
+                return starts, mark
+            starts.append(mark)
+            end = mark + BLOCK
+        return starts, len(self._samples)
+
+    def _read(self, starts: list[int]) -> None:
+        """Note the numbers of the loud blocks; of those that are whole."""
+        loud = [at for at in starts if self._samples[at] == _LOUD]
+        if not loud:
             return
-        if loud:
-            self._heard.append((int(block[1]) + 100 * int(block[2]) + 10000 * int(block[3]), time))
-            self._last_loud = time + SECONDS
+        blocks = self._samples[np.array(loud)[:, np.newaxis] + np.arange(BLOCK)]
+        whole = np.all(blocks[:, 4:] == _LOUD_FILL, axis=1)
+        numbers = blocks[:, 1:4].astype(int) @ (1, 100, 10000)
+        for at, number, is_whole in zip(loud, numbers.tolist(), whole.tolist(), strict=True):
+            if is_whole:
+                time = self._start + at / RATE
+                self._heard.append((number, time))
+                self._last_loud = time + SECONDS
 
     def silence(self) -> float | None:
         return None if self._last_loud is None else max(0.0, self._now - self._last_loud)

@@ -15,7 +15,7 @@ from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from .server_recordings import Recording, audio_message, is_interim
 
 # Seconds; far over what any answer takes, so that a test that hangs fails.
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 @dataclass

@@ -80,8 +80,12 @@ def _clock(selector: _Selector) -> Iterator[None]:
         yield
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool = True) -> T:
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     """Run a coroutine to its end in virtual time.
+
+    Args:
+        main: The coroutine.
+        debug: Whether asyncio's debug mode is on; None leaves it to `PYTHONASYNCIODEBUG`.
 
     Raises:
         AssertionError: It left tasks or sockets behind.
@@ -89,7 +93,8 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool = True) -> T:
     before = _sockets()
     selector = _Selector()
     loop = _Loop(selector)
-    loop.set_debug(debug)
+    if debug is not None:
+        loop.set_debug(debug)
     faults: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: faults.append(context))
     try:

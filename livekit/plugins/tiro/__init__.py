@@ -26,5 +26,5 @@ NOT_IN_ALL = [m for m in _module if m not in __all__]
 
 __pdoc__ = {}
 
-for n in NOT_IN_ALL:
+for n in [*NOT_IN_ALL, "cli", "testing"]:
     __pdoc__[n] = False

@@ -57,25 +57,28 @@ class Inbox:
     def __init__(self) -> None:
         self._items: deque[tuple[Incoming, int]] = deque()
         self._bytes = 0
-        self._changed = asyncio.Condition()
+        self._arrived = asyncio.Event()
+        self._has_room = asyncio.Event()
 
     async def put(self, item: Incoming, size: int = 0) -> None:
         """Add an item, then wait until there is room for more."""
         size = max(size, SMALLEST_MESSAGE_BYTES)
-        async with self._changed:
-            self._items.append((item, size))
-            self._bytes += size
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._bytes <= READ_AHEAD_BYTES)
+        self._items.append((item, size))
+        self._bytes += size
+        self._arrived.set()
+        while self._bytes > READ_AHEAD_BYTES:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     async def get(self) -> Incoming:
         """Take the oldest item, waiting for one."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._items))
-            item, size = self._items.popleft()
-            self._bytes -= size
-            self._changed.notify_all()
-            return item
+        while not self._items:
+            self._arrived.clear()
+            await self._arrived.wait()
+        item, size = self._items.popleft()
+        self._bytes -= size
+        self._has_room.set()
+        return item
 
 
 class Conversation:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
 
 from .recognizer import RECOGNIZER_RATE, Hypothesis, Samples, Word
 from .wire import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, SpeechConfig, StatusError
-
-if TYPE_CHECKING:
-    import pocketsphinx
 
 # Seconds; the decoder's grid.
 FRAME = 0.01
@@ -27,7 +25,40 @@ MAX_IDLE = 2
 # Connections at a time; more would wait for the processor anyway.
 MAX_CONNECTIONS = 16
 
-_idle: deque[pocketsphinx.Decoder] = deque(maxlen=MAX_IDLE)
+
+class Decoder(Protocol):
+    """What is used of `pocketsphinx.Decoder`, which has no types of its own."""
+
+    def set_cmn(self, mean: str) -> None:
+        """Set the cepstral mean."""
+        ...
+
+    def start_utt(self) -> None:
+        """Start an utterance."""
+        ...
+
+    def process_raw(self, data: bytes) -> object:
+        """Decode samples."""
+        ...
+
+    def end_utt(self) -> None:
+        """End the utterance."""
+        ...
+
+    def hyp(self) -> Any:
+        """Return the best hypothesis, None if there is none."""
+        ...
+
+    def seg(self) -> Iterator[Any]:
+        """Yield the words of the best hypothesis, with their frames."""
+        ...
+
+    def nbest(self) -> Iterator[Any]:
+        """Yield the hypotheses, best first."""
+        ...
+
+
+_idle: deque[Decoder] = deque(maxlen=MAX_IDLE)
 _open: weakref.WeakSet[SphinxRecognition] = weakref.WeakSet()
 
 
@@ -59,7 +90,7 @@ class SphinxRecognition:
     blocking = True
 
     def __init__(self) -> None:
-        self._decoder: pocketsphinx.Decoder | None = None
+        self._decoder: Decoder | None = None
         self._start: float | None = None
         self._decoded = 0
 
@@ -132,10 +163,9 @@ def _bare(word: str) -> str:
     return word.split("(")[0]
 
 
-def _take() -> pocketsphinx.Decoder:
-    import pocketsphinx
-
+def _take() -> Decoder:
     try:
         return _idle.popleft()
     except IndexError:
-        return pocketsphinx.Decoder(loglevel="FATAL")
+        pocketsphinx = importlib.import_module("pocketsphinx")
+        return cast(Decoder, pocketsphinx.Decoder(loglevel="FATAL"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,28 +154,32 @@ class MessageReader:
         Raises:
             GatewayError: What follows is not JSON, not a message of the service, or too long.
         """
-        # A line feed ends each frame, so only white space can lie across two of them.
-        self._unread += frame.encode(errors="surrogatepass") + b"\n"
-        self._depth += _depth(frame)
-        size = len(self._unread)
-        if size > MAX_UNREAD_BYTES:
+        if len(self._unread) + len(frame) > MAX_UNREAD_BYTES:
             self._unread.clear()
             raise GatewayError(f"a message of more than {MAX_UNREAD_BYTES} bytes")
-        # Syntax errors in a long value are found late, the end of it is not.
-        if self._depth <= 0 or size <= EAGER_BYTES or size >= 2 * self._tried:
-            yield from self._read()
+        # A line feed ends each frame, so only white space can lie across two of them.
+        text = frame + "\n"
+        if self._unread:
+            self._unread += text.encode(errors="surrogatepass")
+            self._depth += _depth(text)
+            size = len(self._unread)
+            # Syntax errors in a long value are found late, the end of it is not.
+            if self._depth > 0 and EAGER_BYTES < size < 2 * self._tried:
+                return
+            text = self._unread.decode(errors="surrogatepass")
+            self._unread.clear()
+        yield from self._read(text)
 
-    def _read(self) -> Iterator[ClientMessage]:
-        text = self._unread.decode(errors="surrogatepass")
-        self._unread.clear()
-        self._tried = 0
-        if sum(map(text.count, "[{,")) > MAX_VALUES:
+    def _read(self, text: str) -> Iterator[ClientMessage]:
+        """Yield the messages in a text, and keep what is not whole yet."""
+        if len(text) > MAX_VALUES and sum(map(text.count, "[{,")) > MAX_VALUES:
             raise GatewayError(f"more than {MAX_VALUES} values at once")
         at = _skip_white_space(text, 0)
         while at < len(text):
             read = _read_value(text, at)
             if read is None:
                 self._unread += text[at:].encode(errors="surrogatepass")
+                self._depth = _depth(text[at:])
                 self._tried = len(self._unread)
                 return
             value, end = read
@@ -286,7 +291,13 @@ def _get(message: Json, name: str) -> Any:
     """A field by its camel case name or by the definition's own; None if unset."""
     if name in message:
         return message[name]
-    return message.get("".join("_" + c.lower() if c.isupper() else c for c in name))
+    return message.get(_snake(name))
+
+
+@functools.cache
+def _snake(name: str) -> str:
+    """A name of the definition's JSON as it is in the definition itself."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
 def _wrong_type(value: Any, wanted: str) -> GatewayError:
