@@ -298,7 +298,7 @@ async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
 @pytest.mark.parametrize("moment", ["end", "last final too long"])
 async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
     """The last final is due behind the end marker, but does not get out."""
-    options = {"hooks": First(moment), "endpoint_silence": 3.0}
+    options = {"hooks": First(moment), "endpoint_silence": 4.5}
     async with listening(CALL[1:], **options) as (server, stt):
         assert await ScriptCaller(stt, tone(16000)).finish() == SAID[2:]
         assert server.sessions[0].ended and len(server.sessions) > 1

@@ -46,6 +46,7 @@ from .support.harness import (
     words,
 )
 from .support.numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
+from .support.session_fakes import in_virtual_time
 from .support.trial import hear
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
@@ -321,18 +322,16 @@ async def test_the_end_waits_for_a_slow_final() -> None:
         assert words(await collect(stt.stream(), frames(said.pcm()))) == said.texts
 
 
-async def test_an_interim_that_never_became_final_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@in_virtual_time
+async def test_an_interim_that_never_became_final_is_not_lost() -> None:
     """The service shows a hypothesis and neither decides nor hangs up: the stream says so."""
-    monkeypatch.setattr("livekit.plugins.tiro.exchange.DRAIN_TIMEOUT", 0.3)
 
     class NoFinal(Hooks):
         async def frame(self, session: ConnectionRecord, text: str) -> str | None:
             return None if '"isFinal":true' in text else text
 
         async def end(self, session: ConnectionRecord) -> None:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
 
     said = talk(3, gap=0.2)
     server = TiroServer(

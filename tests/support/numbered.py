@@ -19,10 +19,13 @@ BLOCK = 160
 """Samples of 10 ms."""
 SECONDS = BLOCK / RATE
 
-# Values that no other sample has: where a block starts. Quiet ones are below the plugin's
-# threshold for speech, loud ones above it.
-_QUIET, _LOUD = 300, 12000
-_QUIET_FILL, _LOUD_FILL = 7, 5000
+PEAK, NOISE = 12000, 300
+"""How loud words are, and how loud what is between them; of 32767."""
+
+# What a block of a word holds, as shares of its peak: the peak marks where it starts, the digits
+# of its number follow, one or minus one half each, and the rest is a third.
+_DIGITS = 20
+_HALF, _REST = 2, 3
 
 # Blocks; in less of it nobody would hear a word.
 _AUDIBLE = 3
@@ -51,6 +54,8 @@ class Talk:
 
     words: tuple[Spoken, ...]
     blocks: int
+    peak: int = PEAK
+    noise: int = NOISE
 
     @property
     def texts(self) -> list[str]:
@@ -62,17 +67,16 @@ class Talk:
 
     def pcm(self) -> npt.NDArray[np.int16]:
         """Return the samples, 16 kHz."""
-        audio = np.full((self.blocks, BLOCK), _QUIET_FILL, np.int16)
-        numbers = np.arange(self.blocks)
-        audio[:, 0] = _QUIET
+        chance = np.random.default_rng(len(self.words))
+        shape = (self.blocks, BLOCK)
+        audio = chance.integers(-self.noise, self.noise, shape, np.int16, endpoint=True)
+        audio[:, 0] = self.noise
         for word in self.words:
-            audio[word.first : word.last, 0] = _LOUD
-            audio[word.first : word.last, 4:] = _LOUD_FILL
-        audio[:, 1], audio[:, 2], audio[:, 3] = (
-            numbers % 100,
-            numbers // 100 % 100,
-            numbers // 10000,
-        )
+            numbers = np.arange(word.first, word.last)
+            digits = numbers[:, np.newaxis] >> np.arange(_DIGITS) & 1
+            audio[word.first : word.last] = self.peak // _REST
+            audio[word.first : word.last, 0] = self.peak
+            audio[word.first : word.last, 1 : 1 + _DIGITS] = (2 * digits - 1) * (self.peak // _HALF)
         return audio.reshape(-1)
 
 
@@ -99,10 +103,10 @@ class NumberedRecognizer:
     """A recogniser factory for `TiroServer`: hears the words of a talk by the audio's numbers."""
 
     def __init__(self, said: Talk) -> None:
-        self._words = said.words
+        self._said = said
 
     def __call__(self, config: object) -> NumberedRecognition:
-        return NumberedRecognition(self._words)
+        return NumberedRecognition(self._said.words, self._said.peak)
 
 
 class NumberedRecognition:
@@ -110,8 +114,9 @@ class NumberedRecognition:
 
     blocking = False
 
-    def __init__(self, words: Sequence[Spoken]) -> None:
+    def __init__(self, words: Sequence[Spoken], peak: int = PEAK) -> None:
         self._words = words
+        self._peak = peak
         self._samples: Samples = np.zeros(0, np.int16)
         self._start = 0.0
         self._heard: list[tuple[int, float]] = []
@@ -133,7 +138,7 @@ class NumberedRecognition:
         """Where the whole blocks start, and what is behind the last of them."""
         starts: list[int] = []
         end = 0
-        for mark in np.flatnonzero((self._samples == _QUIET) | (self._samples == _LOUD)).tolist():
+        for mark in np.flatnonzero(self._samples == self._peak).tolist():
             if mark < end:
                 continue
             if mark + BLOCK > len(self._samples):
@@ -143,14 +148,16 @@ class NumberedRecognition:
         return starts, len(self._samples)
 
     def _read(self, starts: list[int]) -> None:
-        """Note the numbers of the loud blocks; of those that are whole."""
-        loud = [at for at in starts if self._samples[at] == _LOUD]
-        if not loud:
+        """Note the numbers of the blocks, of those that are whole."""
+        if not starts:
             return
-        blocks = self._samples[np.array(loud)[:, np.newaxis] + np.arange(BLOCK)]
-        whole = np.all(blocks[:, 4:] == _LOUD_FILL, axis=1)
-        numbers = blocks[:, 1:4].astype(int) @ (1, 100, 10000)
-        for at, number, is_whole in zip(loud, numbers.tolist(), whole.tolist(), strict=True):
+        blocks = self._samples[np.array(starts)[:, np.newaxis] + np.arange(BLOCK)]
+        half = self._peak // _HALF
+        digits = blocks[:, 1 : 1 + _DIGITS]
+        whole = np.all(blocks[:, 1 + _DIGITS :] == self._peak // _REST, axis=1)
+        whole &= np.all(np.abs(digits) == half, axis=1)
+        numbers = (digits > 0).astype(int) @ (1 << np.arange(_DIGITS))
+        for at, number, is_whole in zip(starts, numbers.tolist(), whole.tolist(), strict=True):
             if is_whole:
                 time = self._start + at / RATE
                 self._heard.append((number, time))

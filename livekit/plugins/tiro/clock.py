@@ -96,6 +96,15 @@ class Clock:
         """Return how long the pauses before the sample at `seconds` of audio were, together."""
         return self._pause_totals[bisect_right(self._pause_starts, seconds) - 1]
 
+    def pauses_behind(self, seconds: float) -> list[float]:
+        """Return the seconds of audio, behind the given one, where there is a `PAUSE` or more."""
+        first = bisect_right(self._pause_starts, seconds)
+        return [
+            self._pause_starts[n]
+            for n in range(max(1, first), len(self._pause_starts))
+            if self._pause_totals[n] - self._pause_totals[n - 1] >= PAUSE
+        ]
+
     def wall(self, time: float) -> float | None:
         """Return the epoch seconds of `time`, pauses included; None before there is any audio."""
         if self._last is None:

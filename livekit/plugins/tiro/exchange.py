@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
@@ -33,6 +34,9 @@ _REFUSAL_WAIT = 0.05
 _MAX_DIRECT = 4.0
 # s that the service may be behind a file: what it has not heard must be there to be sent again.
 _MAX_BEHIND = 30.0
+# s without an answer to a flush and without more audio, after which the silence is sent once more:
+# the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
+_ASK_AGAIN_AFTER = 1.5
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -80,6 +84,7 @@ class Exchange:
         self._ended = ended
         self._unresponsive_before = unresponsive_before
         self._watch = AnswerWatch(time.monotonic(), feed.sent_to)
+        self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_direct = False
@@ -105,7 +110,12 @@ class Exchange:
                 return self._wake_sender()
 
     def flush(self, *, again: bool = False) -> None:
-        """Bring the service's endpointer to a decision on what was pushed so far."""
+        """Bring the service's endpointer to a decision on what was pushed so far.
+
+        Args:
+            again: Whether it may be the second time for the same audio.
+        """
+        self._ask_again_at = inf if again else time.monotonic() + _ASK_AGAIN_AFTER
         self._feed.flush(again=again)
         self._wake_sender()
 
@@ -134,7 +144,7 @@ class Exchange:
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
         try:
             while not receiving.done() and not self._changed.done():
-                patience = PAUSE
+                patience = min(PAUSE, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -143,6 +153,7 @@ class Exchange:
                 await asyncio.wait(
                     waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED
                 )
+                self._ask_again()
                 self._notice_pause()
                 self._parts.report_usage()
                 reason = self._look_after()
@@ -198,6 +209,16 @@ class Exchange:
         # A click, and no word.
         watch.dismiss()
         return None
+
+    def _ask_again(self) -> None:
+        """Send more silence for a flush that is not answered, if the caller sends no more audio."""
+        if time.monotonic() < self._ask_again_at:
+            return
+        self._ask_again_at = inf
+        backlog = self._parts.backlog
+        silent = backlog.flushes[-1:] == [backlog.end]
+        if silent and not self._ended and self._parts.transcript.flush_pending:
+            self.flush(again=True)
 
     def _notice_pause(self) -> None:
         """Bring an utterance to its end when the caller's audio stops in the middle of it.

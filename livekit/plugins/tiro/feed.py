@@ -68,17 +68,27 @@ class Feed:
         self._backlog = backlog
         self._clock = clock
         self._asking = asking
-        self._pending_flushes = [mark for mark in backlog.flushes if self._is_due(mark)]
+        self._pending_flushes = self._due_flushes()
         self._silence_left = 0
         self._silent_at: int | None = None
         self._samples = 0
         self._segments = [Segment(0, self.sent_to, True)]
         self._trim_at = self._acknowledged_to = self.sent_to
 
-    def _is_due(self, mark: int) -> bool:
-        """Tell whether there is anything to decide up to a flush, or nobody was asked yet."""
-        backlog = self._backlog
-        return mark > backlog.sent_to or backlog.first_sound(backlog.start, mark) is not None
+    def _due_flushes(self) -> list[int]:
+        """Return where a new connection needs silence.
+
+        That is where there is anything to decide, or nobody was asked yet; and where the caller's
+        audio paused, for what is on either side of a mute is not one utterance.
+        """
+        backlog, rate = self._backlog, self._backlog.sample_rate
+        marks = {
+            mark
+            for mark in backlog.flushes
+            if mark > backlog.sent_to or backlog.first_sound(self.sent_to, mark) is not None
+        }
+        pauses = self._clock.pauses_behind(self.sent_to / rate)
+        return sorted(marks | {round(seconds * rate) for seconds in pauses})
 
     # -- out -------------------------------------------------------------------------------------
 

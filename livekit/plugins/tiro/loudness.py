@@ -31,9 +31,11 @@ _SECONDS_TO_LEARN = 3
 _SECONDS_REMEMBERED = 10
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
-# Behind a final comes the rest of its last word. Each 80 ms it is at least 3 dB quieter.
-_DECAY_FRAMES = 4
-_DECAY = 0.7
+# Behind a final comes the rest of its last word, up to the next quiet frame: it is 10 dB below the
+# word but for a moment, for which the service put the end too early, and over in 0.4 s.
+_REST_AT_MOST = FRAMES_PER_SECOND * 2 // 5
+_REST_SHARE = 3
+_LOUD_REST = 3
 
 
 class Loudness:
@@ -51,6 +53,7 @@ class Loudness:
         self._first = 0
         self._learned_to = 0
         self._seconds: list[float] = []
+        self._word_level = 0.0
 
     def set_rate(self, sample_rate: int) -> None:
         """Measure audio of `sample_rate` Hz from now on, before any has come."""
@@ -99,6 +102,8 @@ class Loudness:
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
+        last = self._between(max(start, stop - _WORD_WINDOW * self._frame), stop)
+        self._word_level = float(last.max(initial=0))
         self._learned_to = max(self._learned_to, -(-stop // self._frame))
         self._seconds = []
 
@@ -122,8 +127,8 @@ class Loudness:
         if len(levels) < _WORD_FRAMES:
             return None
         loud = levels > _RATIO * self.floor
-        rest = _rest_of_word(levels) if after_word else 0
-        loud[:rest] = False
+        if after_word:
+            loud[: self._rest_of_word(levels, loud)] = False
         counts = np.convolve(loud, np.ones(_WORD_WINDOW, np.intp))[: len(loud)]
         enough = np.flatnonzero(counts >= _WORD_FRAMES)
         if not len(enough):
@@ -131,6 +136,13 @@ class Loudness:
         window = max(0, int(enough[0]) - _WORD_WINDOW + 1)
         first = window + int(np.flatnonzero(loud[window:])[0])
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
+
+    def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
+        """Return how many frames are the rest of the word before them, and no other word."""
+        quiet = np.flatnonzero(~loud[:_REST_AT_MOST])
+        rest = int(quiet[0]) if len(quiet) else min(len(loud), _REST_AT_MOST)
+        as_loud_as_the_word = np.count_nonzero(levels[:rest] * _REST_SHARE >= self._word_level)
+        return 0 if as_loud_as_the_word > _LOUD_REST else rest
 
     def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
         """Return the positions at which sounds end that can be words.
@@ -160,10 +172,3 @@ def _quietest_tenth(levels: Levels) -> float:
     """Return the level that a tenth of the frames do not exceed, at least 1."""
     rank = len(levels) // _QUIET_SHARE
     return max(1.0, float(np.partition(levels, rank)[rank]))
-
-
-def _rest_of_word(levels: Levels) -> int:
-    """Return how many frames sink steadily from the first on, as the rest of a word does."""
-    earlier, later = levels[:-_DECAY_FRAMES], levels[_DECAY_FRAMES:]
-    holds = np.flatnonzero(later > _DECAY * earlier)
-    return int(holds[0]) if len(holds) else len(levels)
