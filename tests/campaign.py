@@ -43,6 +43,7 @@ from livekit.plugins.tiro.testing.faults import (
 from .support import virtual
 from .support.numbered import Spoken, Talk
 from .support.trial import Outcome, hear
+from .support.trouble import Chatter, Latency, Pace, PingWithoutReading, WithoutTimes
 
 # Streams that run side by side, on one clock.
 BATCH = 40
@@ -82,6 +83,7 @@ SILENT: dict[str, Maker] = {
     "half-open": lambda rng: HalfOpen(_when(rng)),
     "stops reading": lambda rng: StopReading(_when(rng)),
     "ignores the end": lambda rng: IgnoreEnd(),
+    "pings, does not read": lambda rng: PingWithoutReading(_when(rng)),
 }
 """What the client has to find out."""
 CLOSED: dict[str, Maker] = {
@@ -97,6 +99,11 @@ BESIDE: dict[str, Maker] = {
     "garbage": lambda rng: Garbage(),
     "late finals": lambda rng: Delay(round(rng.uniform(0.1, 1.0), 2)),
     "late frames": lambda rng: Delay(round(rng.uniform(0.05, 0.3), 2), finals=False),
+    "late": lambda rng: Latency(round(rng.uniform(0.5, 8.0), 2)),
+    "slow": lambda rng: Pace(rng.choice((0.5, 1.0, 1.3, 4.0))),
+    "empty responses": lambda rng: Chatter(rng.randrange(1000), empty=True),
+    "events": lambda rng: Chatter(rng.randrange(1000), empty=False),
+    "no times": lambda rng: WithoutTimes(),
     "drift": lambda rng: Drift(rng.uniform(-_LARGEST_DRIFT, _LARGEST_DRIFT)),
 }
 """What no connection ends of."""
@@ -113,16 +120,23 @@ class Trial:
     beside: list[str]
     hooks: Hooks
     live: bool
-    flush_at: float | None
+    flushes: dict[float, int]
     pauses: dict[float, float]
+    changes: list[float]
+    ms: float
+    buffer: int | None
 
     async def run(self) -> Outcome:
         return await hear(
             self.said,
             self.hooks,
             live=self.live,
-            flush_at=self.flush_at,
+            flushes=self.flushes,
             pauses=self.pauses,
+            changes=self.changes,
+            ms=self.ms,
+            buffer=self.buffer,
+            timed="no times" not in self.beside,
             max_retry=RETRIES,
         )
 
@@ -130,7 +144,9 @@ class Trial:
         said = " ".join(f"{word.text}@{word.start:.2f}" for word in self.said.words)
         return (
             f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, {self.hooks!r}, "
-            f"flush at {self.flush_at}, muted {self.pauses}, said {said}"
+            f"flushes {self.flushes}, muted {self.pauses}, changes {self.changes}, "
+            f"frames of {self.ms:g} ms, buffers {self.buffer}, "
+            f"peak {self.said.peak}, noise {self.said.noise}, said {said}"
         )
 
 
@@ -141,14 +157,26 @@ def draw(seed: int) -> Trial:
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6))
     faults = [KINDS[kind](rng) for kind in kinds]
     beside = rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2)))
+    if "mute" in kinds and "empty responses" in beside:
+        # Who says all the time that nothing was said is not mute, and nobody can tell that he lies.
+        beside.remove("empty responses")
     hooks = Combined(PerConnection(*faults), *(BESIDE[kind](rng) for kind in beside))
     live = rng.random() < 0.6
-    flush_at, pauses = None, {}
+    flushes, pauses, changes = {}, {}, []
     if live and rng.random() < 0.3:
-        flush_at = rng.choice(_ends(said)) + rng.uniform(0.01, 0.9)
+        flushes[rng.choice(_ends(said)) + rng.uniform(0.01, 0.9)] = rng.choice((1, 1, 1, 30))
     if live and rng.random() < 0.2:
-        pauses = {rng.choice(_ends(said)) + 0.5: rng.choice((2.0, 6.0, 30.0))}
-    return Trial(seed, said, kinds, faults, beside, hooks, live, flush_at, pauses)
+        pauses[rng.choice(_ends(said)) + 0.5] = rng.choice((2.0, 6.0, 30.0))
+    if live and rng.random() < 0.2:
+        gaps = [end + 0.5 for end in _ends(said) if end + 0.5 not in pauses]
+        pauses.update(dict.fromkeys(gaps, round(rng.uniform(0.2, 0.9), 2)))
+    if rng.random() < 0.2:
+        changes.append(round(rng.uniform(0.1, said.seconds), 2))
+    ms = rng.choice((50, 50, 50, 5, 10, 20, 30, 60, 100))
+    buffer = rng.choice((None, None, None, 32768))
+    return Trial(
+        seed, said, kinds, faults, beside, hooks, live, flushes, pauses, changes, ms, buffer
+    )
 
 
 def _talk(rng: Random) -> Talk:
@@ -159,7 +187,9 @@ def _talk(rng: Random) -> Talk:
             words.append(Spoken(f"w{len(words)}", at, at + rng.randint(22, 45)))
             at = words[-1].last
         at += rng.randint(_SHORTEST_GAP, 250)
-    return Talk(tuple(words), at)
+    peak = rng.choice((12000, 12000, 32767, 200, 100, 30))
+    noise = rng.choice((0, 1, peak // 40, peak // 10))
+    return Talk(tuple(words), at, peak, noise)
 
 
 def _ends(said: Talk) -> list[float]:

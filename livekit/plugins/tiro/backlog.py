@@ -70,7 +70,7 @@ class Backlog:
         self._released_to = 0
         self._answered_to = 0
         self._given_up = 0
-        self._finals_without_times = 0
+        self._unplaced_finals = 0
         self._sent_once = 0
         self._reported = 0
         self._set_rate(16000)
@@ -146,7 +146,7 @@ class Backlog:
         self.loudness.learn_no_words(self.start, start)
         self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
-        self._finals_without_times = 0
+        self._unplaced_finals = 0
         self._release(stop)
 
     def finalize_without_times(self, sent: int) -> None:
@@ -155,22 +155,23 @@ class Backlog:
         Args:
             sent: The position up to which audio was sent.
 
-        That is one stretch of sound, up to a pause in which an endpointer can have decided. The
-        stretches are counted anew each time, by what is known of the line by then. Times tell
-        which finals say nothing new; this estimate does not.
+        That is one stretch of sound, up to a pause in which an endpointer can have decided. While
+        the noise floor is not known, no pause may be seen; then the next final is about both.
+        Times tell which finals say nothing new; this estimate does not.
         """
         self._measure()
-        self._finals_without_times += 1
-        start = max(self.finalized_to, self.kept_from)
-        bounds = [start, *(mark for mark in self.flushes if start < mark < sent), sent]
+        finals = self._unplaced_finals + 1
+        bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         ends: list[int] = []
         for first, last in pairwise(bounds):
             ends += self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
-            if last in self.flushes:
-                # The silence behind it is a pause too.
-                ends += self.loudness.ends_of_sounds(ends[-1] if ends else first, last, 0.0)
+            # The silence behind a flush is a pause too.
+            behind = max([first, *ends])
+            if last in self.flushes and self.loudness.first_sound(behind, last) is not None:
+                ends.append(last)
+        self._unplaced_finals = 0 if ends or self.loudness.is_learned else finals
         if ends:
-            self._release(ends[: self._finals_without_times][-1])
+            self._release(ends[:finals][-1])
 
     def _release(self, position: int) -> None:
         self._released_to = max(self._released_to, position)

@@ -48,6 +48,8 @@ class Loudness:
         """Start with no audio."""
         self.floor = 1.0
         """The peak level of the line's noise; 1 until it is learned."""
+        self.is_learned = False
+        """Whether the floor is known."""
         self._frame = 0
         self._levels: Levels = np.zeros(0, np.uint16)
         self._first = 0
@@ -98,7 +100,7 @@ class Loudness:
             quiet = _quietest_tenth(self._levels[start : start + FRAMES_PER_SECOND])
             self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
             if quiet < self.floor or len(self._seconds) >= _SECONDS_TO_LEARN:
-                self.floor = min(self._seconds)
+                self._set_floor(min(self._seconds))
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
@@ -111,7 +113,10 @@ class Loudness:
         """Learn that the service heard no word from `start` to `stop`: that is noise."""
         levels = self._between(start, stop)
         if len(levels) >= _SHORTEST_LESSON:
-            self.floor = _quietest_tenth(levels)
+            self._set_floor(_quietest_tenth(levels))
+
+    def _set_floor(self, level: float) -> None:
+        self.floor, self.is_learned = level, True
 
     # -- what stands out -------------------------------------------------------------------------
 
