@@ -259,12 +259,12 @@ class Report:
         return "\n".join(lines)
 
 
-def run(streams: int, seed: int, *, debug: bool = False) -> Iterator[Report]:
+def run(streams: int, seed: int) -> Iterator[Report]:
     """Run a campaign; yields the report so far after each batch."""
     report = Report()
     for first in range(seed, seed + streams, BATCH):
         trials = [draw(n) for n in range(first, min(first + BATCH, seed + streams))]
-        for trial, outcome in zip(trials, virtual.run(_batch(trials), debug=debug), strict=True):
+        for trial, outcome in zip(trials, virtual.run(_batch(trials)), strict=True):
             report.add(trial, outcome)
         yield report
 

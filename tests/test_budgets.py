@@ -81,9 +81,8 @@ def check_exact(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["file", "call"])
-@pytest.mark.parametrize("max_retry", [0, 1, 3])
-@pytest.mark.parametrize(("make", "when"), [(Disconnect, Moment.CONFIG), (Disconnect, 0.3),
-                                            (Close, Moment.CONFIG)])  # fmt: skip
+@pytest.mark.parametrize("max_retry", [0, 3])
+@pytest.mark.parametrize(("make", "when"), [(Disconnect, 0.3), (Close, Moment.CONFIG)])
 def test_accept_and_drop_for_ever_ends_within_the_budget(
     make: Callable[[When], Fault], when: When, max_retry: int, live: bool
 ) -> None:
@@ -177,7 +176,7 @@ class BacklogCaller:
             await self._stream.aclose()
 
     async def _speak(self) -> None:
-        for frame in frames(self._said.pcm()):
+        for frame in frames(self._said.pcm(), ms=100):
             self._stream.push_frame(frame)
             await asyncio.sleep(frame.duration)
             backlog = self._stream._backlog
@@ -211,7 +210,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
                 await caller.call()
         return caller
 
-    caller = virtual.run(trial(), debug=False)
+    caller = virtual.run(trial())
     assert caller.error is None
     # On top of it comes what was pushed during one handshake and the wait behind it.
     assert KEEP_AT_MOST - 1 < caller.kept < KEEP_AT_MOST + 5.0 + 2.0 + 1.0
@@ -292,12 +291,12 @@ def noticed_after(at: float, pauses: dict[float, float]) -> float:
     return first.closed_at - fault.struck[0]
 
 
-@pytest.mark.parametrize("at", [0.1, 0.55, 1.2, 1.75, 2.3, 2.9])
+@pytest.mark.parametrize("at", [0.1, 1.2, 2.9])
 def test_a_half_open_peer_is_noticed_while_audio_flows(at: float) -> None:
     assert 10.0 < noticed_after(at, {}) <= NOTICED_WITHIN
 
 
-@pytest.mark.parametrize("at", [0.1, 0.3, 1.5, 1.75, 2.0, 2.25])
+@pytest.mark.parametrize("at", [0.3, 1.5, 2.25])
 def test_a_half_open_peer_is_noticed_while_none_does(at: float) -> None:
     """The microphone is muted in the same moment, between words."""
     assert 10.0 < noticed_after(at, {at + 0.06: 60.0}) <= NOTICED_WITHIN

@@ -154,7 +154,7 @@ class Foul(Hooks):
 
 
 def listen(hooks: Hooks) -> Outcome:
-    return virtual.run(hear(SAID, hooks), debug=False)
+    return virtual.run(hear(SAID, hooks))
 
 
 @settings(max_examples=15)

@@ -116,7 +116,7 @@ def test_a_narrow_line_costs_nothing_but_time(bandwidth: int, live: bool) -> Non
 # -- dark lines ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", [0.25, 0.7, 1.3, 2.6])
+@pytest.mark.parametrize("moment", [0.7, 2.6])
 @pytest.mark.parametrize("seconds", [1.0, 8.0, 20.0])
 def test_a_black_hole_that_ends_costs_nothing(
     seconds: float, moment: float, caplog: pytest.LogCaptureFixture
@@ -166,7 +166,7 @@ def test_a_line_that_was_always_dark_is_a_timeout(live: bool) -> None:
     assert outcome.seconds < 6
 
 
-@pytest.mark.parametrize("moment", [0.25, 0.7, 1.3, 2.6])
+@pytest.mark.parametrize("moment", [0.25, 1.3])
 def test_a_half_open_connection_is_noticed_and_costs_nothing(moment: float) -> None:
     async def trial() -> Outcome:
         proxy = Proxy()
