@@ -31,7 +31,7 @@ LAYERS = [
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog"},
-    {"loudness", "clock", "errors"},
+    {"loudness", "clock", "errors", "onset"},
     {"options", "log", "version"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
@@ -129,7 +129,7 @@ def test_no_import_runs_upward(path: Path) -> None:
         assert RANK[name] < RANK[path.stem], f"{path.stem} imports {name}"
 
 
-CORE = ["backlog", "clock", "feed", "loudness", "options", "protocol", "recovery", "watch"]
+CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "watch"]
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -203,8 +203,8 @@ async def test_a_final_costs_some_calls_a_word() -> None:
         for n, words in enumerate((1, 10, 100)):
             with counted_calls() as calls:
                 await call.hear(phrase(n, 4.0 + n / 10, words=words, final=True))
-            # 83, and 15 a word.
-            assert sum(calls.values()) <= 85 + 15 * words, calls
+            # 95, and 15 a word.
+            assert sum(calls.values()) <= 96 + 15 * words, calls
 
 
 def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
@@ -226,9 +226,9 @@ def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
 @in_virtual_time
 async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
     held = await _held(frame(1000, 0), finals=False)
-    # 6 s of audio: what may be the start of speech, and what is not known to have arrived. The rest
-    # is the framework, and Python 3.13, which holds more than others.
-    assert max(held) <= 7.5 * SECOND_BYTES
+    # 7 s of audio: what may be the start of speech, what is not known to have arrived, and what is
+    # held back. The rest is the framework, and Python 3.13, which holds more than others.
+    assert max(held) <= 8.5 * SECOND_BYTES
     # Not 5 bytes a chunk.
     assert held[-1] - held[1] <= 40_000, held
 

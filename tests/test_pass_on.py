@@ -64,7 +64,7 @@ class Recorder(FakeSocket):
     def numbers(self, connection: int = -1) -> list[int]:
         """Return what each 10 ms of audio on a connection hold, silence left out."""
         held = np.frombuffer(self.connections[connection], np.int16)[:: 10 * MS]
-        return [int(number) for number in held if number]
+        return [int(number) for number in held if number >= FIRST]
 
 
 def numbered(first: int, count: int, ms: int = 50) -> list[rtc.AudioFrame]:
@@ -80,7 +80,8 @@ def all_of(frames: Sequence[rtc.AudioFrame]) -> list[int]:
     return [int(n) for pushed in frames for n in np.frombuffer(pushed.data, np.int16)[:: 10 * MS]]
 
 
-QUIET = frame(50, 0)
+QUIET = frame(50, FIRST - 1)
+"""Loud enough for the line not to be silent, so that nothing is held back."""
 
 
 @in_virtual_time

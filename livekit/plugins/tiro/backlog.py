@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
-from .loudness import Loudness
+from .loudness import FRAMES_PER_SECOND, Loudness
 
 BYTES_PER_SAMPLE = 2
 """16-bit linear PCM, mono."""
@@ -60,13 +60,14 @@ class Backlog:
         """The positions behind which silence is sent."""
         self.finalized_to = 0
         """The position up to which all is final by the times of finals."""
+        self.speaking = False
+        """Whether a hypothesis is open."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness = Loudness()
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
         self._lookback = LOOKBACK
-        self._speaking = False
         self._released_to = 0
         self._answered_to = 0
         self._given_up = 0
@@ -134,7 +135,7 @@ class Backlog:
 
     def set_speaking(self, speaking: bool) -> None:
         """Note whether a hypothesis is open: then all of its audio is kept."""
-        self._speaking = speaking
+        self.speaking = speaking
 
     def set_lookback(self, seconds: float) -> None:
         """Set how much quiet audio is kept while no hypothesis is open."""
@@ -194,7 +195,7 @@ class Backlog:
             newest: The position behind which no more than `KEEP_AT_MOST` is kept.
         """
         floor = self.start
-        if not self._speaking:
+        if not self.speaking:
             quiet_to = heard - round(self._lookback * self.sample_rate)
             if quiet_to > floor:
                 sound = self.first_sound(floor)
@@ -215,8 +216,8 @@ class Backlog:
 
     def _give_up(self, start: int, stop: int) -> None:
         """Count audio that is let go though nothing was said about it."""
-        unheard = start if self._speaking else max(start, min(stop, self._answered_to))
-        if self._speaking or self.first_sound(unheard, stop) is not None:
+        unheard = start if self.speaking else max(start, min(stop, self._answered_to))
+        if self.speaking or self.first_sound(unheard, stop) is not None:
             self._given_up += stop - unheard
 
     def take_given_up(self) -> float:
@@ -233,14 +234,20 @@ class Backlog:
         stop = self.end if stop is None else stop
         return self.loudness.first_sound(start, stop, after_word=after_word)
 
+    def first_loud(self, start: int, stop: int) -> int | None:
+        """Return the position of the first audio that stands out, be it a word or not, or None."""
+        self._measure()
+        return self.loudness.first_loud(start, stop)
+
     def may_hold_words(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""
-        if self._speaking or self._given_up:
+        if self.speaking or self._given_up:
             return True
         return self.first_sound(self.start) is not None
 
     def _measure(self) -> None:
-        if self.loudness.measured_to < self.end:
+        # In frames of 20 ms; less is left.
+        if self.end - self.loudness.measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(self.loudness.measured_to, self.end))
 
     def take_usage(self, at_least: float) -> float:

@@ -12,6 +12,7 @@ from livekit.agents import utils
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
+from .onset import DECIDED_AFTER
 from .recovery import Ending, Reason
 from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .transcript import Transcript
 
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
-# closed would destroy the error frame, so the first chunk goes alone.
+# closed would destroy the error frame, so the config goes alone.
 _REFUSAL_WAIT = 0.05
 # s that the service may be behind what it is sent before the caller's frames go through the send
 # task, which lets the receive task run in between and keeps the pace.
@@ -85,6 +86,7 @@ class Exchange:
         self._unresponsive_before = unresponsive_before
         self._watch = AnswerWatch(time.monotonic(), feed.sent_to)
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
+        self._speech_at = time.monotonic()
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_direct = False
@@ -124,6 +126,11 @@ class Exchange:
         self._ended = True
         self._feed.flush()
         self._wake_sender()
+
+    def send_held(self) -> None:
+        """Send what is held back, as nothing more comes; if that can be done here and now."""
+        if self._feed.release() and self.is_direct:
+            self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
@@ -197,6 +204,10 @@ class Exchange:
             or backlog.first_sound(watch.position, sent_to) is not None
         )
         watch.look(now, sent_to, speech, connection.answered_at)
+        if speech:
+            self._speech_at = now
+        elif now - self._speech_at >= DECIDED_AFTER:
+            feed.gather()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -229,6 +240,8 @@ class Exchange:
         clock, pause = self._parts.clock, self._parts.pause
         if self._ended or not clock.is_paused(time.monotonic()):
             return
+        if self._feed.release():
+            self._wake_sender()
         if pause.look(clock.pushed) and self._parts.backlog.may_hold_words():
             pause.noticed()
             self.flush(again=True)
@@ -250,14 +263,12 @@ class Exchange:
         """Send audio until the input ends. Return False if the connection is gone."""
         connection, feed = self._connection, self._feed
         while True:
+            if connection.configured is None and feed.has_audio and not await self._configure():
+                return False
             now = time.monotonic()
             chunk = feed.next_chunk(now)
             if chunk is not None:
-                if connection.configured is None:
-                    sent = await self._send_first_chunk(chunk)
-                else:
-                    sent = await connection.send(chunk)
-                if not sent:
+                if not await connection.send(chunk):
                     return False
                 if feed.ahead(now) > PAUSE:
                     await self._keep_pace()
@@ -270,14 +281,13 @@ class Exchange:
                 if not await connection.drain():
                     return False
 
-    async def _send_first_chunk(self, chunk: bytes) -> bool:
-        connection, options, backlog = self._connection, self._options, self._parts.backlog
+    async def _configure(self) -> bool:
+        """Send the config as soon as there is audio, and its rate is known."""
+        options, backlog = self._options, self._parts.backlog
         self._parts.transcript.set_language(options.language)
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
-        if not await connection.configure(options, backlog.sample_rate):
-            return False
-        if not await connection.send(chunk):
+        if not await self._connection.configure(options, backlog.sample_rate):
             return False
         if self._feed.has_chunk:
             await asyncio.sleep(_REFUSAL_WAIT)

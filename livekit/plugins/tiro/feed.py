@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
+from .onset import STILL_TALKING, Onset
 
 if TYPE_CHECKING:
     from .backlog import Backlog
@@ -59,7 +60,7 @@ class Feed:
             asking: Whether the service is to say so even if it hears no word: its voice gate is
                 opened by a first message of 20 ms, and a flush is longer.
         """
-        self.sent_to = backlog.start
+        self.sent_to = _first_to_send(backlog, clock)
         """The caller's sample up to which audio was handed out."""
         self.drained_at = now
         """When a service that works at the pace of speech is through with it; monotonic seconds."""
@@ -68,6 +69,8 @@ class Feed:
         self._backlog = backlog
         self._clock = clock
         self._asking = asking
+        self._onset = Onset(gathering=not asking)
+        self._held_to = 0
         self._pending_flushes = self._due_flushes()
         self._silence_left = 0
         self._silent_at: int | None = None
@@ -114,9 +117,11 @@ class Feed:
         backlog, start, first = self._backlog, self.sent_to, self._samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
+        if self._onset.is_gathering and ready >= chunk and not self._silence_left:
+            chunk = self._gathered(ready, chunk)
         if self._silence_left or (ready < chunk and self._pending_flushes):
             pcm = self._take_silence(ready)
-        elif ready >= chunk:
+        elif ready >= chunk > 0:
             self.sent_to = start + chunk
             self._samples = first + chunk
             pcm = backlog.take(start, self.sent_to)
@@ -128,6 +133,31 @@ class Feed:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
         return pcm
+
+    def _gathered(self, ready: int, chunk: int) -> int:
+        """Return the samples of the next message while the service has nothing to decode."""
+        start, rate = self.sent_to, self._backlog.sample_rate
+        stop = start + ready
+        loud = self._backlog.first_loud(start, stop)
+        size = self._onset.next_message(start, stop, loud, chunk=chunk, sample_rate=rate)
+        if not size and (self._pending_flushes or stop <= self._held_to):
+            size = self._onset.held(ready, loud is not None, chunk=chunk, sample_rate=rate)
+        return size
+
+    def gather(self) -> None:
+        """Note that the service has nothing to decode: gather quiet audio."""
+        self._onset.gather()
+
+    def _gather_unless_talking(self) -> None:
+        """Gather quiet audio behind a decision, unless it is a cut in the middle of speech."""
+        since = self.sent_to - round(STILL_TALKING * self._backlog.sample_rate)
+        if self._backlog.first_loud(max(0, since), self.sent_to) is None:
+            self._onset.gather()
+
+    def release(self) -> bool:
+        """Hold back nothing of what was pushed so far. Return whether anything is held."""
+        self._held_to = self._backlog.end
+        return self.has_chunk
 
     @property
     def _piece(self) -> int:
@@ -155,6 +185,11 @@ class Feed:
         self._segments.append(Segment(self._samples, self.sent_to, True))
         self._silence_left = max(0, self._silence_left - samples)
         return pcm + bytes(samples * BYTES_PER_SAMPLE)
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether any audio, or silence, waits to be sent."""
+        return self._backlog.end > self.sent_to or bool(self._pending_flushes)
 
     @property
     def has_chunk(self) -> bool:
@@ -221,6 +256,7 @@ class Feed:
             self.hear(end, now)
             self._backlog.finalize(self.locate(start), self.locate(end))
         self._trim(now, self.sent_to)
+        self._gather_unless_talking()
 
     def hear(self, second: float, now: float) -> bool:
         """Note that the service has heard the audio up to a second of the connection.
@@ -238,6 +274,7 @@ class Feed:
         self.found_nothing_in_all = self.sent_to == self._backlog.end
         self._backlog.answered(self.sent_to)
         self.drained_at = max(now, self.drained_at - _EMPTY_SEGMENT)
+        self._gather_unless_talking()
 
     # -- seconds and positions -------------------------------------------------------------------
 
@@ -262,3 +299,16 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
+
+
+def _first_to_send(backlog: Backlog, clock: Clock) -> int:
+    """Return from where a new connection is fed.
+
+    Quiet audio in front of a pause of the caller's is no onset of what follows.
+    """
+    rate = backlog.sample_rate
+    for seconds in reversed(clock.pauses_behind(backlog.start / rate)):
+        pause = min(round(seconds * rate), backlog.end)
+        if backlog.first_sound(backlog.start, pause) is None:
+            return pause
+    return backlog.start

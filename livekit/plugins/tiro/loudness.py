@@ -142,6 +142,13 @@ class Loudness:
         first = window + int(np.flatnonzero(loud[window:])[0])
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
+    def first_loud(self, start: int, stop: int) -> int | None:
+        """Return the position of the first frame that stands out, be it a word or not, or None."""
+        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
+        if not len(loud):
+            return None
+        return max(start, (max(start // self._frame, self._first) + int(loud[0])) * self._frame)
+
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
         quiet = np.flatnonzero(~loud[:_REST_AT_MOST])

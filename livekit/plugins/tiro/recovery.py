@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # After three such connections in a row, report an error instead of reconnecting.
 _MAX_WITHOUT_FINAL = 3
+# Connections in a row that heard nothing in what is left, before that is taken for true.
+_NOTHING_FOR_CERTAIN = 3
 # s; a connection this short counts as failed even if it delivered results.
 _SHORT_CONNECTION = 1.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
@@ -116,6 +118,7 @@ class Recovery:
         self._without_final = 0
         self._unresponsive = 0
         self._retried_after_drain = False
+        self._found_nothing = 0
         self._failures = 0
         self._finals_at_failure = 0
 
@@ -205,20 +208,22 @@ class Recovery:
         """Decide whether a connection that got the end marker said all there was to say.
 
         It did if nothing is left that may hold words. Otherwise what is left is sent again, and
-        again as long as that brings finals. That the service heard nothing in it can be an answer
-        to an earlier pause: only when a connection that was fed with nothing but what is left
-        says so too, there are no words in it.
+        again as long as that brings finals. That the service heard nothing can be an answer to an
+        earlier pause: only when connections that were fed with nothing but what is left say so
+        too, there are no words in it.
         """
         assert self._began is not None
         if not progress.unfinalized:
             return Next.DONE
+        self._found_nothing = self._found_nothing + 1 if ending.found_nothing else 0
         timeout = ending.reason is Reason.DRAIN_TIMEOUT
         first = not self._retried_after_drain or progress.finals > self._began.finals
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
         if ending.found_nothing and not progress.speaking:
-            return Next.DONE
+            done = self._found_nothing >= _NOTHING_FOR_CERTAIN
+            return Next.DONE if done else Next.RECONNECT
         if timeout:
             raise errors.drain_timeout(DRAIN_TIMEOUT)
         raise errors.dropped("before its last final")

@@ -221,6 +221,8 @@ class SpeechStream(stt.RecognizeStream):
 
     async def aclose(self) -> None:
         """Close the stream now, whatever the service does."""
+        if self._exchange is not None:
+            self._exchange.send_held()
         # Cancel first: closing the input would make the send task flush and wait for the last
         # final.
         await utils.aio.cancel_and_wait(self._task)
@@ -306,10 +308,8 @@ class SpeechStream(stt.RecognizeStream):
         )
 
     def _progress(self) -> Progress:
-        backlog, transcript = self._backlog, self._transcript
-        return Progress(
-            backlog.start, transcript.finals, transcript.speaking, backlog.may_hold_words()
-        )
+        backlog, said = self._backlog, self._transcript
+        return Progress(backlog.start, said.finals, said.speaking, backlog.may_hold_words())
 
     def _budget(self) -> Budget:
         """Return what the base class allows; its options may change between attempts."""

@@ -29,8 +29,9 @@ RESENT = 3.0
 RESENT_WITHOUT_INTERIMS = 60.0
 # Of 32767; what `tiro.STT` takes for speech, so that it sends all of it again until it is answered.
 LOUD = 328
-# Seconds; `tiro.STT` sends its own silence in messages no shorter than this, its audio in shorter.
-ADDED_SILENCE = 0.2
+# Seconds; `tiro.STT` sends its own silence in messages of this length, quiet audio in shorter ones,
+# and longer ones end with a sound.
+ADDED_SILENCE = 0.2, 0.3
 # Seconds in which a client that hung up is back if it did so to change an option.
 BACK_AFTER_HANGING_UP = 1.0
 # Seconds in which a client is back that did not hang up; longer than LiveKit goes on retrying.
@@ -243,13 +244,11 @@ class TimedRecognition:
             self._ahead[0] = replace(self._ahead[0], start=now)
 
     def _added_silence(self, samples: Samples) -> float:
-        """Seconds of zeros at the end of a message with which a client brings a final on.
-
-        The messages in which it has the caller's audio are shorter by half, at least.
-        """
+        """Seconds of zeros at the end of a message with which a client brings a final on."""
         size = len(samples)
         self._usual = min(self._usual or size, size)
-        if size < max(2 * self._usual, ADDED_SILENCE * RECOGNIZER_RATE):
+        shortest, longest = (seconds * RECOGNIZER_RATE for seconds in ADDED_SILENCE)
+        if not max(1.5 * self._usual, shortest) <= size < longest:
             return 0.0
         return (size - len(np.trim_zeros(samples, "b"))) / RECOGNIZER_RATE
 
