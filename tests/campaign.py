@@ -54,6 +54,9 @@ _LARGEST_DRIFT = 0.002
 # Blocks: a service drops what it looked ahead over when it decides, some 0.8 s behind a word, so
 # that it would lose the start of a word that began just then.
 _SHORTEST_GAP = 100
+# Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
+# service decides too.
+_LONGEST_GAP = 150
 _RETRYABLE = (1, 2, 4, 8, 13, 14)
 _ROTATION = (4, 11)
 
@@ -186,7 +189,7 @@ def _talk(rng: Random) -> Talk:
         for _ in range(rng.randint(1, 5)):
             words.append(Spoken(f"w{len(words)}", at, at + rng.randint(22, 45)))
             at = words[-1].last
-        at += rng.randint(_SHORTEST_GAP, 250)
+        at += rng.randint(_SHORTEST_GAP, _LONGEST_GAP)
     peak = rng.choice((12000, 12000, 32767, 200, 100, 30))
     noise = rng.choice((0, 1, peak // 40, peak // 10))
     return Talk(tuple(words), at, peak, noise)

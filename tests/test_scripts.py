@@ -172,7 +172,10 @@ async def test_finals_come_when_the_words_are_over() -> None:
         hooks = Finals()
         async with listening(hooks=hooks, endpoint_silence=endpoint_silence) as (_, stt):
             await collect(stt.stream(), frames(silence(16000)))
-        assert hooks.at == finals_at
+        # Quiet audio comes in messages of 150 ms, and the last of it is held back.
+        assert len(hooks.at) == len(finals_at)
+        late = [at - due for at, due in zip(hooks.at, finals_at, strict=True)]
+        assert 0 <= min(late) and max(late) <= 0.3
 
 
 @pytest.mark.parametrize(
@@ -308,7 +311,8 @@ async def test_after_silence_a_call_goes_on_a_little_early() -> None:
     """How much of it the client sends again is its own affair; later than asked nothing is said."""
     async with listening(hooks=First("7.9")) as (server, stt):
         caller = ScriptCaller(stt, silence(16000))
-        await caller.talk(8.0, until_shown="Já takk.")
+        # Some of it is held back.
+        await caller.talk(8.4, until_shown="Já takk.")
         await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
         # The audio that is to bring the client back has to come when the first one is gone.
         await caller.talk(SECONDS, until_shown="Bless bless.", pace=0.005)
