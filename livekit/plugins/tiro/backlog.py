@@ -70,7 +70,6 @@ class Backlog:
         self._released_to = 0
         self._answered_to = 0
         self._given_up = 0
-        self._finals_without_times = 0
         self._sent_once = 0
         self._reported = 0
         self._set_rate(16000)
@@ -146,7 +145,6 @@ class Backlog:
         self.loudness.learn_no_words(self.start, start)
         self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
-        self._finals_without_times = 0
         self._release(stop)
 
     def finalize_without_times(self, sent: int) -> None:
@@ -155,22 +153,18 @@ class Backlog:
         Args:
             sent: The position up to which audio was sent.
 
-        That is one stretch of sound, up to a pause in which an endpointer can have decided. The
-        stretches are counted anew each time, by what is known of the line by then. Times tell
-        which finals say nothing new; this estimate does not.
+        That is one stretch of sound, up to a pause in which an endpointer can have decided. Times
+        tell which finals say nothing new; this estimate does not.
         """
         self._measure()
-        self._finals_without_times += 1
-        start = max(self.finalized_to, self.kept_from)
-        bounds = [start, *(mark for mark in self.flushes if start < mark < sent), sent]
-        ends: list[int] = []
+        bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         for first, last in pairwise(bounds):
-            ends += self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
-            if last in self.flushes:
+            end = self.loudness.end_of_sound(first, last, _SHORTEST_ENDPOINT)
+            if end is None and last in self.flushes and self.first_sound(first, last) is not None:
                 # The silence behind it is a pause too.
-                ends += self.loudness.ends_of_sounds(ends[-1] if ends else first, last, 0.0)
-        if ends:
-            self._release(ends[: self._finals_without_times][-1])
+                end = last
+            if end is not None:
+                return self._release(end)
 
     def _release(self, position: int) -> None:
         self._released_to = max(self._released_to, position)
