@@ -111,8 +111,9 @@ class Backlog:
             return b""
         first = bisect_right(self._starts, start) - 1
         pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
-        offset, size = start - self._starts[first], stop - start
-        return pcm[offset * BYTES_PER_SAMPLE :][: size * BYTES_PER_SAMPLE]
+        offset = self._starts[first]
+        # In one step: a file can come in one piece, which is not copied for each chunk.
+        return pcm[(start - offset) * BYTES_PER_SAMPLE : (stop - offset) * BYTES_PER_SAMPLE]
 
     @property
     def is_empty(self) -> bool:
@@ -130,6 +131,11 @@ class Backlog:
         return max(self.kept_from, self._released_to)
 
     # -- what the service says -------------------------------------------------------------------
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a hypothesis is open."""
+        return self._speaking
 
     def set_speaking(self, speaking: bool) -> None:
         """Note whether a hypothesis is open: then all of its audio is kept."""
