@@ -78,7 +78,8 @@ class Feed:
     def _is_due(self, mark: int) -> bool:
         """Tell whether there is anything to decide up to a flush, or nobody was asked yet."""
         backlog = self._backlog
-        return mark > backlog.sent_to or backlog.first_sound(backlog.start, mark) is not None
+        open_words = backlog.speaking or backlog.first_sound(backlog.start, mark) is not None
+        return mark >= backlog.start and (mark > backlog.sent_to or open_words)
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -88,6 +89,7 @@ class Feed:
         Args:
             again: Whether to do so even if nothing was said since it was sent last.
         """
+        self._backlog.flush()
         end, flushes = self._backlog.end, self._pending_flushes
         last = flushes[-1] if flushes else self._silent_at
         asked = last is not None and self._backlog.first_sound(last, end) is None
@@ -96,7 +98,6 @@ class Feed:
             flushes.pop()
         elif asked and not again:
             return
-        self._backlog.flush()
         flushes.append(end)
 
     def next_chunk(self, now: float) -> bytes | None:
