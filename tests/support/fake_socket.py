@@ -43,7 +43,7 @@ class FakeSocket:
 
     async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
         # Asked as the method of the HTTP session's class, with a stand-in for the session.
-        return cast(FakeSocket, self._itself)
+        return self._itself
 
     @property
     def _itself(self) -> FakeSocket:

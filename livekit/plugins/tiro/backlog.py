@@ -113,8 +113,9 @@ class Backlog:
             return b""
         first = bisect_right(self._starts, start) - 1
         pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
-        offset, size = start - self._starts[first], stop - start
-        return pcm[offset * BYTES_PER_SAMPLE :][: size * BYTES_PER_SAMPLE]
+        offset = self._starts[first]
+        # In one step: a file can come in one piece, which is not copied for each chunk.
+        return pcm[(start - offset) * BYTES_PER_SAMPLE : (stop - offset) * BYTES_PER_SAMPLE]
 
     @property
     def is_empty(self) -> bool:
@@ -161,18 +162,25 @@ class Backlog:
         Times tell which finals say nothing new; this estimate does not.
         """
         self._measure()
-        finals = self._unplaced_finals + 1
+        finals, start = self._unplaced_finals + 1, self.start
+        for _ in range(finals):
+            end = self._end_of_stretch(sent)
+            if end is not None:
+                self._release(end)
+        placed = self.start > start or self.loudness.is_learned
+        self._unplaced_finals = 0 if placed else finals
+
+    def _end_of_stretch(self, sent: int) -> int | None:
+        """Return the position at which the first sound ends that is behind all that is final."""
         bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
-        ends: list[int] = []
         for first, last in pairwise(bounds):
-            ends += self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
-            # The silence behind a flush is a pause too.
-            behind = max([first, *ends])
-            if last in self.flushes and self.loudness.first_sound(behind, last) is not None:
-                ends.append(last)
-        self._unplaced_finals = 0 if ends or self.loudness.is_learned else finals
-        if ends:
-            self._release(ends[:finals][-1])
+            end = self.loudness.end_of_sound(first, last, _SHORTEST_ENDPOINT)
+            if end is None and last in self.flushes and self.first_sound(first, last) is not None:
+                # The silence behind it is a pause too.
+                end = last
+            if end is not None:
+                return end
+        return None
 
     def _release(self, position: int) -> None:
         self._released_to = max(self._released_to, position)

@@ -124,7 +124,8 @@ class Exchange:
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
         self._ended = True
-        self._feed.flush()
+        # What is too short for a chunk, and for a word, is sent all the same.
+        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
         self._wake_sender()
 
     def send_held(self) -> None:
@@ -158,7 +159,7 @@ class Exchange:
                     if patience <= 0:
                         return Reason.DRAIN_TIMEOUT
                 await asyncio.wait(
-                    waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                    waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
                 self._notice_pause()

@@ -88,10 +88,14 @@ class Feed:
         marks = {
             mark
             for mark in backlog.flushes
-            if mark > backlog.sent_to or backlog.first_sound(self.sent_to, mark) is not None
+            if mark >= self.sent_to and (mark > backlog.sent_to or self._has_words_before(mark))
         }
         pauses = self._clock.pauses_behind(self.sent_to / rate)
         return sorted(marks | {round(seconds * rate) for seconds in pauses})
+
+    def _has_words_before(self, mark: int) -> bool:
+        backlog = self._backlog
+        return backlog.speaking or backlog.first_sound(self.sent_to, mark) is not None
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -101,6 +105,7 @@ class Feed:
         Args:
             again: Whether to do so even if nothing was said since it was sent last.
         """
+        self._backlog.flush()
         end, flushes = self._backlog.end, self._pending_flushes
         last = flushes[-1] if flushes else self._silent_at
         asked = last is not None and self._backlog.first_sound(last, end) is None
@@ -109,7 +114,6 @@ class Feed:
             flushes.pop()
         elif asked and not again:
             return
-        self._backlog.flush()
         flushes.append(end)
 
     def next_chunk(self, now: float) -> bytes | None:

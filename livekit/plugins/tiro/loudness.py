@@ -156,24 +156,23 @@ class Loudness:
         as_loud_as_the_word = np.count_nonzero(levels[:rest] * _REST_SHARE >= self._word_level)
         return 0 if as_loud_as_the_word > _LOUD_REST else rest
 
-    def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
-        """Return the positions at which sounds end that can be words.
+    def end_of_sound(self, start: int, stop: int, pause: float) -> int | None:
+        """Return the position at which the first sound ends that can be a word, or None.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
             pause: Seconds for which it is quiet behind the end of a sound.
         """
-        ends = []
-        while (sound := self.first_sound(start, stop)) is not None:
-            loud = np.flatnonzero(self._between(sound, stop) > _RATIO * self.floor)
-            behind = np.append(loud[1:], -(-stop // self._frame) - sound // self._frame)
-            pauses = np.flatnonzero(behind - loud > round(pause * FRAMES_PER_SECOND))
-            if not len(pauses):
-                break
-            start = (sound // self._frame + int(loud[pauses[0]]) + 1) * self._frame
-            ends.append(min(start, stop))
-        return ends
+        sound = self.first_sound(start, stop)
+        if sound is None:
+            return None
+        loud = np.flatnonzero(self._between(sound, stop) > _RATIO * self.floor)
+        behind = np.append(loud[1:], -(-stop // self._frame) - sound // self._frame)
+        pauses = np.flatnonzero(behind - loud > round(pause * FRAMES_PER_SECOND))
+        if not len(pauses):
+            return None
+        return min((sound // self._frame + int(loud[pauses[0]]) + 1) * self._frame, stop)
 
     def _between(self, start: int, stop: int) -> Levels:
         first = max(0, start // self._frame - self._first)

@@ -1,0 +1,122 @@
+"""A live caller in front of a backlog and its feed, without a socket: time is what a test says."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.clock import Clock
+from livekit.plugins.tiro.feed import Feed
+
+RATE = 16000
+RATES = [8000, 16000, 22050, 24000, 44100, 48000]
+"""Hz; what the service takes, the odd ones included."""
+
+# Each sample of numbered audio tells where it is, modulo this.
+_TAGS = 30_000
+# No quieter than speech can be.
+_QUIETEST = 1000
+
+Samples = npt.NDArray[np.int64]
+
+
+def numbers(first: int, count: int) -> Samples:
+    """Return what numbered audio holds at `count` positions from `first` on."""
+    return np.arange(first, first + count) % _TAGS + _QUIETEST
+
+
+def numbered(first: int, count: int) -> bytes:
+    """Return loud samples that tell their positions."""
+    return numbers(first, count).astype(np.int16).tobytes()
+
+
+def samples(pcm: bytes) -> Samples:
+    """Return 16-bit samples as numbers."""
+    return np.frombuffer(pcm, np.int16).astype(np.int64)
+
+
+def tone(seconds: float, level: int = 3000, rate: int = RATE) -> bytes:
+    """Return audio of one level."""
+    return np.full(round(seconds * rate), level, np.int16).tobytes()
+
+
+def quiet(seconds: float, rate: int = RATE) -> bytes:
+    """Return digital silence."""
+    return bytes(2 * round(seconds * rate))
+
+
+def noise(seconds: float, peak: int, rate: int = RATE) -> bytes:
+    """Return the noise of a line: each 20 ms reach the peak."""
+    drawn = np.random.default_rng(7).uniform(-peak, peak, round(seconds * rate))
+    drawn[:: rate // 100] = peak
+    return drawn.astype(np.int16).tobytes()
+
+
+class Caller:
+    """Pushes audio into a backlog, and sends it on one connection after the other."""
+
+    def __init__(self, rate: int = RATE) -> None:
+        self.rate = rate
+        self.now = 1000.0
+        self.clock = Clock()
+        self.backlog = Backlog()
+        self.feed = Feed(self.backlog, self.clock, self.now)
+
+    @property
+    def start(self) -> float:
+        """The second of the audio from which a new connection would be fed."""
+        return self.backlog.start / self.rate
+
+    def push(self, audio: bytes | float, *, waits: bool = True) -> None:
+        """Push audio in one piece, or so many seconds that are numbered.
+
+        Args:
+            audio: What is said.
+            waits: Whether that takes the time that it takes to say it.
+        """
+        if isinstance(audio, float | int):
+            audio = numbered(self.backlog.end, round(audio * self.rate))
+        seconds = len(audio) / 2 / self.rate
+        self.now += seconds if waits else 0
+        self.clock.push(seconds, self.now, self.now)
+        self.backlog.push(audio, self.rate)
+
+    def send(self, limit: int = 1_000_000, *, taken: bool = True) -> list[bytes]:
+        """Return up to so many messages that go out now.
+
+        Args:
+            limit: How many at most.
+            taken: Whether the peer shows that it takes them.
+        """
+        sent: list[bytes] = []
+        while len(sent) < limit and (pcm := self.feed.next_chunk(self.now)) is not None:
+            sent.append(pcm)
+        if taken:
+            self.feed.acknowledge(self.feed.sent_to)
+        return sent
+
+    def say(self, audio: bytes | float) -> bytes:
+        """Push and send live, in frames of 50 ms; return what was sent."""
+        if isinstance(audio, float | int):
+            audio = numbered(self.backlog.end, round(audio * self.rate))
+        size = 2 * round(self.rate / 20)
+        sent = []
+        for at in range(0, len(audio), size):
+            self.push(audio[at : at + size])
+            sent += self.send()
+        return b"".join(sent)
+
+    def reconnect(self, *, asking: bool = False) -> float:
+        """Start a new connection; return the second from which it is fed."""
+        self.feed.limit(self.now)
+        self.feed = Feed(self.backlog, self.clock, self.now, asking=asking)
+        assert self.feed.sent_to == self.backlog.start
+        return self.start
+
+    def final(self, start: float, end: float) -> None:
+        """Have the service say that a final covers seconds of the connection."""
+        self.feed.finalize(start, end, self.now)
+
+    def final_without_times(self) -> None:
+        self.feed.finalize(None, None, self.now)

@@ -1,0 +1,423 @@
+"""The audio that no final covers: what is kept, what is let go, and for what reason.
+
+Only evidence lets audio go: a final with times, or the bound of 60 s. Quiet audio may be dropped.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, Backlog, chunk_samples
+
+from .support.caller import RATE, RATES, noise, numbered, quiet, tone
+
+ONSET = 0.5
+"""Seconds that are kept in front of a sound."""
+
+
+def holding(*parts: bytes, sent: bool = True) -> Backlog:
+    """Return a backlog with audio, all of it sent unless told otherwise."""
+    backlog = Backlog()
+    for part in parts:
+        backlog.push(part, RATE)
+    if sent:
+        backlog.take(0, backlog.end)
+    return backlog
+
+
+def trim(backlog: Backlog, heard: float | None = None, newest: float | None = None) -> float:
+    """Trim, and return the second of the first sample that is left."""
+    end = backlog.end / RATE
+    backlog.trim(
+        heard=round((end if heard is None else heard) * RATE),
+        newest=round((end if newest is None else newest) * RATE),
+    )
+    return backlog.kept_from / RATE
+
+
+def finalize(backlog: Backlog, start: float, stop: float) -> None:
+    backlog.finalize(round(start * RATE), round(stop * RATE))
+
+
+def start(backlog: Backlog) -> float:
+    return backlog.start / RATE
+
+
+# -- chunks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples"),
+    [
+        (8000, 400),
+        (11025, 441),
+        (12000, 600),
+        (16000, 800),
+        (22050, 882),
+        (24000, 1200),
+        (32000, 1600),
+        (44100, 2205),
+        (48000, 2400),
+    ],
+)
+def test_a_chunk_is_of_whole_samples_and_milliseconds(rate: int, samples: int) -> None:
+    assert chunk_samples(rate) == samples
+    assert samples * 1000 % rate == 0
+
+
+@given(st.integers(8000, 48000))
+def test_a_chunk_loses_less_than_a_sample(rate: int) -> None:
+    """The service cuts the length of a message to whole milliseconds."""
+    samples = chunk_samples(rate)
+    ms = samples * 1000 // rate
+    assert 40 <= ms <= 100
+    assert 0 <= samples - ms * rate / 1000 < 1
+
+
+# -- in and out ----------------------------------------------------------------------------------
+
+
+def test_audio_comes_out_as_it_came_in_however_it_is_cut() -> None:
+    backlog = Backlog()
+    assert backlog.is_empty
+    for size in (1, 160, 0, 800, 7, 4000):
+        backlog.push(numbered(backlog.end, size), RATE)
+    whole = numbered(0, backlog.end)
+    assert not backlog.is_empty
+    for first, last in ((0, 4968), (0, 1), (1, 161), (150, 970), (961, 968), (968, 4968), (5, 5)):
+        assert backlog.take(first, last) == whole[2 * first : 2 * last]
+
+
+def test_nothing_can_be_taken_of_nothing() -> None:
+    assert not Backlog().has_unsent
+    assert not Backlog().may_hold_words()
+
+
+def test_pushed_audio_is_copied() -> None:
+    """I4: the caller's buffer is used again."""
+    backlog = Backlog()
+    buffer = bytearray(numbered(0, 800))
+    backlog.push(memoryview(buffer), RATE)
+    buffer[:] = bytes(1600)
+    assert backlog.take(0, 800) == numbered(0, 800)
+
+
+def test_a_view_of_samples_is_taken_whole() -> None:
+    backlog = Backlog()
+    backlog.push(memoryview(numbered(0, 800)).cast("h"), RATE)
+    assert backlog.end == 800
+    assert backlog.take(0, 800) == numbered(0, 800)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_rate_is_that_of_the_audio(rate: int) -> None:
+    backlog = Backlog()
+    backlog.push(tone(1, rate=rate), rate)
+    assert (backlog.sample_rate, backlog.chunk) == (rate, chunk_samples(rate))
+    assert backlog.first_sound(0) == 0
+
+
+def test_what_no_connection_got_is_unsent() -> None:
+    backlog = holding(tone(1), sent=False)
+    backlog.take(0, RATE // 2)
+    assert backlog.has_unsent
+    backlog.take(RATE // 2, RATE)
+    assert not backlog.has_unsent
+
+
+# -- usage ---------------------------------------------------------------------------------------
+
+
+def test_usage_counts_each_second_once() -> None:
+    backlog = holding(tone(10), sent=False)
+    backlog.take(0, 3 * RATE)
+    assert backlog.take_usage(at_least=5.0) == 0
+    backlog.take(0, RATE)
+    backlog.take(RATE, 6 * RATE)
+    assert backlog.take_usage(at_least=5.0) == 6
+    backlog.take(0, 6 * RATE)
+    assert backlog.take_usage(at_least=0.0) == 0
+    backlog.take(6 * RATE, 7 * RATE)
+    assert backlog.take_usage(at_least=0.0) == 1
+
+
+def test_audio_that_was_given_up_is_no_usage() -> None:
+    backlog = holding(tone(80), sent=False)
+    trim(backlog, heard=0)
+    backlog.take(backlog.start, backlog.end)
+    assert backlog.take_usage(at_least=0.0) == KEEP_AT_MOST
+
+
+# -- what a final lets go ------------------------------------------------------------------------
+
+
+def test_a_final_lets_go_what_it_covers() -> None:
+    backlog = holding(tone(5))
+    finalize(backlog, 0, 2.5)
+    assert (start(backlog), backlog.finalized_to) == (2.5, 2.5 * RATE)
+    assert trim(backlog) == 2.5
+    finalize(backlog, 0, 1.0)
+    assert start(backlog) == 2.5, "nothing that was final is taken back"
+    assert backlog.finalized_to == 2.5 * RATE
+
+
+def test_what_follows_a_final_is_kept_for_as_long_as_it_takes() -> None:
+    """Whatever the service says that has no times: a guess lets nothing go."""
+    backlog = holding(quiet(1), tone(1), quiet(1), tone(1), quiet(20))
+    finalize(backlog, 1, 2)
+    backlog.answered(backlog.end)
+    assert trim(backlog) == 3 - ONSET
+    assert backlog.may_hold_words()
+
+
+def test_a_noise_before_words_is_learned_from_their_final() -> None:
+    backlog = holding(noise(1.5, 300), tone(1, 3000), noise(20, 300))
+    assert backlog.may_hold_words()
+    finalize(backlog, 1.5, 2.5)
+    assert backlog.loudness.floor == pytest.approx(300, rel=0.1)
+    assert not backlog.may_hold_words()
+
+
+def test_the_rest_of_a_last_word_is_no_word() -> None:
+    rest = b"".join(tone(0.05, round(3000 * 0.6**step)) for step in range(12))
+    backlog = holding(quiet(1), tone(1), rest, quiet(3))
+    finalize(backlog, 1, 2)
+    assert not backlog.may_hold_words()
+
+
+def test_a_loud_word_behind_a_cut_is_a_word() -> None:
+    backlog = holding(quiet(1), tone(1.4), quiet(3))
+    finalize(backlog, 1, 2)
+    assert backlog.may_hold_words()
+    assert trim(backlog) == 2.0
+
+
+# -- finals without times ------------------------------------------------------------------------
+
+
+def untimed(backlog: Backlog, sent: float | None = None) -> float:
+    backlog.finalize_without_times(backlog.sent_to if sent is None else round(sent * RATE))
+    return start(backlog)
+
+
+WORD = tone(0.4) + quiet(1)
+
+
+def test_a_final_without_times_is_about_one_stretch_of_sound() -> None:
+    backlog = holding(WORD * 4)
+    assert untimed(backlog) == 0.4
+    assert trim(backlog) == pytest.approx(0.9)
+    assert untimed(backlog) == pytest.approx(1.8)
+    assert untimed(backlog) == pytest.approx(3.2)
+    assert backlog.may_hold_words()
+    assert untimed(backlog) == pytest.approx(4.6)
+    assert not backlog.may_hold_words()
+    assert untimed(backlog) == pytest.approx(4.6)
+
+
+def test_a_final_without_times_is_about_one_stretch_though_what_is_before_it_is_gone() -> None:
+    """A service that lags: what is let go is dropped at once, and counts no more."""
+    backlog = holding(WORD * 4)
+    for count in range(3):
+        assert untimed(backlog) == pytest.approx(1.4 * count + 0.4)
+        backlog.set_speaking(True)
+        assert trim(backlog) == pytest.approx(1.4 * count + 0.4)
+
+
+def test_short_pauses_do_not_end_a_stretch() -> None:
+    backlog = holding((tone(0.4) + quiet(0.3)) * 4 + quiet(1))
+    assert untimed(backlog) == pytest.approx(2.5)
+
+
+def test_a_final_without_times_in_unbroken_speech_lets_nothing_go() -> None:
+    backlog = holding(quiet(1), tone(0.4), quiet(0.2), tone(1))
+    assert untimed(backlog) == 0
+
+
+def test_a_flush_is_a_pause() -> None:
+    """The silence behind it is the service's to hear, and no audio of the caller's."""
+    backlog = holding(tone(1))
+    backlog.flush()
+    backlog.push(tone(1), RATE)
+    backlog.flush()
+    backlog.take(RATE, backlog.end)
+    assert untimed(backlog) == 1
+    assert backlog.may_hold_words()
+    assert untimed(backlog) == 2
+    assert not backlog.may_hold_words()
+
+
+def test_a_flush_in_a_pause_is_the_same_pause() -> None:
+    backlog = holding(WORD)
+    backlog.flush()
+    backlog.push(WORD, RATE)
+    backlog.take(0, backlog.end)
+    assert untimed(backlog) == pytest.approx(0.4)
+    assert untimed(backlog) == pytest.approx(1.8)
+
+
+def test_a_final_without_times_is_about_what_was_sent() -> None:
+    backlog = holding(quiet(1) + WORD * 2)
+    assert untimed(backlog, sent=1.2) == 0
+    assert untimed(backlog, sent=1.8) == 0
+    assert untimed(backlog, sent=2.0) == pytest.approx(1.4)
+
+
+def test_an_estimate_does_not_tell_what_is_said_twice() -> None:
+    backlog = holding(WORD)
+    untimed(backlog)
+    assert backlog.finalized_to == 0
+
+
+# -- quiet audio ---------------------------------------------------------------------------------
+
+
+def test_while_nobody_speaks_the_last_three_seconds_are_kept() -> None:
+    backlog = holding(quiet(20))
+    assert trim(backlog) == 20 - LOOKBACK
+    assert backlog.take_given_up() == 0
+    assert not backlog.may_hold_words()
+
+
+def test_more_can_be_kept_while_nobody_speaks() -> None:
+    backlog = holding(quiet(20))
+    backlog.set_lookback(10)
+    assert trim(backlog) == 10
+
+
+def test_what_the_service_has_not_heard_is_kept() -> None:
+    backlog = holding(quiet(20))
+    assert trim(backlog, heard=5) == 5 - LOOKBACK
+    assert trim(backlog, heard=2) == 5 - LOOKBACK, "what is gone is gone"
+
+
+def test_while_somebody_speaks_all_is_kept() -> None:
+    backlog = holding(quiet(20))
+    backlog.set_speaking(True)
+    assert backlog.may_hold_words()
+    assert trim(backlog) == 0
+    backlog.set_speaking(False)
+    assert trim(backlog) == 20 - LOOKBACK
+
+
+@pytest.mark.parametrize("peak", [30, 100, 200, 3000])
+def test_quiet_speech_is_kept_with_its_onset(peak: int) -> None:
+    backlog = holding(quiet(20), tone(0.4, peak), quiet(20))
+    assert trim(backlog) == 20 - ONSET
+    assert backlog.may_hold_words()
+    assert trim(backlog) == 20 - ONSET
+
+
+def test_what_is_dropped_is_measured_before() -> None:
+    """Audio that came since the last look says how loud the line is, and what is left of it."""
+    backlog = holding(tone(1, 2000), quiet(0.007))
+    finalize(backlog, 0, 1)
+    backlog.push(quiet(9.994) + tone(1), RATE)
+    backlog.take(RATE, backlog.end)
+    assert trim(backlog) == pytest.approx(9.001)
+    assert backlog.first_sound(backlog.start) == pytest.approx(11 * RATE, abs=RATE * 0.021)
+
+
+def test_the_noise_of_a_line_is_dropped_once_it_is_known() -> None:
+    backlog = holding(noise(20, 500))
+    assert trim(backlog) == 20 - LOOKBACK
+    assert not backlog.may_hold_words()
+
+
+# -- the bound -----------------------------------------------------------------------------------
+
+
+def test_a_minute_is_kept_and_the_rest_is_told_once() -> None:
+    backlog = holding(tone(0.5) + quiet(0.5), *[tone(0.5) + quiet(0.5)] * 74)
+    assert trim(backlog) == 75 - KEEP_AT_MOST
+    assert backlog.may_hold_words()
+    assert backlog.take_given_up() == 15
+    assert backlog.take_given_up() == 0
+    finalize(backlog, 20, 75)
+    assert not backlog.may_hold_words()
+
+
+def test_what_was_given_up_may_have_held_words() -> None:
+    backlog = holding(tone(2), quiet(70))
+    trim(backlog, heard=0)
+    assert backlog.kept_from == 12 * RATE
+    assert backlog.first_sound(backlog.start) is None
+    assert backlog.may_hold_words()
+    finalize(backlog, 20, 21)
+    assert not backlog.may_hold_words(), "the service has come past it"
+    assert backlog.take_given_up() == 0
+
+
+def test_quiet_audio_is_given_up_without_a_word() -> None:
+    backlog = holding(quiet(90), sent=False)
+    assert trim(backlog, heard=0) == 90 - KEEP_AT_MOST
+    assert backlog.take_given_up() == 0
+
+
+def test_a_hypothesis_that_is_given_up_is_told() -> None:
+    backlog = holding(quiet(90))
+    backlog.set_speaking(True)
+    backlog.answered(backlog.end)
+    assert trim(backlog) == 90 - KEEP_AT_MOST
+    assert backlog.take_given_up() == 30
+
+
+def test_a_sound_that_the_service_answered_is_given_up_without_a_word() -> None:
+    backlog = holding(tone(2), quiet(70))
+    backlog.answered(backlog.end)
+    trim(backlog, heard=0)
+    assert backlog.take_given_up() == 0
+
+
+def test_the_bound_is_behind_what_is_sent_of_a_file() -> None:
+    backlog = holding(tone(300), sent=False)
+    assert trim(backlog, heard=0, newest=0) == 0
+    backlog.set_speaking(True)
+    assert trim(backlog, heard=0, newest=200) == 140
+
+
+# -- flushes -------------------------------------------------------------------------------------
+
+
+def test_flushes_with_nothing_said_between_them_are_one() -> None:
+    backlog = holding(tone(1))
+    for _ in range(5):
+        backlog.flush()
+        backlog.push(quiet(0.1), RATE)
+    assert backlog.flushes == [1.4 * RATE]
+    backlog.push(tone(0.2), RATE)
+    backlog.flush()
+    assert backlog.flushes == [1.4 * RATE, 1.7 * RATE]
+
+
+def test_flushes_are_forgotten_with_the_audio_before_them() -> None:
+    backlog = holding(tone(1))
+    backlog.flush()
+    backlog.push(tone(1), RATE)
+    backlog.flush()
+    finalize(backlog, 0, 1.5)
+    trim(backlog)
+    assert backlog.flushes == [2 * RATE]
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speaking", [False, True])
+@pytest.mark.parametrize("level", [0, 3000])
+def test_memory_is_bounded(speaking: bool, level: int) -> None:
+    """Ten minutes, with a flush every 2 s."""
+    backlog = Backlog()
+    backlog.set_speaking(speaking)
+    second = tone(0.5, level) + quiet(0.5)
+    for count in range(600):
+        backlog.push(second, RATE)
+        backlog.take(count * RATE, backlog.end)
+        if count % 2:
+            backlog.flush()
+        trim(backlog)
+        held = sum(map(len, backlog._pieces)) / 2 / RATE
+        assert held == len(backlog._pieces) <= (KEEP_AT_MOST if speaking or level else LOOKBACK) + 1
+        assert len(backlog.loudness._levels) <= 50 * (held + 1)
+        assert len(backlog.flushes) <= 31

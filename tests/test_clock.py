@@ -1,0 +1,305 @@
+"""Seconds of audio as time, with the pauses in it; and whether it is live. Ids are of the contract
+with the framework (T: times)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from livekit.plugins.tiro.clock import Clock
+
+FARTHEST_AHEAD = 30.0
+"""Seconds; what is farther ahead of the present is a file."""
+
+
+class Microphone:
+    """A microphone that pushes 50 ms frames into a clock; time is what the test says it is."""
+
+    def __init__(self, clock: Clock, start: float = 1000.0) -> None:
+        self.clock = clock
+        self.started = self.now = start
+
+    def frame(self, seconds: float = 0.05) -> None:
+        self.clock.push(seconds, self.now, self.now + 5e8)
+
+    def talk(self, seconds: float) -> None:
+        """Push as it is recorded."""
+        for _ in range(round(seconds / 0.05)):
+            self.now += 0.05
+            self.frame()
+
+    def mute(self, seconds: float) -> None:
+        self.now += seconds
+
+    def burst(self, seconds: float) -> None:
+        """Push all at once."""
+        for _ in range(round(seconds / 0.05)):
+            self.frame()
+
+    @property
+    def elapsed(self) -> float:
+        return self.now - self.started
+
+    def time(self, audio: float) -> float:
+        return audio + self.clock.pause_before(audio)
+
+
+@pytest.fixture
+def microphone() -> Microphone:
+    return Microphone(Clock())
+
+
+def test_time_is_audio_while_there_is_no_pause(microphone: Microphone) -> None:
+    microphone.talk(10)
+    assert microphone.clock.pushed == pytest.approx(10)
+    assert microphone.clock.pause_before(10) == 0
+    assert microphone.clock.wall(0.0) == pytest.approx(microphone.started + 5e8)
+
+
+def test_a_mute_takes_time(microphone: Microphone) -> None:
+    microphone.talk(10)
+    microphone.mute(20)
+    microphone.talk(10)
+    assert microphone.time(9.99) == pytest.approx(9.99)
+    assert microphone.time(10.01) == pytest.approx(30.01)
+    assert microphone.time(20) == pytest.approx(40) == microphone.elapsed
+
+
+def test_several_mutes_add_up(microphone: Microphone) -> None:
+    for _ in range(5):
+        microphone.talk(2)
+        microphone.mute(3)
+    microphone.talk(2)
+    for i in range(6):
+        assert microphone.time(2 * i + 1) == pytest.approx(5 * i + 1)
+
+
+@pytest.mark.parametrize("late", [0.02, 0.1, 0.15])
+def test_what_is_a_little_late_is_the_networks(microphone: Microphone, late: float) -> None:
+    microphone.talk(1)
+    microphone.mute(late)
+    microphone.talk(1)
+    assert microphone.time(2) == pytest.approx(2)
+    assert microphone.time(0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("gap", [0.16, 0.3, 0.9])
+def test_short_gaps_add_up(microphone: Microphone, gap: float) -> None:
+    """Silence suppression: the times of the words stay those of the call (T1)."""
+    for _ in range(60):
+        microphone.talk(1)
+        microphone.mute(gap)
+    microphone.talk(1)
+    for count in range(60):
+        assert microphone.time(count + 0.5) == pytest.approx(count * (1 + gap) + 0.5, abs=0.06)
+    assert microphone.time(61) == pytest.approx(microphone.elapsed)
+
+
+def test_a_loop_that_pushes_too_slowly_makes_no_pauses(microphone: Microphone) -> None:
+    for _ in range(400):
+        microphone.now += 0.055
+        microphone.frame()
+    assert microphone.time(20) == pytest.approx(20)
+    microphone.mute(1)
+    microphone.frame()
+    assert microphone.time(20.05) == pytest.approx(23, abs=0.06), "then it shows"
+
+
+def test_a_long_frame_takes_its_own_time(microphone: Microphone) -> None:
+    """2 s frames every 2 s; one of them is late, and what was missing is made good."""
+    for late in (0.0, 0.0, 0.5, -0.5, 0.0):
+        microphone.mute(2 + late)
+        microphone.frame(2)
+    assert microphone.time(5) == 5
+    assert microphone.time(9) == 9
+    microphone.mute(2.5)
+    microphone.frame(2)
+    assert microphone.time(9) == 9
+    assert microphone.time(11) == 11.5
+
+
+def test_late_audio_that_comes_in_a_burst_is_no_pause(microphone: Microphone) -> None:
+    microphone.talk(10)
+    microphone.mute(3)
+    microphone.burst(3)
+    microphone.talk(2)
+    for audio in (5, 10.02, 12, 14):
+        assert microphone.time(audio) == pytest.approx(audio, abs=0.06)
+
+
+def test_what_a_burst_makes_good_in_part_is_a_pause_in_part(microphone: Microphone) -> None:
+    """Muted for 20 s, and the first second after it was late."""
+    microphone.talk(10)
+    microphone.mute(21)
+    microphone.burst(1)
+    microphone.talk(5)
+    assert microphone.time(12) == pytest.approx(32, abs=0.06)
+
+
+def test_late_audio_in_two_bursts_is_no_pause_either(microphone: Microphone) -> None:
+    microphone.talk(5)
+    microphone.mute(5)
+    microphone.frame()
+    microphone.mute(1.5)
+    microphone.burst(6.45)
+    assert microphone.time(11.5) == pytest.approx(microphone.elapsed)
+    assert microphone.time(7) == pytest.approx(7)
+
+
+def test_a_true_mute_survives_a_false_one(microphone: Microphone) -> None:
+    microphone.talk(5)
+    microphone.mute(20)
+    microphone.talk(5)
+    microphone.mute(4)
+    microphone.burst(4)
+    assert microphone.time(9) == pytest.approx(29)
+    assert microphone.time(14) == pytest.approx(34) == microphone.elapsed
+
+
+def test_a_file_pushed_at_once_never_jumps(microphone: Microphone) -> None:
+    microphone.burst(100)
+    microphone.mute(5)
+    microphone.burst(100)
+    microphone.mute(30)
+    microphone.burst(100)
+    assert [microphone.time(audio) for audio in (50, 150, 250, 300)] == [50, 150, 250, 300]
+
+
+def test_audio_from_before_the_connection_is_a_lead_and_no_pause(microphone: Microphone) -> None:
+    microphone.burst(5)
+    microphone.talk(10)
+    assert microphone.time(15) == pytest.approx(15)
+    microphone.mute(20)
+    microphone.talk(1)
+    assert microphone.time(16) == pytest.approx(microphone.elapsed, abs=0.06), "not in the future"
+
+
+def test_the_wall_clock_runs_with_the_audio(microphone: Microphone) -> None:
+    """T6."""
+    assert microphone.clock.wall(0) is None
+    microphone.talk(10)
+    microphone.mute(20)
+    microphone.talk(5)
+    began = microphone.started + 5e8
+    for time in (0, 5, 9.9, 30.1, 35):
+        assert microphone.clock.wall(time) == pytest.approx(began + time, abs=1e-3)
+
+
+def test_audio_from_before_the_connection_was_said_before_it(microphone: Microphone) -> None:
+    """T6: 5 s come at once, and what is said then is said now."""
+    microphone.burst(5)
+    assert microphone.clock.wall(5) == pytest.approx(microphone.now + 5e8)
+    microphone.talk(10)
+    assert microphone.clock.wall(0) == pytest.approx(microphone.started - 5 + 5e8)
+    assert microphone.clock.wall(15) == pytest.approx(microphone.now + 5e8)
+    microphone.mute(20)
+    microphone.talk(1)
+    assert microphone.clock.wall(microphone.time(15.99)) == pytest.approx(
+        microphone.now + 5e8, abs=0.06
+    )
+    assert microphone.clock.wall(0) == pytest.approx(microphone.started - 5 + 5e8)
+
+
+def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:
+    assert not microphone.clock.is_live(microphone.now)
+    microphone.talk(3)
+    assert microphone.clock.is_live(microphone.now)
+    microphone.mute(60)
+    microphone.talk(3)
+    assert microphone.clock.is_live(microphone.now)
+    microphone.burst(FARTHEST_AHEAD + 120)
+    assert not microphone.clock.is_live(microphone.now)
+
+
+def test_a_single_long_frame_is_a_file(microphone: Microphone) -> None:
+    microphone.frame(FARTHEST_AHEAD * 2 + 1)
+    assert not microphone.clock.is_live(microphone.now)
+
+
+def test_a_pause_is_noticed_while_it_lasts(microphone: Microphone) -> None:
+    clock = microphone.clock
+    assert not clock.is_paused(microphone.now)
+    microphone.talk(3)
+    assert not clock.is_paused(microphone.now + 0.9)
+    assert clock.is_paused(microphone.now + 1.1)
+    microphone.mute(5)
+    microphone.talk(0.05)
+    assert not clock.is_paused(microphone.now + 0.9)
+    assert clock.is_paused(microphone.now + 1.1)
+
+
+def test_audio_that_lags_is_not_paused(microphone: Microphone) -> None:
+    for _ in range(5):
+        microphone.talk(1)
+        microphone.mute(0.9)
+    assert not microphone.clock.is_paused(microphone.now)
+    assert microphone.clock.is_paused(microphone.now + 0.2)
+
+
+def test_a_file_that_was_pushed_ahead_is_not_paused(microphone: Microphone) -> None:
+    microphone.burst(30)
+    assert not microphone.clock.is_paused(microphone.now + 20)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["talk", "mute", "late", "stutter"]),
+        st.integers(1, 100).map(lambda n: n * 0.05),
+    ),
+    max_size=12,
+)
+
+
+def recorded(events: list[tuple[str, float]]) -> list[tuple[float, float]]:
+    """Frames of 50 ms as (end of recording, arrival), in seconds since the first one began."""
+    frames = [(0.05, 0.05)]
+    now = 0.05
+    for kind, seconds in [*events, ("talk", 0.1)]:
+        start, count = now, round(seconds / 0.05)
+        if kind == "mute":
+            now += seconds + 0.15
+            continue
+        ends = [now + (i + 1) * 0.05 for i in range(count)]
+        now = ends[-1]
+        arrivals = {
+            "talk": ends,
+            # All at the end, or the first one somewhere in between and the others at the end.
+            "late": [now] * count,
+            "stutter": [max(ends[0], (start + now) / 2), *[now] * (count - 1)],
+        }[kind]
+        frames += zip(ends, arrivals, strict=True)
+    return frames
+
+
+@settings(deadline=None, max_examples=40)
+@given(EVENTS)
+def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, float]]) -> None:
+    """Mutes and late audio in any order; what was late has arrived in the end."""
+    frames = recorded(events)
+    clock = Clock()
+    for index, (_, arrival) in enumerate(frames):
+        clock.push(0.05, 1000 + arrival, 5e8 + arrival)
+        audio = (index + 1) * 0.05
+        assert audio + clock.pause_before(audio - 0.01) <= arrival + 1e-6, "in the future (T4)"
+    times = []
+    for index, (end, _) in enumerate(frames):
+        middle = index * 0.05 + 0.025
+        times.append(middle + clock.pause_before(middle))
+        assert times[-1] == pytest.approx(end - 0.025, abs=1e-6)
+    assert all(before < after for before, after in pairwise(times))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), max_size=30))
+def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
+    """Frames of any length after gaps of any length."""
+    clock, now = Clock(), 1000.0
+    for seconds, gap in pushes:
+        now += gap
+        clock.push(seconds, now, now)
+        grid = [clock.pushed * i / 20 for i in range(21)]
+        times = [audio + clock.pause_before(audio) for audio in grid]
+        assert all(before <= after for before, after in pairwise(times))
+        assert all(time >= audio for time, audio in zip(times, grid, strict=True))

@@ -1,0 +1,734 @@
+"""What a connection is sent, and where its seconds are in the caller's audio; against a model in
+which each sample tells where it is. Ids are of the contract with the framework."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, chunk_samples
+from livekit.plugins.tiro.feed import FLUSH_SILENCE, TRIM_INTERVAL, Feed
+
+from .support.caller import RATE, RATES, Caller, Samples, numbered, numbers, quiet, samples, tone
+
+ASKING_SILENCE = 6.0
+WORD = tone(0.4) + quiet(1)
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+def silence_of(sent: list[bytes] | bytes) -> float:
+    """Return the seconds of zeros in what was sent."""
+    pcm = sent if isinstance(sent, bytes) else b"".join(sent)
+    return float(np.count_nonzero(samples(pcm) == 0)) / RATE
+
+
+# -- the order of the audio ----------------------------------------------------------------------
+
+
+def test_audio_goes_out_once_and_in_order(caller: Caller) -> None:
+    for seconds in (0.007, 0.01, 0.05, 1.0, 0.0333):
+        caller.push(seconds)
+    sent = b"".join(caller.send())
+    assert sent == numbered(0, len(sent) // 2)
+    assert 0 <= caller.backlog.end - len(sent) // 2 < chunk_samples(RATE)
+    assert caller.feed.next_chunk(caller.now) is None
+
+
+def test_a_new_connection_gets_what_no_final_covers(caller: Caller) -> None:
+    caller.say(5.0)
+    caller.final(0, 2.5)
+    assert caller.reconnect() == 2.5
+    assert b"".join(caller.send()) == numbered(40_000, 40_000)
+
+
+def test_seconds_of_a_second_connection_are_where_it_was_said(caller: Caller) -> None:
+    caller.say(5.0)
+    caller.final(0, 2.5)
+    caller.reconnect()
+    caller.say(1.0)
+    assert caller.feed.span(0.5, 1.0) == (3.0, 3.5)
+    caller.final(0.2, 1.0)
+    assert caller.reconnect() == 3.5
+
+
+def test_what_was_not_sent_yet_is_sent_on_the_next_connection(caller: Caller) -> None:
+    caller.push(5.0)
+    caller.send(limit=10)
+    caller.reconnect()
+    assert b"".join(caller.send()) == numbered(0, 80_000)
+
+
+def test_a_long_frame_is_sent_whole(caller: Caller) -> None:
+    """`recognize` pushes its buffer at once, however long it is."""
+    caller.push(300.0, waits=False)
+    assert caller.reconnect() == 0
+    caller.backlog.set_speaking(True)
+    caller.send(limit=4000)
+    assert caller.feed.sent_to == 200 * RATE
+    assert caller.reconnect() == pytest.approx(200 - KEEP_AT_MOST, abs=TRIM_INTERVAL)
+    kept = caller.backlog.start
+    assert b"".join(caller.send()) == numbered(kept, 300 * RATE - kept)
+
+
+def test_whether_a_chunk_waits(caller: Caller) -> None:
+    caller.push(0.049)
+    assert not caller.feed.has_chunk
+    caller.push(0.001)
+    assert caller.feed.has_chunk
+
+
+# -- what is kept, and what is not ---------------------------------------------------------------
+
+
+def test_quiet_audio_that_was_heard_is_dropped(caller: Caller) -> None:
+    caller.say(quiet(20))
+    assert caller.reconnect() == pytest.approx(20 - LOOKBACK, abs=0.06)
+
+
+def test_what_the_peer_may_not_have_got_is_kept(caller: Caller) -> None:
+    for _ in range(400):
+        caller.push(quiet(0.05))
+        caller.send(taken=False)
+    caller.feed.acknowledge(5 * RATE)
+    assert caller.reconnect() == 5 - LOOKBACK
+
+
+def test_what_the_peer_got_it_has_for_good(caller: Caller) -> None:
+    caller.push(quiet(20))
+    caller.send()
+    caller.feed.acknowledge(0)
+    caller.now += 20
+    assert caller.feed.ahead(caller.now) == 0
+    assert caller.reconnect() == 20 - LOOKBACK
+
+
+def test_a_burst_is_kept_until_the_service_can_have_heard_it(caller: Caller) -> None:
+    caller.push(quiet(20), waits=False)
+    caller.send()
+    assert caller.reconnect() == 0
+    caller.send()
+    caller.now += 4
+    assert caller.feed.ahead(caller.now) == pytest.approx(16)
+    assert caller.reconnect() == pytest.approx(4 - LOOKBACK, abs=0.06)
+
+
+@pytest.mark.parametrize("peak", [30, 100, 200, 3000])
+def test_an_empty_response_lets_nothing_go(caller: Caller, peak: int) -> None:
+    caller.say(quiet(2) + tone(0.4, peak) + quiet(20))
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.found_nothing_in_all
+    assert caller.backlog.may_hold_words()
+    assert caller.reconnect() == 1.5
+
+
+def test_live_audio_that_waited_too_long_is_given_up(caller: Caller) -> None:
+    """Each try to connect limits it; the conversation has moved on."""
+    caller.say(2.0)
+    for _ in range(90):
+        caller.push(1.0)
+        caller.feed.limit(caller.now)
+        assert (caller.backlog.end - caller.backlog.start) / RATE <= KEEP_AT_MOST
+    assert caller.reconnect() == 92 - KEEP_AT_MOST
+    assert caller.backlog.take_given_up() == 32
+    assert samples(caller.send(1)[0])[0] == numbers(32 * RATE, 1)[0]
+
+
+def test_a_file_can_wait(caller: Caller) -> None:
+    caller.push(300.0, waits=False)
+    caller.feed.limit(caller.now)
+    assert caller.backlog.start == 0
+
+
+# -- flush ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_flush_sends_the_tail_and_silence_in_whole_milliseconds(rate: int) -> None:
+    caller = Caller(rate)
+    caller.push(1.2345)
+    caller.feed.flush()
+    sent = caller.send()
+    assert all(len(pcm) // 2 * 1000 % rate == 0 for pcm in sent)
+    assert all(len(pcm) // 2 <= 0.3 * rate for pcm in sent), "asked between messages only"
+    whole = b"".join(sent)
+    assert whole.startswith(numbered(0, caller.backlog.end))
+    silence = whole[caller.backlog.end * 2 :]
+    assert not any(silence)
+    assert FLUSH_SILENCE <= len(silence) / 2 / rate < FLUSH_SILENCE + 0.3
+
+
+def test_a_flush_is_in_the_order_of_the_audio(caller: Caller) -> None:
+    caller.push(0.33)
+    caller.feed.flush()
+    caller.push(0.5)
+    sent = samples(b"".join(caller.send()))
+    voiced = np.flatnonzero(sent)
+    assert len(voiced) == round(0.83 * RATE)
+    assert np.diff(voiced).max() - 1 >= FLUSH_SILENCE * RATE
+    assert np.argmax(np.diff(voiced)) == 0.33 * RATE - 1
+
+
+def test_flushes_in_a_row_are_one(caller: Caller) -> None:
+    """Those that wait, and those behind one that is out; with quiet frames in between."""
+    caller.push(0.5)
+    for _ in range(100):
+        caller.feed.flush()
+    assert silence_of(caller.send()) < FLUSH_SILENCE + 0.3
+    for _ in range(5):
+        caller.push(quiet(0.05))
+        caller.feed.flush()
+    assert silence_of(caller.send()) == 0.25
+    caller.push(0.2)
+    caller.feed.flush()
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
+
+
+def test_a_flush_storm_delays_no_word(caller: Caller) -> None:
+    caller.push(0.5)
+    for _ in range(30):
+        caller.feed.flush()
+        caller.push(quiet(0.05))
+    caller.push(1.0)
+    sent = samples(b"".join(caller.send()))
+    quiet_from, quiet_to = np.flatnonzero(sent == 0)[[0, -1]]
+    assert (quiet_to - quiet_from) / RATE < FLUSH_SILENCE + 30 * 0.05 + 0.3
+
+
+def test_a_flush_can_be_made_once_more(caller: Caller) -> None:
+    """I1: the caller's audio stopped, and the service has not decided."""
+    caller.push(1.0)
+    for _ in range(2):
+        caller.feed.flush(again=True)
+        sent = caller.send()
+        assert silence_of(sent) >= FLUSH_SILENCE
+    assert not any(b"".join(sent))
+
+
+def test_a_flush_of_nothing_is_a_flush(caller: Caller) -> None:
+    """I1."""
+    caller.say(1.0)
+    caller.feed.flush()
+    sent = caller.send()
+    assert FLUSH_SILENCE <= silence_of(sent) < FLUSH_SILENCE + 0.3
+
+
+def test_a_flush_is_made_again_on_a_new_connection(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.push(0.5)
+    caller.send()
+    caller.reconnect()
+    sent = samples(b"".join(caller.send()))
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+    assert not sent[8000 : 8000 + round(FLUSH_SILENCE * RATE)].any()
+
+
+def test_silence_that_was_cut_off_is_made_again_in_its_place(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send(limit=12)
+    caller.reconnect()
+    sent = samples(b"".join(caller.send()))
+    assert all(sent[:8000])
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+
+
+def test_a_flush_that_no_connection_got_is_made_though_all_is_quiet(caller: Caller) -> None:
+    caller.push(quiet(0.5))
+    caller.backlog.flush()
+    caller.reconnect()
+    assert silence_of(caller.send()) >= 0.5 + FLUSH_SILENCE
+
+
+def test_a_flush_of_quiet_audio_is_not_made_again(caller: Caller) -> None:
+    caller.push(quiet(0.5))
+    caller.feed.flush()
+    caller.send()
+    caller.reconnect()
+    assert silence_of(caller.send()) == 0.5
+
+
+def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> None:
+    """Though all the audio is final, and none is left: somebody has to conclude it."""
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.5)
+    caller.backlog.set_speaking(True)
+    assert caller.reconnect() == 0.5
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
+
+
+def test_a_flush_is_made_after_others_were_forgotten(caller: Caller) -> None:
+    for _ in range(5):
+        caller.say(10.0)
+        caller.feed.flush()
+        assert silence_of(caller.send()) >= FLUSH_SILENCE
+
+
+def test_a_flush_behind_what_is_final_is_not_made_again(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.push(0.5)
+    caller.send()
+    caller.final(0, 0.5 + FLUSH_SILENCE + 0.2)
+    caller.backlog.set_speaking(True)
+    caller.reconnect()
+    assert all(samples(b"".join(caller.send())))
+
+
+def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> None:
+    """Nothing was said since the last one, so that it sends nothing here."""
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.push(quiet(0.03))
+    caller.feed.flush()
+    assert caller.send() == []
+    caller.reconnect()
+    sent = b"".join(caller.send())
+    assert len(sent) / 2 / RATE >= 0.53 + FLUSH_SILENCE
+
+
+def test_a_service_that_is_asked_hears_the_start_and_more_silence(caller: Caller) -> None:
+    """A first message of 20 ms opens its voice gate."""
+    caller.push(tone(0.5))
+    caller.backlog.flush()
+    caller.reconnect(asking=True)
+    sent = caller.send()
+    assert [len(pcm) / 2 / RATE for pcm in sent[:2]] == [0.02, 0.05]
+    assert ASKING_SILENCE <= silence_of(sent) < ASKING_SILENCE + 0.3
+    assert all(len(pcm) / 2 / RATE <= 0.25 for pcm in sent)
+
+
+# -- how far the service is ----------------------------------------------------------------------
+
+
+def test_a_burst_keeps_the_service_busy(caller: Caller) -> None:
+    caller.push(20.0, waits=False)
+    caller.send()
+    assert caller.feed.ahead(caller.now) == pytest.approx(20)
+    assert caller.feed.ahead(caller.now + 25) == 0
+    assert caller.feed.drained_at == pytest.approx(caller.now + 20)
+
+
+def test_a_result_tells_how_far_the_service_is(caller: Caller) -> None:
+    caller.push(20.0, waits=False)
+    caller.send()
+    caller.feed.hear(15, caller.now)
+    assert caller.feed.ahead(caller.now) == 5
+    caller.feed.hear(2, caller.now)
+    assert caller.feed.ahead(caller.now) == 18, "slower than taken for"
+    caller.now += 18
+    caller.feed.hear(17, caller.now)
+    assert caller.feed.ahead(caller.now) == 0, "the usual lag is none"
+
+
+def test_an_empty_response_is_about_five_seconds(caller: Caller) -> None:
+    caller.push(20.0, waits=False)
+    caller.send()
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.ahead(caller.now) == pytest.approx(15)
+    for _ in range(4):
+        caller.feed.found_nothing(caller.now)
+    assert caller.feed.ahead(caller.now) == 0
+
+
+def test_a_file_waits_for_a_service_that_is_behind(caller: Caller) -> None:
+    caller.push(40.0, waits=False)
+    caller.send()
+    assert caller.feed.must_wait(caller.now, 30) == pytest.approx(10)
+    assert caller.feed.must_wait(caller.now + 12, 30) == 0
+
+
+def test_quiet_audio_is_not_waited_for(caller: Caller) -> None:
+    caller.push(quiet(40), waits=False)
+    caller.send()
+    assert caller.feed.must_wait(caller.now, 30) == 0
+    assert caller.feed.ahead(caller.now) == 0
+
+
+def test_what_was_found_in_all_is_about_all(caller: Caller) -> None:
+    caller.push(1.0)
+    caller.send(limit=5)
+    caller.feed.found_nothing(caller.now)
+    assert not caller.feed.found_nothing_in_all
+    caller.send()
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.found_nothing_in_all
+    caller.feed.hear(0.5, caller.now)
+    assert not caller.feed.found_nothing_in_all
+    caller.feed.found_nothing(caller.now)
+    caller.final(0.1, 0.4)
+    assert not caller.feed.found_nothing_in_all
+
+
+# -- what is final -------------------------------------------------------------------------------
+
+
+def test_final_is_final_up_to_the_sample(caller: Caller) -> None:
+    caller.say(5.0)
+    assert not caller.feed.is_final(0.001)
+    caller.final(0, 2.5)
+    assert caller.feed.is_final(2.4)
+    assert caller.feed.is_final(2.5)
+    assert not caller.feed.is_final(2.5 + 1 / RATE)
+    caller.final(0, 1.0)
+    assert caller.feed.is_final(2.5), "nothing that was final is taken back"
+
+
+def test_what_is_heard_is_new_or_not(caller: Caller) -> None:
+    caller.say(5.0)
+    assert caller.feed.hear(2.5, caller.now)
+    caller.final(0, 2.5)
+    assert not caller.feed.hear(2.5, caller.now)
+    assert caller.feed.hear(2.6, caller.now)
+
+
+def test_a_final_beyond_what_was_sent_covers_what_was_sent(caller: Caller) -> None:
+    caller.say(2.0)
+    caller.push(1.0)
+    caller.final(0, 99)
+    assert caller.reconnect() == 2
+    assert caller.feed.span(50, 99) == (2, 2)
+
+
+def test_a_time_far_beyond_what_was_sent_is_none(caller: Caller) -> None:
+    """A service's clock can be 5 % off, and runs ahead while the first second is on its way."""
+    assert caller.feed.is_possible(1.1)
+    assert not caller.feed.is_possible(1.2)
+    caller.say(100.0)
+    assert caller.feed.is_possible(105)
+    assert caller.feed.is_possible(110)
+    assert not caller.feed.is_possible(110.1)
+    assert not caller.feed.is_possible(1e12)
+
+
+def test_seconds_before_the_start_are_the_start(caller: Caller) -> None:
+    caller.say(2.0)
+    assert caller.feed.locate(-5) == 0
+    caller.final(0, 1.0)
+    caller.reconnect()
+    assert caller.feed.locate(-5) == RATE
+
+
+def test_a_final_without_times_is_about_one_stretch(caller: Caller) -> None:
+    """A lagging service: what it has yet to say is not covered by what it says."""
+    caller.push(WORD * 4)
+    caller.send()
+    for count in range(4):
+        caller.final_without_times()
+        assert caller.start == pytest.approx(1.4 * count + 0.4)
+    caller.final_without_times()
+    assert caller.start == pytest.approx(4.6)
+    assert not caller.feed.is_final(0.1), "an estimate drops no final"
+
+
+def test_a_final_without_times_behind_a_flush_is_about_all_before_it(caller: Caller) -> None:
+    caller.push(1.0)
+    caller.feed.flush()
+    caller.push(1.0)
+    caller.send()
+    caller.final_without_times()
+    assert caller.reconnect() == 1.0
+    assert caller.backlog.may_hold_words()
+
+
+# -- silence and pauses --------------------------------------------------------------------------
+
+
+def test_silence_takes_time_of_the_service_and_none_of_the_stream(caller: Caller) -> None:
+    caller.push(1.0)
+    caller.feed.flush()
+    service = len(b"".join(caller.send())) / 2 / RATE
+    assert caller.feed.span(0.9, 1.4) == (0.9, 1.0)
+    caller.push(1.0)
+    caller.send()
+    assert caller.feed.span(service, service + 0.5) == (1.0, 1.5)
+    assert caller.feed.span(service - 0.1, service + 0.25) == (1.0, 1.25)
+    assert caller.feed.span(0.5, service + 0.25) == (0.5, 1.25)
+
+
+def test_times_are_known_beyond_the_audio_that_is_kept(caller: Caller) -> None:
+    """A final can be for words that were said more than 3 s ago."""
+    caller.say(quiet(5))
+    caller.feed.flush()
+    silence = len(b"".join(caller.send())) / 2 / RATE
+    caller.say(quiet(10))
+    assert caller.feed.span(4, 4.5) == (4, 4.5)
+    assert caller.feed.span(6 + silence, 7 + silence) == (6, 7)
+
+
+def test_a_pause_takes_stream_time(caller: Caller) -> None:
+    caller.say(10.0)
+    caller.now += 20
+    caller.say(5.0)
+    assert caller.feed.span(9, 9.5) == pytest.approx((9, 9.5))
+    assert caller.feed.span(11, 12) == pytest.approx((31, 32))
+
+
+def test_a_span_never_straddles_a_pause(caller: Caller) -> None:
+    caller.say(10.0)
+    caller.now += 20
+    caller.say(5.0)
+    for start, end, shift in ((9.9, 10.05, 0), (9.95, 10.1, 20), (9.5, 10.0, 0), (10.0, 10.5, 20)):
+        expected = (start + shift, end + shift)
+        assert caller.feed.span(start, end) == pytest.approx(expected)
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finals", [False, True])
+def test_memory_is_bounded(finals: bool) -> None:
+    """Five minutes at 8 kHz with a flush every 2 s, with and without an answer."""
+    caller = Caller(8000)
+    service = 0
+    held = []
+    for _ in range(150):
+        caller.push(tone(0.5, rate=8000) + quiet(1.5, 8000))
+        caller.feed.flush()
+        caller.feed.flush(again=True)
+        service += len(b"".join(caller.send()))
+        if finals:
+            caller.final(service / 16000 - 4, service / 16000)
+        held.append((len(caller.feed._segments), len(caller.feed._pending_flushes)))
+    assert max(segments for segments, _ in held) < (10 if finals else 130)
+    assert max(flushes for _, flushes in held) == 0
+
+
+def test_flushes_without_audio_take_no_memory(caller: Caller) -> None:
+    caller.say(1.0)
+    for _ in range(500):
+        caller.feed.flush(again=True)
+        caller.send()
+    assert len(caller.backlog.flushes) == 1
+    assert len(caller.feed._segments) <= 3
+
+
+# -- any order of things -------------------------------------------------------------------------
+
+
+class Model:
+    """What came out of a feed, and what has to be so of it.
+
+    For each sample that a connection got, it holds the position of the caller's sample that it
+    is, read from the sample itself. The caller is loud in four fifths of each 0.2 s, or quiet.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.caller = Caller(rate)
+        self.rate = rate
+        self.frame = rate // 50
+        self.loud = np.zeros(0, np.bool_)
+        self.covered = self.said = 0
+        self.flushes: list[int] = []
+        self.fresh_to = self.fresh = 0.0
+        self.start_over(0)
+
+    def start_over(self, position: int) -> None:
+        self.next = position
+        self.service = 0
+        self.chunks: list[tuple[int, Samples]] = []
+
+    @property
+    def pushed(self) -> int:
+        return self.caller.backlog.end
+
+    def audio(self, count: int, loud: bool) -> bytes:
+        """Return audio in which each sample tells where it is, as far as it is loud."""
+        first = self.pushed
+        at = np.arange(first, first + count)
+        sounds = (at // self.frame % 10 < 8) & loud
+        self.loud = np.concatenate((self.loud, sounds))
+        tags = np.where(sounds, numbers(first, count), at % 2 + 1)
+        return tags.astype(np.int16).tobytes()
+
+    # What may happen.
+
+    def push(self, seconds: float, count: int, pace: float, gap: float, loud: bool) -> None:
+        self.caller.now += gap
+        for _ in range(count):
+            self.caller.now += pace * seconds
+            audio = self.audio(round(seconds * self.rate), loud)
+            self.caller.push(audio, waits=False)
+
+    def live(self, seconds: float, count: int, loud: bool) -> None:
+        """Push, and send what there is, and so on."""
+        for _ in range(count):
+            self.push(seconds, 1, 1.0, 0.0, loud)
+            self.send(10_000)
+
+    def send(self, limit: int) -> None:
+        chunk = chunk_samples(self.rate)
+        for _ in range(limit):
+            pcm = self.caller.feed.next_chunk(self.caller.now)
+            self.caller.feed.acknowledge(self.caller.feed.sent_to)
+            if pcm is None:
+                assert self.pushed - self.next < chunk
+                return
+            self.receive(pcm)
+
+    def receive(self, pcm: bytes) -> None:
+        assert pcm
+        values = samples(pcm)
+        count = len(values)
+        assert count * 1000 % self.rate == 0, "a message of whole milliseconds"
+        assert 40 <= count * 1000 // self.rate <= 300
+        voiced = int(np.count_nonzero(values))
+        expected = np.arange(self.next, self.next + voiced)
+        loud = self.loud[self.next : self.next + voiced]
+        tags = np.where(loud, numbers(self.next, voiced), expected % 2 + 1)
+        assert np.array_equal(values[:voiced], tags), "once, in order, no gap"
+        self.next += voiced
+        self.fresh += max(0, self.next - max(self.fresh_to, self.next - voiced))
+        self.fresh_to = max(self.fresh_to, self.next)
+        positions = np.concatenate([expected, np.full(count - voiced, self.next)])
+        self.chunks.append((self.service, positions))
+        self.service += count
+        if voiced < count:
+            assert self.next in self.flushes, "silence only where a flush was"
+
+    def flush(self, again: bool) -> None:
+        if self.pushed:
+            # The rate is known with the first sample.
+            self.caller.feed.flush(again=again)
+            self.flushes.append(self.pushed)
+
+    def final(self, part: float, last: bool, length: float) -> None:
+        """A final that ends somewhere, or in the last second."""
+        sample = int(self.service * part)
+        if last:
+            sample = max(0, self.service - int(self.rate * part))
+        end = self.truth(sample)
+        self.caller.final(max(0, sample / self.rate - length), sample / self.rate)
+        self.covered = max(self.covered, end)
+        self.said = max(self.said, end)
+        assert self.caller.feed.is_final(sample / self.rate)
+
+    def final_without_times(self) -> None:
+        before = self.caller.backlog.start
+        self.caller.final_without_times()
+        after = self.caller.backlog.start
+        sounds = np.flatnonzero(self.loud[before:after])
+        pauses = sounds[:-1][np.diff(sounds) > 0.55 * self.rate]
+        assert not (pauses > 0.1 * self.rate).any(), "one stretch of sound"
+        self.covered = max(self.covered, after)
+
+    def nothing(self) -> None:
+        """An empty response, which lets nothing go."""
+        before = self.caller.backlog.start
+        self.caller.feed.found_nothing(self.caller.now)
+        assert self.caller.backlog.start == before
+
+    def speak(self, speaking: bool) -> None:
+        self.caller.backlog.set_speaking(speaking)
+
+    def wait(self, seconds: float) -> None:
+        self.caller.now += seconds
+
+    def reconnect(self, limit: int) -> None:
+        self.start_over(round(self.caller.reconnect() * self.rate))
+        self.send(limit)
+
+    # What is always so.
+
+    def truth(self, sample: int) -> int:
+        """The position of a sample of the connection, as read from what came out."""
+        if sample >= self.service:
+            return self.next
+        index = bisect_right(self.chunks, sample, key=lambda chunk: chunk[0]) - 1
+        start, positions = self.chunks[index]
+        return int(positions[sample - start])
+
+    def look_up(self, first: float, last: float) -> None:
+        """Ask for the times of two seconds of the connection."""
+        feed, rate = self.caller.feed, self.rate
+        ends = int(self.service * first), int(self.service * max(first, last))
+        positions = self.truth(ends[0]), self.truth(ends[1])
+        if positions[0] < max(self.said, self.next - round(KEEP_AT_MOST * rate)):
+            return
+        start, end = feed.span(ends[0] / rate, ends[1] / rate)
+        assert end - start == pytest.approx((positions[1] - positions[0]) / rate, abs=1e-6)
+        pause = self.caller.clock.pause_before(sum(positions) / 2 / rate)
+        assert start == pytest.approx(positions[0] / rate + pause, abs=1e-6)
+        for sample, position in zip(ends, positions, strict=True):
+            assert feed.is_final(sample / rate) == (position <= self.said)
+
+    def check(self) -> None:
+        backlog, feed, rate = self.caller.backlog, self.caller.feed, self.rate
+        assert feed.sent_to == self.next
+        assert backlog.is_empty == (self.pushed == 0)
+        assert feed.has_chunk == (self.pushed - self.next >= chunk_samples(rate))
+        assert backlog.start >= self.covered, "nothing that is final is sent again"
+        assert self.next - backlog.start <= (KEEP_AT_MOST + TRIM_INTERVAL) * rate
+        newest = self.pushed if self.caller.clock.is_live(self.caller.now) else self.next
+        bound = max(self.covered, newest - round(KEEP_AT_MOST * rate))
+        if backlog.start > bound:
+            dropped = self.loud[bound : backlog.start]
+            # The rest of a word is at most four frames here.
+            assert dropped[5 * self.frame :].sum() < 3 * self.frame, "a sound is lost"
+
+
+def step(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
+
+
+PART = st.floats(0, 1)
+STEPS = st.one_of(
+    step(
+        "push",
+        seconds=st.sampled_from([0.007, 0.01, 512 / 48000, 0.02, 0.05, 0.1, 1.0, 4.0]),
+        count=st.integers(1, 12),
+        pace=st.sampled_from([0.0, 1.0]),
+        gap=st.sampled_from([0.0, 0.0, 0.5, 3.0, 20.0]),
+        loud=st.booleans(),
+    ),
+    step(
+        "live",
+        seconds=st.sampled_from([0.007, 0.033, 0.4, 1.0]),
+        count=st.integers(1, 8),
+        loud=st.booleans(),
+    ),
+    step("send", limit=st.sampled_from([1, 2, 5, 30, 10_000])),
+    step("flush", again=st.booleans()),
+    step("final", part=st.floats(0, 1.1), last=st.booleans(), length=st.floats(0, 3)),
+    step("final_without_times"),
+    step("nothing"),
+    step("speak", speaking=st.booleans()),
+    step("wait", seconds=st.sampled_from([0.01, 1.0, 10.0])),
+    step("reconnect", limit=st.sampled_from([0, 1, 10_000])),
+    step("look_up", first=PART, last=PART),
+)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([8000, 8000, 22050]), st.lists(STEPS, min_size=15, max_size=40))
+def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]]) -> None:
+    """Pushes, flushes, partial sends, finals and new connections."""
+    model = Model(rate)
+    for name, arguments in steps:
+        getattr(model, name)(**arguments)
+        model.check()
+    usage = round(model.caller.backlog.take_usage(at_least=0.0) * rate)
+    assert usage == model.fresh, "usage counts a sample once"
+
+
+def test_a_feed_of_its_own_knows_nothing_of_another(caller: Caller) -> None:
+    caller.push(1.0)
+    caller.feed.flush()
+    caller.send()
+    fresh = Feed(caller.backlog, caller.clock, caller.now + 100)
+    assert fresh.ahead(caller.now + 100) == 0
+    assert fresh.locate(0.5) == 0, "it was sent nothing"
+    assert fresh.next_chunk(caller.now) == numbered(0, chunk_samples(RATE))
+    assert fresh.locate(0.05) == 800

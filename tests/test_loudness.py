@@ -1,0 +1,284 @@
+"""What stands out from the noise of the line; how the noise is learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from livekit.plugins.tiro.loudness import FRAMES_PER_SECOND, Loudness
+
+from .support.caller import RATE, RATES, noise, quiet, tone
+
+FRAME = RATE // FRAMES_PER_SECOND
+
+
+def measured(*parts: bytes, rate: int = RATE) -> Loudness:
+    loudness = Loudness()
+    loudness.set_rate(rate)
+    pcm = b"".join(parts)
+    loudness.measure(pcm)
+    return loudness
+
+
+def sound(loudness: Loudness, start: float = 0.0, *, after_word: bool = False) -> float | None:
+    """Return the second of the first sound from a second on."""
+    stop = loudness.measured_to
+    first = loudness.first_sound(round(start * RATE), stop, after_word=after_word)
+    return None if first is None else first / RATE
+
+
+def speech(seconds: float, peak: int) -> bytes:
+    """Return syllables of 0.2 s, each of which rises and sinks again."""
+    at = np.arange(round(seconds * RATE)) / RATE
+    envelope = np.abs(np.sin(np.pi * at / 0.2))
+    return (peak * envelope * np.sign(np.sin(2 * np.pi * 150 * at))).astype(np.int16).tobytes()
+
+
+# -- measuring -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_audio_is_measured_in_frames_of_20_ms(rate: int) -> None:
+    loudness = measured(quiet(1, rate), tone(0.5, rate=rate), quiet(1, rate), rate=rate)
+    assert loudness.measured_to == pytest.approx(2.5 * rate, abs=rate / FRAMES_PER_SECOND)
+    first = loudness.first_sound(0, loudness.measured_to)
+    assert first == pytest.approx(rate, abs=rate / FRAMES_PER_SECOND)
+
+
+def test_what_fills_no_frame_is_left_for_later() -> None:
+    loudness = measured(tone(0.019))
+    assert loudness.measured_to == 0
+    loudness.measure(tone(0.039))
+    assert loudness.measured_to == FRAME
+
+
+def test_nothing_stands_out_where_nothing_is() -> None:
+    assert sound(measured()) is None
+    assert sound(measured(tone(1)), 5.0) is None
+
+
+@pytest.mark.parametrize("level", [3000, -3000, 32767, -32767, -32768])
+def test_a_sound_of_either_sign_is_a_sound(level: int) -> None:
+    assert sound(measured(quiet(0.5), tone(0.5, level))) == 0.5
+
+
+def test_what_is_forgotten_is_no_sound_and_positions_stay() -> None:
+    loudness = measured(tone(1), quiet(1), tone(1))
+    loudness.forget(round(1.5 * RATE))
+    assert loudness.measured_to == 3 * RATE
+    assert sound(loudness) == 2.0
+    loudness.forget(0)
+    assert sound(loudness) == 2.0, "what is gone does not come back"
+    loudness.forget(9 * RATE)
+    assert loudness.measured_to == 3 * RATE
+    loudness.measure(tone(1))
+    assert sound(loudness) == 3.0
+
+
+# -- what stands out -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peak", [30, 100, 200, 3000, 32767])
+def test_quiet_speech_over_digital_silence_stands_out(peak: int) -> None:
+    assert sound(measured(quiet(20), speech(0.4, peak), quiet(1))) == pytest.approx(20, abs=0.06)
+
+
+@pytest.mark.parametrize("peak", [30, 100, 200, 3000, 32767])
+def test_quiet_speech_20_db_above_the_noise_stands_out(peak: int) -> None:
+    """Before the floor is learned, and behind it."""
+    line = noise(10, peak // 10)
+    assert sound(measured(line[:RATE], speech(0.4, peak), line)) is not None
+    loudness = measured(line, speech(0.4, peak), line)
+    assert sound(loudness) == pytest.approx(10, abs=0.06)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.12, 0.18, 0.24, 0.4])
+@pytest.mark.parametrize("at", [0.0, 0.005, 0.01, 0.015])
+def test_a_short_word_stands_out_wherever_it_starts(seconds: float, at: float) -> None:
+    loudness = measured(quiet(1 + at), tone(seconds), quiet(1))
+    assert sound(loudness) == pytest.approx(1 + at, abs=0.021)
+
+
+def test_a_click_does_not_stand_out() -> None:
+    for ms in (1, 10, 40):
+        assert sound(measured(quiet(1), tone(ms / 1000), quiet(1))) is None
+
+
+def test_clicks_far_from_each_other_are_no_word() -> None:
+    click = tone(0.02) + quiet(0.48)
+    assert sound(measured(quiet(1), click * 6)) is None
+    assert sound(measured(quiet(1), (tone(0.02) + quiet(0.06)) * 3)) == 1.0, "a trill"
+
+
+def test_a_sound_starts_no_earlier_than_asked_for() -> None:
+    loudness = measured(tone(2), quiet(1))
+    assert loudness.first_sound(RATE + 7, 2 * RATE) == RATE + 7
+    assert sound(loudness, 1.99) is None
+
+
+# -- the noise floor -----------------------------------------------------------------------------
+
+
+def test_until_it_is_learned_all_but_silence_stands_out() -> None:
+    assert measured().floor == 1
+    assert sound(measured(noise(2, 100))) == 0.0
+    assert sound(measured(tone(2, 3))) is None, "a step or three of the scale"
+
+
+def test_a_steady_noise_stands_out_no_more_once_it_is_learned() -> None:
+    loudness = measured(noise(3, 400))
+    assert loudness.floor == pytest.approx(400, rel=0.05)
+    assert sound(loudness) is None
+    loudness.measure(speech(0.3, 4000))
+    assert sound(loudness) == pytest.approx(3, abs=0.06)
+
+
+def test_the_floor_sinks_at_once_and_rises_slowly() -> None:
+    loudness = measured(noise(10, 800))
+    assert loudness.floor == pytest.approx(800, rel=0.05)
+    loudness.measure(noise(1, 50))
+    assert loudness.floor == pytest.approx(50, rel=0.1)
+    loudness.measure(noise(8, 800))
+    assert loudness.floor == pytest.approx(50, rel=0.1), "a second of ten was quiet"
+    loudness.measure(noise(2, 800))
+    assert loudness.floor == pytest.approx(800, rel=0.05)
+
+
+def test_speech_does_not_raise_the_floor() -> None:
+    """It has its quiet moments, in each second."""
+    loudness = measured(noise(2, 30))
+    for _ in range(20):
+        loudness.measure(speech(0.8, 4000) + noise(0.2, 30))
+    assert loudness.floor < 60
+
+
+def test_words_are_no_noise() -> None:
+    """A vowel that is held for as long as a noise."""
+    loudness = measured(quiet(1), tone(2))
+    loudness.learn_words(RATE, 3 * RATE)
+    loudness.measure(tone(2))
+    assert loudness.floor == 1, "two seconds are too few to learn from"
+    loudness.measure(tone(1))
+    assert loudness.floor == 3000
+
+
+def test_what_is_in_words_yet_to_come_is_not_learned() -> None:
+    loudness = measured(quiet(1))
+    loudness.learn_words(RATE, 6 * RATE)
+    loudness.measure(tone(5) + tone(2, 200))
+    assert loudness.floor == 1
+    loudness.measure(tone(1, 200))
+    assert loudness.floor == 200
+
+
+def test_audio_without_words_is_the_noise() -> None:
+    loudness = measured(noise(1, 400), speech(1, 4000))
+    loudness.learn_no_words(0, RATE)
+    assert loudness.floor == pytest.approx(400, rel=0.05)
+    assert sound(loudness) == pytest.approx(1, abs=0.06)
+
+
+def test_a_moment_without_words_says_nothing() -> None:
+    loudness = measured(quiet(1), tone(0.1))
+    loudness.learn_no_words(RATE, 2 * RATE)
+    loudness.learn_no_words(5 * RATE, 9 * RATE)
+    loudness.learn_no_words(RATE, 0)
+    assert loudness.floor == 1
+
+
+# -- the rest of a word --------------------------------------------------------------------------
+
+
+def decay(seconds: float, peak: int = 3000) -> bytes:
+    """Return sound that sinks by 3 dB each 50 ms, as the end of a word in a room does."""
+    at = np.arange(round(seconds * RATE)) / RATE
+    return (peak * 0.7 ** (at / 0.05)).astype(np.int16).tobytes()
+
+
+def test_the_rest_of_a_word_is_no_other_word() -> None:
+    loudness = measured(decay(0.6), quiet(1))
+    assert sound(loudness, after_word=True) is None
+    assert sound(loudness) == 0.0
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.06, 0.12, 0.5])
+def test_a_word_close_behind_another_is_a_word(gap: float) -> None:
+    loudness = measured(decay(0.3), quiet(gap), tone(0.2), quiet(1))
+    assert sound(loudness, after_word=True) == pytest.approx(0.3 + gap, abs=0.09)
+
+
+def test_a_sound_that_goes_on_is_no_rest() -> None:
+    loudness = measured(tone(0.5), quiet(1))
+    assert sound(loudness, after_word=True) == 0.0
+
+
+def test_a_moment_is_a_rest() -> None:
+    assert sound(measured(tone(0.08)), after_word=True) is None
+
+
+# -- where a sound ends --------------------------------------------------------------------------
+
+
+def end(loudness: Loudness, start: float = 0.0, stop: float | None = None) -> float | None:
+    last = loudness.measured_to if stop is None else round(stop * RATE)
+    found = loudness.end_of_sound(round(start * RATE), last, 0.5)
+    return None if found is None else found / RATE
+
+
+def test_a_sound_ends_with_a_pause() -> None:
+    loudness = measured(quiet(1), tone(0.4), quiet(0.4), tone(0.4), quiet(0.6), tone(1))
+    assert end(loudness) == pytest.approx(2.2)
+    assert end(loudness, 2.2) is None, "it goes on"
+    assert end(measured(quiet(3))) is None
+    assert end(measured(tone(1), quiet(0.48))) is None
+    assert end(measured(tone(1), quiet(0.5))) == 1.0
+
+
+def test_a_sound_ends_no_later_than_asked_for() -> None:
+    loudness = measured(tone(1), quiet(2))
+    assert loudness.end_of_sound(0, 2 * RATE, 0.5) == RATE
+    assert loudness.end_of_sound(0, RATE + 7, 0.5) is None
+
+
+# -- any audio -----------------------------------------------------------------------------------
+
+PARTS = st.lists(
+    st.tuples(st.sampled_from([0, 1, 30, 200, 3000, 32768]), st.integers(1, 40)), max_size=12
+)
+
+
+@settings(max_examples=60)
+@given(PARTS, st.lists(st.integers(1, 3000), min_size=1, max_size=8), st.integers(0, 20))
+def test_levels_are_those_of_the_frames_however_it_is_measured(
+    parts: list[tuple[int, int]], sizes: list[int], forgotten: int
+) -> None:
+    """In pieces or at once; with what is first forgotten."""
+    pcm = b"".join(tone(frames / FRAMES_PER_SECOND, -level) for level, frames in parts)
+    pieces, whole = measured(), measured(pcm)
+    count = 0
+    while pieces.measured_to < whole.measured_to:
+        stop = pieces.measured_to + FRAME + sizes[count % len(sizes)]
+        pieces.measure(pcm[2 * pieces.measured_to : 2 * stop])
+        count += 1
+    assert pieces.floor == whole.floor
+    pieces.forget(forgotten * FRAME)
+    for at in range(forgotten, whole.measured_to // FRAME):
+        ends = at * FRAME, whole.measured_to
+        assert pieces.first_sound(*ends) == whole.first_sound(*ends)
+        assert pieces.end_of_sound(*ends, 0.5) == whole.end_of_sound(*ends, 0.5)
+
+
+@settings(max_examples=60)
+@given(PARTS, st.booleans())
+def test_a_sound_is_found_where_it_is(parts: list[tuple[int, int]], after_word: bool) -> None:
+    """Three frames of ten that stand out, by a search of its own."""
+    loudness = measured(*(tone(n / FRAMES_PER_SECOND, -level) for level, n in parts))
+    levels = [level for level, n in parts for _ in range(n)]
+    loud = [level > 3 * loudness.floor for level in levels]
+    windows = [i for i in range(len(loud)) if loud[i] and sum(loud[i : i + 10]) >= 3]
+    found = loudness.first_sound(0, loudness.measured_to, after_word=after_word)
+    if not after_word:
+        assert found == (windows[0] * FRAME if windows else None)
+    elif found is not None:
+        assert found // FRAME in [i for i, stands_out in enumerate(loud) if stands_out]

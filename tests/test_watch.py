@@ -1,0 +1,108 @@
+"""A service that has stopped answering, and a caller who is muted."""
+
+from __future__ import annotations
+
+import pytest
+
+from livekit.plugins.tiro.watch import DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+
+NEVER = 0.0
+
+
+def watching(*looks: tuple[float, bool, float]) -> AnswerWatch:
+    """Return a watch from second 100 on; a look is (when, speech, last answer)."""
+    watch = AnswerWatch(100.0, 7)
+    for number, (now, speech, answered_at) in enumerate(looks):
+        watch.look(now, number, speech, answered_at)
+    return watch
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_unanswered_at_first() -> None:
+    watch = watching()
+    assert (watch.unanswered, watch.position) == (0, 7)
+    assert not watch.is_unresponsive(0, 0.0)
+
+
+def test_silence_needs_no_answer() -> None:
+    assert watching((101, False, NEVER), (500, False, NEVER)).unanswered == 0
+
+
+def test_speech_is_unanswered_until_an_answer() -> None:
+    looks = [(101.0, False, NEVER), (102.0, True, NEVER), (103.0, False, NEVER)]
+    assert watching(*looks).unanswered == 2, "it stays so behind the speech"
+    assert watching(*looks, (104.0, False, 103.5)).unanswered == 0
+    assert watching(*looks, (104.0, True, 103.25)).unanswered == 0.75
+    assert watching(*looks, (104.0, True, 103.25), (105.0, True, 103.25)).unanswered == 1.75
+
+
+def test_an_answer_before_the_last_look_is_no_answer_to_what_came_since() -> None:
+    assert watching((101, True, NEVER), (102, True, 101.0), (103, True, 101.0)).unanswered == 3
+    assert watching((101, True, 100.5), (102, True, 101.5), (103, True, 101.5)).unanswered == 1.5
+
+
+def test_it_looks_on_from_where_it_looked_to() -> None:
+    watch = watching()
+    watch.look(101, 16000, False, NEVER)
+    assert watch.position == 16000
+
+
+@pytest.mark.parametrize(
+    ("doublings", "limit"), [(0, 15.0), (1, 30.0), (2, 60.0), (3, 60.0), (40, 60.0)]
+)
+def test_patience_is_doubled_but_has_an_end(doublings: int, limit: float) -> None:
+    watch = watching((100 + limit, True, NEVER))
+    assert not watch.is_unresponsive(doublings, 0.0)
+    watch.look(100.5 + limit, 0, True, NEVER)
+    assert watch.is_unresponsive(doublings, 0.0)
+
+
+def test_a_service_that_is_busy_has_its_time() -> None:
+    busy = 30.0
+    watch = watching((100 + busy + DRAIN_TIMEOUT, True, NEVER))
+    assert watch.is_unresponsive(0, 0.0)
+    assert not watch.is_unresponsive(0, busy)
+    watch.look(101 + busy + DRAIN_TIMEOUT, 0, False, NEVER)
+    assert watch.is_unresponsive(0, busy)
+
+
+def test_a_click_is_dismissed() -> None:
+    watch = watching((120, True, NEVER))
+    watch.dismiss()
+    assert not watch.is_unresponsive(0, 0.0)
+    watch.look(121, 0, False, NEVER)
+    assert watch.unanswered == 0
+
+
+# -- pauses --------------------------------------------------------------------------------------
+
+
+def test_a_pause_is_noticed_at_the_second_look_and_once() -> None:
+    """At the first one it can be a stalled event loop."""
+    watch = PauseWatch()
+    assert not watch.look(5.0)
+    assert watch.look(5.0)
+    assert watch.look(5.0), "whoever did nothing about it is told again"
+    watch.noticed()
+    assert not watch.look(5.0)
+    assert not watch.look(5.0)
+
+
+def test_the_next_pause_is_another() -> None:
+    watch = PauseWatch()
+    watch.look(5.0)
+    watch.noticed()
+    assert not watch.look(6.0)
+    assert watch.look(6.0)
+
+
+def test_audio_between_two_looks_is_no_pause() -> None:
+    watch = PauseWatch()
+    assert not any(watch.look(pushed) for pushed in (1.0, 2.0, 3.0))
+
+
+def test_before_any_audio_there_is_no_pause() -> None:
+    watch = PauseWatch()
+    assert not any(watch.look(0.0) for _ in range(3))
