@@ -46,7 +46,7 @@ class SpeechStream(stt.RecognizeStream):
     """A live transcription. Make it with `STT.stream`.
 
     Push audio with `push_frame` (16-bit, any rate and number of channels) and iterate over the
-    stream for events. Times on events are seconds of the pushed audio, pauses of more than 1 s
+    stream for events. Times on events are seconds of the pushed audio, pauses in it
     included, plus `start_time_offset`. Iteration raises `APIError` when the stream has failed for
     good.
     """
