@@ -57,9 +57,9 @@ class STT(stt.STT[Any]):
             max_alternatives: Readings of each final, 1 to 30, best first.
             sample_rate: Hz on the wire, 8000 to 48000. Not given, audio is sent at its own rate,
                 as Tiro advises; resampling costs CPU and delay.
-            diarization: Whether to tell speakers apart. LiveKit's `MultiSpeakerAdapter` counts pushed
-                audio, and these times run on through a mute: with it, push silence while the
-                microphone is off.
+            diarization: Whether to tell speakers apart. LiveKit's `MultiSpeakerAdapter` counts
+                pushed audio, and these times run on through a mute: with it, push silence while
+                the microphone is off.
             min_speakers: How many speakers there are at least; needs `diarization`.
             max_speakers: How many speakers there are at most; needs `diarization`.
             extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON.
