@@ -31,6 +31,7 @@ UNMEASURED = {
     "test_contracts",
     "test_cost",
     "test_examples",
+    "test_fault_matrix",
     "test_fuzz",
     "test_proxy",
     "test_secrets",
@@ -57,7 +58,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from .support import netns
 
     for module in pkgutil.walk_packages(tiro.__path__, f"{tiro.__name__}."):
-        if not module.name.endswith("__main__"):
+        # pytest wants to be the first that imports its plugins.
+        if not module.name.endswith(("__main__", "pytest_plugin")):
             importlib.import_module(module.name)
     # Or each collection of garbage would look at all of it again, for a quarter of a second.
     gc.collect()

@@ -1,23 +1,27 @@
-"""Every fault at every moment: the words exact, or a clear error; never deaf, nothing left open.
-
-The cells are generated from lists of faults and moments. What must become of each is said once, in
-`expected`, from what the fault is and what the service had said before it.
-"""
+"""Each fault by itself, as a client without the plugin meets it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from functools import partial
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 
-from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
-from livekit.plugins.tiro.errors import GRPC_STATUS, ROTATION_CODES
-from livekit.plugins.tiro.testing import Hooks
+from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
+    HandshakeRefusal,
+    Hooks,
+    TiroServer,
+)
+from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
 from livekit.plugins.tiro.testing.faults import (
+    CATALOGUE,
+    GARBAGE,
     Close,
     Combined,
     Delay,
@@ -36,301 +40,399 @@ from livekit.plugins.tiro.testing.faults import (
     Refuse,
     ResetHandshake,
     SessionLimit,
-    Shape,
     StalledHandshake,
     StopReading,
     When,
+    error_frame,
 )
 
-from .support import virtual
-from .support.harness import usage
-from .support.numbered import Talk, talk
-from .support.trial import Outcome, close_amid, hear
+from .support.server_client import TEST, Client, connect, send_all
+from .support.server_recordings import CONFIG, IS, audio_message, is_interim, transcript, words
+from .support.session_fakes import in_virtual_time
 
-SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
-# s of the caller's time for a cell: a dead peer is noticed after 15 s, a mute one too.
-LONGEST = 40.0
-# s until a service that never gets better is given up, retries and all.
-FOREVER = 230.0
-# s; the session waits for the old stream before it hears the new one.
-CLOSED_WITHIN = 1.0
-
-MOMENTS: dict[str, When] = {
-    "connecting": Moment.OPENED,
-    "config sent": Moment.CONFIG,
-    "silence": 0.25,
-    "mid-word, nothing heard": 0.7,
-    "mid-word, first hypothesis": Moment.INTERIM,
-    "mid-word": 1.3,
-    "between final and next word": Moment.FINAL,
-    "mid-word, behind a final": 2.6,
-    "flushing": Moment.FLUSH,
-    "draining": Moment.END,
-    "while closing": Moment.DONE,
-}
-UNHEARD = ("connecting", "config sent", "silence", "mid-word, nothing heard")
-"""The moments at which the service has said nothing yet."""
-FEW = ("config sent", "mid-word, first hypothesis", "between final and next word", "draining")
-"""The moments of the faults that differ from others in nothing but a number or a spelling."""
-
-Make = Callable[[When], Fault]
-
-MAIN: dict[str, Make] = {
-    "FIN": Disconnect,
-    "RST": partial(Disconnect, reset=True),
-    "close 1001": partial(Close, code=1001),
-    "close 1000, stays": partial(Close, code=1000, stay=True),
-    "mute": Mute,
-    "dead": HalfOpen,
-    "stops reading": StopReading,
-    "code 14": partial(Fail, 14),
-    "code 14, stays": partial(Fail, 14, stay=True),
-    "code 11": partial(Fail, 11),
-    "code 16": partial(Fail, 16),
-}
-SHAPES: tuple[Shape, ...] = ("v2", "gateway v1", "gateway v2", "result")
-# Each code and status by itself is tried in test_contracts (L2, L3); here is one of each kind.
-MORE: dict[str, Make] = {
-    **{f"close {code}": partial(Close, code=code) for code in (0, 1000, 65535)},
-    **{f"code {code}": partial(Fail, code) for code in (1, 3, 6, 8, 10, 99)},
-    **{f"code 14, {shape}": partial(Fail, 14, shape=shape) for shape in SHAPES},
-}
-LIVE = ("FIN", "RST", "close 1001", "code 14", "code 11")
-SLOW = ("mute", "dead", "stops reading")
-"""Noticed only after some 15 s, and then as the end of the connection."""
-SLOW_MOMENTS = (*FEW, "silence", "flushing")
+SILENCE = bytes(32000)
+END = audio_message(b"")
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What has to become of a cell: the words, an error, or either."""
-
-    exact: bool
-    error: type[APIError] | None = None
-    status: int | None = None
-
-    def broken(self, outcome: Outcome) -> str:
-        if outcome.is_exact and self.exact:
-            return ""
-        if self.error is None or type(outcome.error) is not self.error:
-            return f"not as promised: {outcome}"
-        if isinstance(outcome.error, APIStatusError) and outcome.error.status_code != self.status:
-            return f"not {self.status}: {outcome.error!r}"
-        return ""
+@asynccontextmanager
+async def serving(hooks: Hooks, **options: Any) -> AsyncIterator[TiroServer]:
+    """A server with a fault that shows a hypothesis with every message."""
+    defaults = {"words_per_second": 5, "interim_interval": 0.0}
+    async with TiroServer(hooks=hooks, **{**defaults, **options}) as server:
+        yield server
 
 
-EXACT = Promise(exact=True)
+async def speak(client: Client, audio: bytes = IS + SILENCE) -> int | None:
+    """Say all there is to say, and wait for the end; the close code."""
+    await client.send(CONFIG)
+    await send_all(client, audio)
+    await client.send(END)
+    return await client.end()
 
 
-def expected(fault: Fault, moment: str, max_retry: int, live: bool) -> Promise:
-    """Say what one strike on the first of many connections has to come to."""
-    # What is gone before the config was sent is not missed; but often the config is on its way.
-    early = moment == "connecting"
-    unheard = moment in UNHEARD
-    if isinstance(fault, Fail):
-        http, retryable = http_status(fault.code)
-        rotation = fault.code in ROTATION_CODES
-        if (rotation and not unheard) or (retryable and max_retry):
-            return EXACT
-        return Promise(exact=early and rotation, error=APIStatusError, status=http)
-    if max_retry or not unheard or (isinstance(fault, Mute) and live):
-        return EXACT
-    if isinstance(fault, (Mute, HalfOpen, StopReading)) and not live:
-        # Of what it has taken before it stopped to read, something can be heard yet.
-        return Promise(exact=isinstance(fault, StopReading), error=APITimeoutError)
-    return Promise(exact=early, error=APIConnectionError)
+async def hear(hooks: Hooks, audio: bytes = IS + SILENCE) -> tuple[Client, ConnectionRecord]:
+    """What became of one connection."""
+    async with serving(hooks) as server:
+        async with connect(server, TEST) as client:
+            await speak(client, audio)
+        return client, server.connections[0]
 
 
-def http_status(code: int) -> tuple[int, bool]:
-    """Return the HTTP status of a gRPC code, and whether it is worth another try."""
-    if code == 6:
-        return 409, False
-    status = GRPC_STATUS.get(code)
-    return (status.http, status.retryable) if status else (500, True)
+def finals(client: Client) -> list[str]:
+    return [transcript(frame) for frame in client.settled if transcript(frame)]
 
 
-async def cell(make: Make, moment: str, max_retry: int, live: bool) -> str:
-    """Try a fault once. Return what is wrong, or nothing."""
-    fault = make(MOMENTS[moment])
-    flush_at = SAID.words[-1].end + 0.05 if live and moment == "flushing" else None
-    outcome = await hear(
-        SAID, PerConnection(fault), live=live, flush_at=flush_at, max_retry=max_retry
-    )
-    promise = expected(fault, moment, max_retry, live)
-    wrong = outcome.broken() or promise.broken(outcome)
-    if not wrong and not fault.struck:
-        wrong = "it never struck"
-    if not wrong and outcome.seconds > LONGEST:
-        wrong = f"it took {outcome.seconds:.1f} s"
-    if not wrong and outcome.is_exact and not live:
-        counted = usage(outcome.events)
-        wrong = "" if abs(counted - outcome.pushed) < 0.01 else f"usage {counted:.2f} s"
-    return wrong and f"{moment}, max_retry {max_retry}: {wrong}"
+# -- moments ---------------------------------------------------------------------------------------
 
 
-async def cells(make: Make, moments: Iterable[str], live: bool) -> str:
-    """Try a fault at all moments, with and without retries. Return what is wrong."""
-    trials = [cell(make, moment, retry, live) for moment in moments for retry in (0, 3)]
-    return "\n".join(filter(None, await asyncio.gather(*trials)))
-
-
-def check(trial: Coroutine[Any, Any, str]) -> None:
-    wrong = virtual.run(trial)
-    assert not wrong, wrong
-
-
-@pytest.mark.parametrize("name", MAIN)
-def test_a_fault_at_any_moment_of_a_file(name: str) -> None:
-    check(cells(MAIN[name], MOMENTS, live=False))
-
-
-@pytest.mark.parametrize("name", MORE)
-def test_its_relatives_at_some_moments_of_a_file(name: str) -> None:
-    check(cells(MORE[name], FEW, live=False))
-
-
-@pytest.mark.parametrize("name", LIVE)
-def test_a_fault_at_any_moment_of_a_call(name: str) -> None:
-    check(cells(MAIN[name], MOMENTS, live=True))
-
-
-@pytest.mark.parametrize("name", SLOW)
-def test_silence_of_the_service_in_a_call(name: str) -> None:
-    check(cells(MAIN[name], SLOW_MOMENTS, live=True))
-
-
-# -- the handshake -------------------------------------------------------------------------------
-
-
-async def handshake(hooks: Hooks, max_retry: int, promise: Promise) -> str:
-    outcome = await hear(SAID, PerConnection(hooks), max_retry=max_retry)
-    return outcome.broken() or promise.broken(outcome)
-
-
-@pytest.mark.parametrize("status", [200, 302, 401, 429, 499, 501, 503])
-@pytest.mark.parametrize("max_retry", [0, 3])
-def test_a_refused_handshake(status: int, max_retry: int) -> None:
-    retryable = status in (429, 499, 503)
-    error = Promise(exact=False, error=APIStatusError, status=status)
-    promise = EXACT if retryable and max_retry else error
-    check(handshake(Refuse(status), max_retry, promise))
-
-
-@pytest.mark.parametrize("max_retry", [0, 3])
 @pytest.mark.parametrize(
-    ("hooks", "error"),
+    ("when", "seconds", "interims", "settled"),
     [
-        (Refuse(503, delay=4.0), APIStatusError),
-        (Refuse(503, delay=20.0), APITimeoutError),
-        (StalledHandshake(), APITimeoutError),
-        (ResetHandshake(), APIConnectionError),
+        (Moment.OPENED, 0.0, 0, 0),
+        (Moment.CONFIG, 0.0, 0, 0),
+        (1.0, 1.0, ..., 0),
+        (Moment.INTERIM, ..., 1, 0),
+        (Moment.FINAL, ..., ..., 1),
+        # The recording starts with zeros.
+        (Moment.FLUSH, 0.0, 0, 0),
+        (Moment.END, len(IS + SILENCE) / 32000, ..., ...),
+        (Moment.DONE, len(IS + SILENCE) / 32000, ..., ...),
     ],
-    ids=repr,
 )
-def test_a_handshake_that_fails_slowly_or_not_at_all(
-    hooks: Hooks, error: type[APIError], max_retry: int
+@in_virtual_time
+async def test_a_fault_strikes_at_its_moment(
+    when: When, seconds: Any, interims: Any, settled: Any
 ) -> None:
-    # A connection that is gone at once, aiohttp itself opens once more.
-    exact = bool(max_retry) or isinstance(hooks, ResetHandshake)
-    check(handshake(hooks, max_retry, Promise(exact=exact, error=error, status=503)))
+    fault = Disconnect(when)
+    client, connection = await hear(fault)
+    assert list(fault.struck) == [0]
+    if seconds is not ...:
+        assert connection.seconds == pytest.approx(seconds, abs=0.07)
+    if interims is not ...:
+        assert len([frame for frame in connection.frames if is_interim(frame)]) == interims
+    if settled is not ...:
+        assert len([frame for frame in connection.frames if not is_interim(frame)]) == settled
+    assert connection.closed_by == "server"
+    assert connection.ended == (when in (Moment.END, Moment.DONE))
+    assert bool(finals(client)) >= (when is Moment.DONE)
 
 
-def test_refused_as_often_as_there_are_retries() -> None:
-    check(refusals(3, EXACT))
+@in_virtual_time
+async def test_a_fault_strikes_once_on_each_connection() -> None:
+    fault = Disconnect(0.2)
+    async with serving(fault) as server:
+        for _ in range(2):
+            async with connect(server, TEST) as client:
+                await speak(client)
+    assert sorted(fault.struck) == [0, 1]
 
 
-def test_refused_once_more_than_there_are_retries() -> None:
-    check(refusals(4, Promise(exact=False, error=APIConnectionError)))
+@in_virtual_time
+async def test_a_fault_says_nothing_of_what_it_does() -> None:
+    class Unsaid(Fault):
+        pass
+
+    with pytest.raises(NotImplementedError):
+        await Unsaid().strike(ConnectionRecord(0, "/", None, 0.0))
 
 
-async def refusals(times: int, promise: Promise) -> str:
-    outcome = await hear(SAID, PerConnection(*[Refuse()] * times))
-    return outcome.broken() or promise.broken(outcome)
+def test_faults_say_what_they_are() -> None:
+    assert repr(Disconnect(Moment.FINAL)) == "Disconnect(FINAL)"
+    assert repr(Mute(2.5)) == "Mute(2.5 s)"
+    assert repr(Fail(8, 1.0, shape="v2")) == "Fail(1 s, code 8, v2)"
+    assert repr(Refuse(429)) == "Refuse(429)"
+    assert repr(SessionLimit(3, None)) == "SessionLimit(3 s, code None)"
+    assert repr(IdleLimit(3)) == "IdleLimit(3 s, code 11)"
+    assert repr(Delay(0.5)) == "Delay(0.5 s)"
+    assert repr(Drift(0.01)) == "Drift(0.01)"
+    assert repr(PerConnection(None, Garbage(), then=LongLine())) == (
+        "PerConnection(Hooks(), Garbage(), then=LongLine())"
+    )
+    assert repr(Combined(Mute(1.0), LongLine())) == "Combined(Mute(1 s), LongLine())"
+    assert CATALOGUE["half-open"] is HalfOpen and CATALOGUE["mute"] is Mute
 
 
-# -- what lasts, or comes by the clock -----------------------------------------------------------
+# -- several together ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("max_retry", [0, 3])
+@in_virtual_time
+async def test_each_connection_has_its_own() -> None:
+    hooks = PerConnection(Fail(8), None, PerConnection(then=Fail(7)), then=Fail(14))
+    codes = []
+    async with serving(hooks) as server:
+        for _ in range(5):
+            async with connect(server, TEST) as client:
+                await speak(client)
+            codes.append(server.connections[-1].status)
+    assert codes == [8, 0, 7, 14, 14]
+
+
+class Noted(Hooks):
+    """Notes each step, and marks each frame."""
+
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self._name, self._seen = name, seen
+
+    def _note(self, step: str) -> None:
+        self._seen.append(f"{step} {self._name}")
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        self._note("handshake")
+        return None
+
+    async def opened(self, connection: ConnectionRecord) -> None:
+        self._note("opened")
+
+    async def beside(self, connection: ConnectionRecord) -> None:
+        self._note("beside")
+        await asyncio.Event().wait()
+
+    async def first_message(self, connection: ConnectionRecord) -> None:
+        self._note("first_message")
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        self._note("audio")
+
+    async def end(self, connection: ConnectionRecord) -> None:
+        self._note("end")
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        self._note("frame")
+        return text + self._name
+
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        self._note("sent")
+
+    async def done(self, connection: ConnectionRecord) -> None:
+        self._note("done")
+
+
+@in_virtual_time
+async def test_hooks_together_are_asked_one_after_the_other() -> None:
+    seen: list[str] = []
+    hooks = Combined(PerConnection(Noted("a", seen)), Noted("b", seen))
+    async with serving(hooks, interim_interval=100) as server, connect(server, TEST) as client:
+        await client.send(CONFIG)
+        await client.send(audio_message(IS[10000:100000]))
+        await client.send(END)
+        await client.end()
+    steps = "handshake beside opened first_message audio end frame sent done".split()
+    assert sorted(seen) == sorted(f"{step} {name}" for step in steps for name in "ab")
+    for step in steps:
+        assert seen.index(f"{step} a") < seen.index(f"{step} b")
+    assert [frame[-2:] for frame in client.frames] == ["ab"]
+
+
+@in_virtual_time
+async def test_a_frame_that_one_of_several_holds_back_is_gone_for_all() -> None:
+    class Silent(Hooks):
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+            return None
+
+    seen: list[str] = []
+    client, _ = await hear(Combined(Silent(), Noted("b", seen)))
+    assert client.frames == [] and "frame b" not in seen
+
+
+@in_virtual_time
+async def test_the_first_refusal_of_several_counts() -> None:
+    hooks = Combined(Hooks(), Refuse(429), Refuse(503))
+    assert await refused(hooks) == 429
+
+
+@in_virtual_time
+async def test_the_first_of_several_that_raises_ends_the_connection() -> None:
+    client, connection = await hear(Combined(SessionLimit(0.0, 4), SessionLimit(9.0, 8)))
+    assert connection.status == 4 and len(client.frames) == 1
+
+
+# -- the handshake ---------------------------------------------------------------------------------
+
+
+async def refused(hooks: Hooks) -> int:
+    """The HTTP status of a handshake."""
+    async with serving(hooks) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await http.ws_connect(server.base_url + TEST)
+        return caught.value.status
+
+
+@in_virtual_time
+async def test_a_refusal_can_be_late() -> None:
+    started = time.monotonic()
+    assert await refused(Refuse(503, delay=2.0)) == 503
+    assert time.monotonic() - started == pytest.approx(2.0, abs=0.1)
+
+
+@in_virtual_time
+async def test_a_stalled_handshake_is_granted_in_the_end() -> None:
+    started = time.monotonic()
+    client, _ = await hear(StalledHandshake(3.0))
+    assert finals(client) and time.monotonic() - started > 3.0
+
+
+@in_virtual_time
+async def test_a_stalled_handshake_waits_no_longer_than_its_client() -> None:
+    async with serving(StalledHandshake(60.0)) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(http.ws_connect(server.base_url + TEST), 1.0)
+        connection = server.connections[0]
+        await asyncio.wait_for(connection.closed.wait(), 1.0)
+
+
+@in_virtual_time
+async def test_a_handshake_can_be_reset() -> None:
+    async with serving(ResetHandshake()) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientOSError):
+            await http.ws_connect(server.base_url + TEST)
+
+
+# -- the connection --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@in_virtual_time
+async def test_a_disconnect_sends_no_frame(reset: bool) -> None:
+    client, connection = await hear(Disconnect(Moment.CONFIG, reset=reset))
+    assert client.frames == [] and client.websocket.close_code == 1006
+    assert reset or connection.closed_by == "server"
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 4000])
+@in_virtual_time
+async def test_a_close_frame_has_any_code(code: int) -> None:
+    client, _ = await hear(Close(Moment.CONFIG, code, "bless"))
+    assert client.websocket.close_code == code
+
+
+@in_virtual_time
+async def test_a_close_frame_can_leave_it_to_the_client() -> None:
+    async with serving(Close(Moment.CONFIG, 1001, stay=True)) as server:
+        async with connect(server, TEST) as client:
+            await client.send(CONFIG)
+            await client.end()
+        await asyncio.wait_for(server.connections[0].closed.wait(), 1.0)
+        assert server.connections[0].closed_by == "client"
+
+
+SHAPES: dict[Any, str] = {
+    "v1": '{"error":{"grpcCode":8,"httpCode":429,"message":"no","httpStatus":"Too Many Requests",'
+    '"details":[]}}',
+    "v2": '{"error":{"code":8,"message":"no","details":[]}}',
+    "gateway v1": '{"error":"no","message":"no","code":8,"details":[]}',
+    "gateway v2": '{"code":8,"message":"no","details":[]}',
+    "result": '{"result": {"error": {"code": 8, "message": "no"}}}',
+    "text": "no",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@in_virtual_time
+async def test_an_error_has_any_shape(shape: Any) -> None:
+    client, connection = await hear(Fail(8, message="no", shape=shape))
+    assert client.frames == [SHAPES[shape]] == [error_frame(8, "no", shape)]
+    assert connection.status == 8
+
+
 @pytest.mark.parametrize(
-    "hooks",
-    [
-        SessionLimit(1.1),
-        SessionLimit(1.1, code=None),
-        SessionLimit(2.7, code=4),
-        IdleLimit(5.0),
-        IdleLimit(5.0, code=None),
-        IgnoreEnd(),
-        Delay(1.0),
-        Delay(1.0, finals=False),
-        Garbage(),
-        Combined(Garbage(), Drift(0.005), Delay(0.2)),
-        PerConnection(LongLine()),
-        Drift(0.01),
-        Drift(-0.01),
-    ],
-    ids=repr,
+    "fault",
+    [Fail(14, stay=True), Mute(0.5), IgnoreEnd(), HalfOpen(Moment.CONFIG)],
+    ids=lambda fault: type(fault).__name__,
 )
-def test_what_costs_nothing(hooks: Hooks, live: bool, max_retry: int) -> None:
-    async def trial() -> str:
-        outcome = await hear(SAID, hooks, live=live, max_retry=max_retry)
-        return outcome.broken() or EXACT.broken(outcome)
-
-    check(trial())
-
-
-def test_an_idle_service_that_hangs_up_is_called_again_when_there_is_audio() -> None:
-    """A muted microphone sends nothing; the service takes that for the end of the call."""
-
-    async def trial() -> str:
-        pauses = {1.9: 30.0, 3.9: 30.0}
-        said = talk(3, 2, 2, gap=1.5)
-        outcome = await hear(said, IdleLimit(5.0), live=True, pauses=pauses, max_retry=0)
-        wrong = outcome.broken()
-        return wrong or ("" if len(outcome.sessions) == 3 else str(outcome))
-
-    check(trial())
+@in_virtual_time
+async def test_a_connection_stays_and_says_nothing_more(fault: Hooks) -> None:
+    async with serving(fault) as server:
+        async with connect(server, TEST) as client:
+            await client.send(CONFIG)
+            await send_all(client, IS)
+            await client.send(END)
+            await asyncio.sleep(60)
+            said = len(client.frames)
+            assert not client.gone
+            await asyncio.sleep(60)
+            assert len(client.frames) == said and not client.gone
+            assert server.connections[0].line.dead == isinstance(fault, HalfOpen)
+        await asyncio.wait_for(server.connections[0].closed.wait(), 1.0)
 
 
-async def hopeless(said: Talk, fault: Fault, *, live: bool) -> str:
-    outcome = await hear(said, fault, live=live)
-    if not isinstance(outcome.error, APIError):
-        return f"no error: {outcome}"
-    if not outcome.reported or outcome.reported[-1].recoverable:
-        return "the last error event is not that it is over"
-    if outcome.seconds > FOREVER:
-        return f"it took {outcome.seconds:.1f} s"
-    return "" if live else outcome.broken()
+@in_virtual_time
+async def test_a_service_that_stops_reading_goes_on_later() -> None:
+    async with serving(StopReading(Moment.CONFIG, seconds=5.0)) as server:
+        async with connect(server, TEST) as client:
+            started = time.monotonic()
+            await speak(client)
+            assert time.monotonic() - started > 5.0
+    assert finals(client) and server.connections[0].received == len(IS + SILENCE)
 
 
-@pytest.mark.parametrize("when", [Moment.CONFIG, Moment.INTERIM], ids=str)
-@pytest.mark.parametrize("name", MAIN)
-def test_what_never_gets_better_ends_the_stream_of_a_file(name: str, when: When) -> None:
-    """Each connection has the fault, and none gets as far as a final."""
-    check(hopeless(SAID, MAIN[name](when), live=False))
+# -- limits ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["FIN", "mute", "dead", "stops reading", "code 14", "code 11"])
-def test_what_never_gets_better_ends_the_stream_of_a_call(name: str) -> None:
-    """Nothing is ever heard, and the user talks on."""
-    check(hopeless(talk(*[3] * 60, gap=3.0), MAIN[name](Moment.CONFIG), live=True))
+@pytest.mark.parametrize("code", [11, None])
+@in_virtual_time
+async def test_a_connection_lives_so_long(code: int | None) -> None:
+    async with serving(SessionLimit(2.0, code)) as server, connect(server, TEST) as client:
+        await client.send(CONFIG)
+        while not client.gone:
+            await client.send(audio_message(IS[:3200]))
+            await asyncio.sleep(0.1)
+        connection = server.connections[0]
+        await asyncio.wait_for(connection.closed.wait(), 1.0)
+    assert connection.closed_at is not None
+    assert connection.closed_at - connection.opened_at == pytest.approx(2.0, abs=0.2)
+    assert connection.status == (code or 0)
 
 
-@pytest.mark.parametrize("name", ["FIN", "mute", "dead", "code 14", "code 11"])
-def test_a_fault_tied_to_what_is_said_ends_the_stream_of_a_call(name: str) -> None:
-    """Each connection shows a hypothesis, which makes it a healthy one, and none decides."""
-    check(hopeless(talk(30, word=0.5), MAIN[name](2.0), live=True))
+@pytest.mark.parametrize("code", [11, None])
+@in_virtual_time
+async def test_a_connection_without_audio_ends(code: int | None) -> None:
+    async with serving(IdleLimit(2.0, code)) as server, connect(server, TEST) as client:
+        await client.send(CONFIG)
+        for _ in range(5):
+            await client.send(audio_message(IS[:3200]))
+            await asyncio.sleep(1.5)
+        assert not client.gone
+        await client.end()
+    assert server.connections[0].status == (code or 0)
 
 
-# -- while the caller closes ---------------------------------------------------------------------
+# -- frames ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MAIN)
-def test_the_caller_closes_in_the_moment_of_the_fault(name: str) -> None:
-    async def trial() -> str:
-        faults = [MAIN[name](when) for when in MOMENTS.values()]
-        took = await asyncio.gather(*(close_amid(SAID, fault) for fault in faults))
-        return "" if max(took) < CLOSED_WITHIN else f"it took {max(took):.2f} s"
+@pytest.mark.parametrize("finals_only", [True, False])
+@in_virtual_time
+async def test_frames_are_late(finals_only: bool) -> None:
+    started = time.monotonic()
+    client, connection = await hear(Delay(0.5, finals=finals_only))
+    late = len(connection.frames)
+    if finals_only:
+        late = len([frame for frame in connection.frames if not is_interim(frame)])
+        assert client.interims
+    assert time.monotonic() - started == pytest.approx(0.5 * late, abs=0.2)
 
-    check(trial())
+
+@in_virtual_time
+async def test_a_line_too_long_ends_the_connection_in_place_of_a_final() -> None:
+    client, _ = await hear(LongLine())
+    assert client.interims and not client.settled
+    assert all(len(frame) < LONGEST_LINE for frame in client.frames)
+
+
+@in_virtual_time
+async def test_garbage_comes_between_the_good_frames() -> None:
+    client, connection = await hear(Garbage())
+    good = [frame for frame in client.frames if frame in connection.frames]
+    assert good == connection.frames and '"isFinal":true' in good[-1]
+    assert len(client.frames) == len(good) * (1 + len(GARBAGE))
+
+
+@in_virtual_time
+async def test_the_clock_of_the_service_can_go_wrong() -> None:
+    right, _ = await hear(Hooks())
+    wrong, _ = await hear(Drift(0.1))
+    pairs = zip(words(right.settled[0]), words(wrong.settled[0]), strict=True)
+    for (text, start, end), (same, later, latest) in pairs:
+        assert text == same
+        assert (later, latest) == pytest.approx((start * 1.1, end * 1.1), abs=0.002)
+    event, _ = await hear(Combined(Drift(0.1), Fail(14, Moment.FINAL)))
+    assert json.loads(event.frames[-1])["error"]["grpcCode"] == 14

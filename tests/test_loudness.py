@@ -214,7 +214,7 @@ def test_a_sound_that_goes_on_is_no_rest() -> None:
 
 
 def test_a_moment_is_a_rest() -> None:
-    assert sound(measured(tone(0.08)), after_word=True) is None
+    assert sound(measured(tone(0.06)), after_word=True) is None
 
 
 # -- where a sound ends --------------------------------------------------------------------------

@@ -256,6 +256,7 @@ def test_only_who_is_asked_for_nothing_else_can_say_that_there_is_nothing() -> N
     nothing = replace(DRAINED, found_nothing=True)
     course = Course()
     assert course.end(nothing, SOUND) is Next.RECONNECT
+    assert course.end(nothing, SOUND) is Next.RECONNECT
     assert course.end(nothing, SOUND) is Next.DONE
 
 
@@ -272,7 +273,10 @@ def test_a_service_that_stays_says_nothing_or_too_little() -> None:
     assert isinstance(course.end(TIMED_OUT, SOUND), APITimeoutError)
     course = Course()
     assert course.end(TIMED_OUT, SOUND) is Next.RECONNECT
-    assert course.end(replace(TIMED_OUT, found_nothing=True), SOUND) is Next.DONE
+    nothing = replace(TIMED_OUT, found_nothing=True)
+    assert course.end(nothing, SOUND) is Next.RECONNECT
+    assert course.end(nothing, SOUND) is Next.RECONNECT
+    assert course.end(nothing, SOUND) is Next.DONE
 
 
 def test_a_retry_that_says_no_more_is_the_last() -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import numpy as np
 
-from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
+from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
+    Hooks,
+    TiroServer,
+)
 
-from .server_recordings import Recording, audio_message, is_interim
+from .server_recordings import CONFIG, Recording, Samples, audio_message, is_interim
 
 # Seconds; far over what any answer takes, so that a test that hangs fails.
 DEADLINE = 30.0
@@ -28,7 +35,7 @@ class Client:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def collect(self) -> None:
-        """Reads until the connection is over; aiohttp says it with CLOSED, frames or not."""
+        """Read until the connection is over; aiohttp says it with CLOSED, frames or not."""
         async for message in self.websocket:
             async with self.changed:
                 self.frames.append(message.data)
@@ -38,7 +45,7 @@ class Client:
             self.changed.notify_all()
 
     async def send(self, text: str, *, binary: bool = False) -> bool:
-        """Sends a frame; False if the server has gone."""
+        """Send a frame; False if the server has gone."""
         try:
             if binary:
                 await self.websocket.send_bytes(text.encode())
@@ -49,14 +56,14 @@ class Client:
         return True
 
     async def until(self, count: int) -> list[str]:
-        """Waits until so many frames that are no interims are here, or the connection is over."""
+        """Wait until so many frames that are no interims are here, or the connection is over."""
         async with self.changed:
             done = self.changed.wait_for(lambda: self.gone or len(self.settled) >= count)
             await asyncio.wait_for(done, DEADLINE)
         return self.settled
 
     async def end(self) -> int | None:
-        """Waits for the end of the connection; its close code."""
+        """Wait for the end of the connection; its close code."""
         async with self.changed:
             await asyncio.wait_for(self.changed.wait_for(lambda: self.gone), DEADLINE)
         return self.websocket.close_code
@@ -119,7 +126,7 @@ class Held(Hooks):
 async def replay(
     client: Client, recording: Recording, audio: bytes, texts: Mapping[str, str], held: Held
 ) -> int | None:
-    """Sends what was sent and waits where a frame came; the close code.
+    """Send what was sent and waits where a frame came; the close code.
 
     `texts` has the messages that a recording shows shortened, by their first characters.
     """
@@ -146,3 +153,141 @@ async def replay(
                 await client.websocket.close()
             return await client.end()
     raise AssertionError("the recording has no end")
+
+
+def like(recorded: Recording, **options: Any) -> TiroServer:
+    """A server that behaves like the recorded one, but shows every interim."""
+    settings: dict[str, Any] = {
+        "api_key": "ok",
+        "words_per_second": pace_of(recorded),
+        "emit_unpopulated": recorded.emit_unpopulated,
+        "error_style": recorded.error_style,
+        "interim_interval": 0.0,
+    }
+    return TiroServer(**(settings | options))
+
+
+def pace_of(recorded: Recording) -> float:
+    """Words a second: the recorded scripts go slower than the default."""
+    return 2.5 if recorded.name == "punctuation" else 1.0
+
+
+def config(streaming: dict[str, Any] | None = None, **changes: Any) -> str:
+    """The usual first message with other fields."""
+    first = json.loads(CONFIG)
+    first["streamingConfig"].update(streaming or {})
+    first["streamingConfig"]["config"].update(changes)
+    return json.dumps(first)
+
+
+async def send_all(client: Client, audio: bytes, size: int = 2048) -> None:
+    """Send audio as fast as it goes."""
+    for at in range(0, len(audio), size):
+        await client.send(audio_message(audio[at : at + size]))
+
+
+async def say(client: Client, audio: bytes, first: str = CONFIG, size: int = 2048) -> int | None:
+    """Send a config, audio and the end marker, and waits for the end; the close code."""
+    await client.send(first)
+    await send_all(client, audio, size)
+    await client.send(audio_message(b""))
+    return await client.end()
+
+
+class RawClient:
+    """A websocket by hand, to see what aiohttp hides."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.head = ""
+
+    async def frame(self) -> tuple[int, bytes] | None:
+        """The opcode and the payload of the next frame, None at the end of the connection."""
+        try:
+            first, length = await asyncio.wait_for(self.reader.readexactly(2), DEADLINE)
+        except asyncio.IncompleteReadError as error:
+            assert error.partial == b""
+            return None
+        if length == 126:
+            (length,) = struct.unpack("!H", await self.reader.readexactly(2))
+        return first & 15, await self.reader.readexactly(length)
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Send a frame, masked with zeros."""
+        size = len(payload)
+        length = (
+            struct.pack("!B", 0x80 | size)
+            if size < 126
+            else struct.pack("!BH", 0x80 | 126, size)
+            if size < 65536
+            else struct.pack("!BQ", 0x80 | 127, size)
+        )
+        self.writer.write(bytes([0x80 | opcode]) + length + bytes(4) + payload)
+
+
+@contextlib.asynccontextmanager
+async def raw_client(server: TiroServer, query: str = "?token=ok") -> AsyncIterator[RawClient]:
+    host, _, rest = server.base_url.removeprefix("ws://").partition(":")
+    port, _, base = rest.partition("/")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET /{base}/speech:streamingrecognize{query} HTTP/1.1\r\nHost: {host}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+    )
+    client = RawClient(reader, writer)
+    client.head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE)).decode()
+    try:
+        yield client
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def raw_ping(server: TiroServer) -> None:
+    """Wait for an answer of the server to another client."""
+    async with raw_client(server) as other:
+        other.send(9, b"hi")
+        assert await other.frame() == (10, b"hi")
+
+
+TEST = "/speech:streamingrecognize?token=test"
+
+
+async def start(client: Client, language: str, rate: int = 16000, **fields: Any) -> None:
+    """Send a config."""
+    config = {
+        "encoding": "LINEAR16",
+        "sampleRateHertz": rate,
+        "languageCode": language,
+        "enableWordTimeOffsets": True,
+        **fields,
+    }
+    await client.send(json.dumps({"streamingConfig": {"config": config, "interimResults": True}}))
+
+
+async def send(
+    client: Client, audio: Samples, rate: int = 16000, *, ms: int = 50, paced: bool = False
+) -> None:
+    """Send audio in messages of `ms` milliseconds, at the speed of speech if `paced`."""
+    loop = asyncio.get_running_loop()
+    size, due = rate * ms // 1000, loop.time()
+    for at in range(0, len(audio), size):
+        await client.send(audio_message(audio[at : at + size].tobytes()))
+        due += ms / 1000
+        if paced:
+            await asyncio.sleep(due - loop.time())
+
+
+async def finish(client: Client) -> None:
+    """Send the end marker and waits for the end."""
+    await client.send(audio_message(b""))
+    await client.end()
+
+
+# Loud enough to be voiced, and silence, by 20 ms frames.
+VOICED = np.full(320, 2000, np.int16)
+
+QUIET = np.zeros(320, np.int16)

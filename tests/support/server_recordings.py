@@ -6,10 +6,14 @@ import base64
 import functools
 import json
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
 
 DATA = Path(__file__).parents[1] / "data"
 WIRE = DATA / "wire"
@@ -93,7 +97,7 @@ class Recording:
 
 @functools.cache
 def recording(name: str, mode: str) -> Recording:
-    """Reads a recording."""
+    """Read a recording."""
     lines = (WIRE / f"{name}.{mode}.jsonl").read_text("utf-8").splitlines()
     return Recording(name, mode, tuple(json.loads(line) for line in lines))
 
@@ -131,3 +135,106 @@ def _results(frame: str) -> list[dict[str, Any]]:
         return []
     result = json.loads(frame).get("result") or {}
     return list(result.get("results") or [])
+
+
+IS = pcm("is.wav")
+
+IS2 = pcm("is2.wav")
+
+# The first sentence of two.wav eight times, cut close: 27 s without a pause.
+LONG = pcm("two.wav")[19200:127840] * 8
+
+# The audio of each scenario that the scripted recogniser answers.
+SPOKEN = {
+    "bad_base64_mid_stream": IS,
+    "base64_unpadded_mid_stream": IS,
+    "base64url_mid_stream": IS,
+    "binary_frames": IS,
+    "blank_frame_mid_stream": IS,
+    "empty_final": pcm("noise.wav"),
+    "empty_object_mid_stream": IS,
+    "end_before_audio": b"",
+    "end_empty": IS,
+    "end_text": IS,
+    "end_then_more_audio": IS,
+    "fast_upload": IS2,
+    "happy_is": IS,
+    "idle": IS,
+    "idle_without_end": IS,
+    "key_in_cookie": IS,
+    "key_in_subprotocol": IS,
+    "long_speech": LONG,
+    "malformed_json_mid_stream": IS,
+    "no_interim": IS2,
+    "no_word_offsets": IS,
+    "null_audio_mid_stream": IS,
+    "numbers_as_strings": IS,
+    "odd_bytes": IS,
+    "one_big_message": IS2,
+    "punctuation": IS2,
+    "second_config": IS,
+    "silence_20ms": bytes(384000),
+    "silence_64ms": bytes(96000),
+    "silence_hiss": pcm("hiss.wav"),
+    "single_utterance": IS,
+    "single_utterance_noise": pcm("noise.wav"),
+    "snake_case": IS,
+    "stalled_backend": IS2 * 40,
+    "trailing_hiss": IS + pcm("hiss.wav"),
+    "two_utterances_is": IS2,
+    "unknown_field_in_config": IS,
+    "unknown_message_mid_stream": IS,
+}
+
+# Scenarios that end with an error frame; the audio is whatever is sent before it comes.
+REFUSED = {
+    "audio_before_config": IS,
+    "bad_key": IS,
+    "bad_key_before_config": b"",
+    "config_without_config": b"",
+    "invalid_language": IS,
+    "key_in_header": b"",
+    "malformed_json_first": b"",
+    "max_alternatives_31": IS,
+    "message_over_4mib": bytes(5242880),
+    "missing_encoding": IS,
+    "no_key": b"",
+    "rate_missing": IS,
+    "unknown_encoding": IS,
+    "unknown_first_message": b"",
+    "wrong_encoding": IS,
+    "wrong_path": b"",
+    "wrong_type_in_config": b"",
+}
+
+# Faults of the service and of what stands in front of it, and answers over plain HTTP.
+NOT_PLAYED = {
+    *("audio_idle_timeout", "backend_gone", "backend_killed", "backend_stopped"),
+    *("bad_key_at_handshake", "connection_reset", "end_slow_final", "error_inside_result"),
+    *("gateway_gone", "gateway_killed", "gateway_stopped", "idle_with_server_pings"),
+    *("internal_mid_stream", "long_final_200", "long_final_300", "long_final_300_max_line"),
+    *("out_of_range", "quota", "unavailable"),
+    *("rest_backend_gone", "rest_errors", "rest_happy"),
+}
+
+# Played by tests of their own, here or in test_recognizers.
+PLAYED_ALONE = {
+    *("end_by_closing", "end_then_close_at_once", "frame_borders", "unary_over_websocket"),
+    *("happy_en", "max_alternatives_3", "tail_padded", "tail_tight", "two_utterances_en"),
+    *("rate_8000", "rate_24000", "rate_44100", "rate_48000"),
+}
+
+CONFIG = recording("happy_is", "full").first_message
+
+
+def recordings(names: Iterable[str]) -> list[Any]:
+    """Parameters for each scenario in each mode."""
+    pairs = [(name, mode) for name in names for mode in modes(name)]
+    return [pytest.param(recording(*pair), id=".".join(pair)) for pair in pairs]
+
+
+Samples = npt.NDArray[np.int16]
+
+
+def samples(name: str) -> Samples:
+    return np.frombuffer(pcm(name), np.int16)

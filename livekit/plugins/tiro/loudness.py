@@ -31,9 +31,12 @@ _SECONDS_TO_LEARN = 3
 _SECONDS_REMEMBERED = 10
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
-# Behind a final comes the rest of its last word, up to the next quiet frame: it is 10 dB below the
-# word but for a moment, for which the service put the end too early, and over in 0.4 s.
+# Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
+# It sinks by 3 dB each 80 ms, as the end of a word in a room does, and then it is 10 dB below the
+# word but for a moment, as the service can put the end of a word too early.
 _REST_AT_MOST = FRAMES_PER_SECOND * 2 // 5
+_SINKING_FRAMES = 4
+_SINKING = 0.7
 _REST_SHARE = 3
 _LOUD_REST = 3
 
@@ -153,8 +156,12 @@ class Loudness:
         """Return how many frames are the rest of the word before them, and no other word."""
         quiet = np.flatnonzero(~loud[:_REST_AT_MOST])
         rest = int(quiet[0]) if len(quiet) else min(len(loud), _REST_AT_MOST)
-        as_loud_as_the_word = np.count_nonzero(levels[:rest] * _REST_SHARE >= self._word_level)
-        return 0 if as_loud_as_the_word > _LOUD_REST else rest
+        holds = np.flatnonzero(
+            levels[_SINKING_FRAMES:rest] > _SINKING * levels[: max(0, rest - _SINKING_FRAMES)]
+        )
+        sinks = int(holds[0]) if len(holds) else max(0, rest - _SINKING_FRAMES)
+        as_loud_as_the_word = levels[sinks:rest] * _REST_SHARE >= self._word_level
+        return sinks if np.count_nonzero(as_loud_as_the_word) > _LOUD_REST else rest
 
     def end_of_sound(self, start: int, stop: int, pause: float) -> int | None:
         """Return the position at which the first sound ends that can be a word, or None.

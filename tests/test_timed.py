@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,9 @@ from livekit.plugins.tiro.testing import (
     ConnectionRecord,
     Drop,
     Hooks,
-    Script,
     SpeechConfig,
     TimedRecognizer,
     TiroServer,
-    parse_script,
-    read_script,
     timed as timed_module,
 )
 from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
@@ -52,6 +48,7 @@ pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
 # With the pace of 2.5 words a second: from 1.2 to 2.0 s, 4.0 to 4.8 s, and 9.0 to 9.8 s.
 CALL = [At(1.2, "góðan daginn"), At(4.0, "já takk", speaker=2), At(9.0, "bless bless")]
+
 SAID = [
     ("Góðan", 1.2, 1.6),
     ("daginn.", 1.6, 2.0),
@@ -60,6 +57,7 @@ SAID = [
     ("Bless", 9.0, 9.4),
     ("bless.", 9.4, 9.8),
 ]
+
 SECONDS = 11.0
 
 CONFIG = {"encoding": "LINEAR16", "sampleRateHertz": 16000, "languageCode": "is-IS"}
@@ -137,9 +135,6 @@ async def listening(
     async with TiroServer(**options) as server:
         async with tiro.STT(base_url=server.base_url, api_key="test") as stt:
             yield server, stt
-
-
-# -- the times ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [16000, 24000])
@@ -226,9 +221,6 @@ async def test_speakers_spelling_and_alternatives() -> None:
     assert [alternatives[0].speaker_id for alternatives in heard] == [None, "2", None]
 
 
-# -- flushes --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("audio", [silence, tone])
 async def test_silence_of_a_flush_takes_no_time_of_the_script(
     audio: Callable[[int], Pcm],
@@ -251,9 +243,6 @@ async def test_a_flush_in_a_word_leaves_it_to_what_follows() -> None:
         await until(lambda: finals(caller.events) == ["Góðan"])
         # From where the caller goes on.
         assert await caller.finish() == [SAID[0], ("daginn.", 1.95, 2.0), *SAID[2:]]
-
-
-# -- more than one session ------------------------------------------------------------------------
 
 
 class First(Hooks):
@@ -470,9 +459,6 @@ def starts_at(recognizer: TimedRecognizer) -> float:
     return session.final(1)[0][0].start
 
 
-# -- scripts --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -488,70 +474,3 @@ def starts_at(recognizer: TimedRecognizer) -> float:
 def test_senseless_scripts(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-TIMED = """\
-# A caller who is in a hurry.
-1.2 Góðan daginn.   # the agent has greeted
-
-4 2: Já,\ttakk.
-60.25 Klukkan er 2: nei, 3.
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "script"),
-    [
-        (
-            TIMED,
-            [
-                At(1.2, "Góðan daginn."),
-                At(4.0, "Já,\ttakk.", speaker=2),
-                At(60.25, "Klukkan er 2: nei, 3."),
-            ],
-        ),
-        ("Þetta er fyrsta.\n\n  Og önnur.  \n", ["Þetta er fyrsta.", "Og önnur."]),
-        ("# ekki sagt\nHalló. # né þetta\n3 epli, takk.\n", ["Halló.", "3 epli, takk."]),
-        ("17. júní er á morgun.", ["17. júní er á morgun."]),
-        ("2: já takk", ["2: já takk"]),
-        ("4x4 er jeppi", ["4x4 er jeppi"]),
-    ],
-)
-def test_scripts_as_text(text: str, script: Script | Sequence[At]) -> None:
-    assert parse_script(text) == script
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1.2 já\n\n# hér:\nnei", "line 4: 'nei' is not a time"),
-        ("1.2 já\n2,5 nei", "line 2: '2,5 nei' is not a time"),
-        ("-1 já", "line 1: '-1 já' is not a time"),
-        ("1,2 já", "line 1: '1,2 já' is not a time"),
-        ("1:02 já", "line 1: '1:02 já' is not a time"),
-        ("1.2s já", "line 1: '1.2s já' is not a time"),
-        ("1.2", "line 1: '1.2' is not a time"),
-        ("1.2 # já", "line 1: '1.2' is not a time"),
-        ("1.2 já\n3 ...", "line 2: there are no words"),
-        ("1.2 já\n" + "9" * 400 + " já", "line 2: inf is no time"),
-        ("# aðeins athugasemd\n \n", "there is no sentence"),
-        ("...\n", "there is no sentence"),
-        ("", "there is no sentence"),
-    ],
-)
-def test_a_bad_line_is_named(text: str, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        parse_script(text)
-    assert str(caught.value).startswith(message)
-
-
-def test_script_in_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "script.txt"
-    # As Windows writes it.
-    file.write_bytes("\ufeff1.2 Já.\r\n2.5 Ó.\r\n".encode())
-    assert read_script(file) == [At(1.2, "Já."), At(2.5, "Ó.")]
-    file.write_bytes("Ó.".encode("latin-1"))
-    with pytest.raises(ValueError, match="UTF-8"):
-        read_script(str(file))
-    with pytest.raises(OSError):
-        read_script(tmp_path / "none.txt")

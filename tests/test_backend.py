@@ -1,0 +1,135 @@
+"""The service behind the gateway, against the recordings of the wire and without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from livekit.plugins.tiro.testing import (
+    ScriptedRecognizer,
+    SpeechConfig,
+    TiroServer,
+    Word,
+)
+from livekit.plugins.tiro.testing.backend import BLOCKING_SAMPLES, Backend, Timing
+from livekit.plugins.tiro.testing.wire import FrameStyle, MessageReader
+
+from .support.server_client import TEST, VOICED, connect, finish, pace_of, send, start
+from .support.server_recordings import (
+    SPOKEN,
+    Recording,
+    Samples,
+    recordings,
+    samples,
+    transcript,
+)
+
+
+@pytest.mark.parametrize("recorded", recordings(SPOKEN))
+async def test_backend_answers_as_recorded(recorded: Recording) -> None:
+    """Same audio at the same pace: the same frames, byte for byte, interims included."""
+    now = 0.0
+    config = next(iter(MessageReader().feed(recorded.first_message))).config
+    assert config is not None
+    backend = Backend(
+        config,
+        ScriptedRecognizer(words_per_second=pace_of(recorded))(config),
+        style=FrameStyle(recorded.error_style, recorded.emit_unpopulated),
+        timing=Timing(),
+        clock=lambda: now,
+    )
+    frames: list[str] = []
+    position = 0
+    for event in recorded.events:
+        if event["ev"] == "audio" and not backend.done:
+            for size in recorded.chunks(event):
+                frames += await backend.audio(SPOKEN[recorded.name][position : position + size])
+                position += size
+                now += recorded.pace
+        elif event["ev"] == "send" and position and event["text"] and not backend.done:
+            frames += await backend.end()
+    assert frames == recorded.received
+
+
+class Slow:
+    """A recogniser that blocks in its thread until it is let go."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.started, self.go = threading.Event(), threading.Event()
+        self.calls: list[str] = []
+
+    def __call__(self, config: SpeechConfig) -> Slow:
+        return self
+
+    def feed(self, samples: Samples, start: float) -> None:
+        self.calls.append(f"feed {len(samples)} at {start:.2f}")
+        self.started.set()
+        assert self.go.wait(10)
+        self.calls.append("fed")
+
+    def silence(self) -> float | None:
+        return None
+
+    def partial(self) -> tuple[Word, ...]:
+        return ()
+
+    def final(self, alternatives: int) -> list[tuple[Word, ...]]:
+        self.calls.append("final")
+        return [(Word("loksins", 0.0, 1.0),)]
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+async def test_recogniser_that_blocks_does_not_hold_up_the_others() -> None:
+    slow = Slow()
+    async with TiroServer(recognizers={"xx": slow}) as server, connect(server, TEST) as client:
+        await start(client, "xx")
+        await send(client, np.concatenate([VOICED] * 25))
+        await asyncio.to_thread(slow.started.wait, 10)
+        async with connect(server, TEST) as other:
+            await start(other, "is-IS")
+            await send(other, samples("is.wav")[10000:40000])
+            await finish(other)
+        assert other.settled and not client.gone
+        slow.go.set()
+        await finish(client)
+    assert [transcript(frame) for frame in client.settled] == ["loksins"]
+    # Half a second less the look-ahead, in pieces that keep each call short.
+    pieces = [f"feed {BLOCKING_SAMPLES} at {n * 0.05:.2f}" for n in range(4)]
+    assert slow.calls == [call for piece in pieces for call in (piece, "fed")] + ["final", "close"]
+
+
+async def test_closing_the_server_waits_for_a_recogniser_in_its_thread() -> None:
+    """It is closed only when it is out of its call, for two threads in it might crash."""
+    slow = Slow()
+    async with TiroServer(recognizers={"xx": slow}) as server, connect(server, TEST) as client:
+        await start(client, "xx")
+        await send(client, np.concatenate([VOICED] * 16))
+        await asyncio.to_thread(slow.started.wait, 10)
+        closing = asyncio.create_task(server.aclose())
+        await asyncio.wait([closing], timeout=0.1)
+        assert slow.calls == ["feed 320 at 0.00"]
+        slow.go.set()
+        await closing
+    assert slow.calls == ["feed 320 at 0.00", "fed", "close"]
+
+
+async def test_failure_of_a_recogniser_ends_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Slow):
+        def feed(self, samples: Samples, start: float) -> None:
+            raise RuntimeError("no such luck")
+
+    broken = Broken()
+    async with TiroServer(recognizers={"xx": broken}) as server, connect(server, TEST) as client:
+        await start(client, "xx")
+        await send(client, np.concatenate([VOICED] * 25))
+        await client.end()
+    assert json.loads(client.frames[0])["error"]["grpcCode"] == 13
+    assert broken.calls == ["close"] and "no such luck" in caplog.text

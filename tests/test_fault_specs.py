@@ -1,0 +1,129 @@
+"""Faults as text, as `serve --fault` takes them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from livekit.plugins.tiro.cli import app
+from livekit.plugins.tiro.cli.exits import Exit
+from livekit.plugins.tiro.testing import Hooks, describe_faults, faults, parse_faults
+
+F, M = faults, faults.Moment
+
+
+def attributes(fault: Any) -> dict[str, Any]:
+    """All there is to a fault; those within it are taken apart too."""
+    if isinstance(fault, list | tuple):
+        return {str(n): attributes(each) for n, each in enumerate(fault)}
+    if not isinstance(fault, Hooks):
+        return {"": fault}
+    parts = {name: attributes(value) for name, value in vars(fault).items()}
+    return {"type": type(fault), **parts}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("disconnect", F.Disconnect()),
+        ("disconnect:", F.Disconnect()),
+        ("disconnect:2.5", F.Disconnect(2.5)),
+        ("disconnect:when=final,reset", F.Disconnect(M.FINAL, reset=True)),
+        ("disconnect:reset,end", F.Disconnect(M.END, reset=True)),
+        ("disconnect:reset=false", F.Disconnect()),
+        ("fail:14,final", F.Fail(14, M.FINAL)),
+        ("fail:shape=gateway v1,code=8,stay", F.Fail(8, shape="gateway v1", stay=True)),
+        ("close:opened,4000,see you@home", F.Close(M.OPENED, 4000, "see you@home")),
+        ("refuse:429,delay=0.5", F.Refuse(429, delay=0.5)),
+        ("session-limit:30", F.SessionLimit(30)),
+        ("session-limit:30,none", F.SessionLimit(30, None)),
+        ("delay:1,false", F.Delay(1, finals=False)),
+        ("drift:-0.01", F.Drift(-0.01)),
+        ("half-open:3", F.HalfOpen(3)),
+        ("reset-handshake", F.ResetHandshake()),
+        ("garbage", F.Garbage()),
+    ],
+)
+def test_a_fault_as_text(spec: str, fault: Hooks) -> None:
+    expected = F.PerConnection(then=F.Combined(fault))
+    assert attributes(parse_faults([spec])) == attributes(expected)
+
+
+def test_faults_of_single_connections() -> None:
+    specs = ["delay:1", "refuse:503@1", "mute@3", "drift:0.5", "reset-handshake@3"]
+    always = F.Delay(1), F.Drift(0.5)
+    expected = F.PerConnection(
+        F.Combined(*always, F.Refuse(503)),
+        F.Combined(*always),
+        F.Combined(*always, F.Mute(), F.ResetHandshake()),
+        then=F.Combined(*always),
+    )
+    assert attributes(parse_faults(specs)) == attributes(expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "drop:after=2.5",
+            r"no fault 'drop'; there are close, delay, .*, stop-reading",
+        ),
+        ("", "no fault ''; there are close"),
+        ("Disconnect", "no fault 'Disconnect'; there are close"),
+        ("moment", "no fault 'moment'; there are close"),
+        ("fault", "no fault 'fault'; there are close"),
+        ("disconnect:after=2.5", "no setting for 'after=2.5'; there are when, reset"),
+        ("disconnect:1,true,2", "no setting for '2'; there are when, reset"),
+        ("garbage:frames=x", "no setting for 'frames=x'; it has none"),
+        ("disconnect:1,when=2", "when is set twice"),
+        ("disconnect:soon", "when is one of opened, config, .* or a number, not 'soon'"),
+        ("disconnect:nan", "when is one of opened, config, .* or a number, not 'nan'"),
+        ("fail:1.5", "code is a whole number, not '1.5'"),
+        ("fail:shape=v3", "shape is one of v1, v2, gateway v1, .*, not 'v3'"),
+        ("delay:1,finals=no", "finals is true or false, not 'no'"),
+        ("idle-limit:1,some", "code is a whole number or none, not 'some'"),
+        ("delay", "seconds is missing"),
+        ("refuse@0", "numbered from 1"),
+        ("refuse@99999", "numbered from 1 to 1000"),
+    ],
+)
+def test_a_text_that_is_no_fault(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_faults(["reset-handshake", spec])
+    assert spec.partition(":")[0] in str(caught.value)
+    result = CliRunner().invoke(app, ["serve", "--fault", spec])
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr == f"error: {caught.value}\n"
+
+
+def test_faults_are_listed() -> None:
+    """All of them, each as it can be written, and nothing is served then."""
+    result = CliRunner().invoke(app, ["serve", "--fault", "help"])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines == describe_faults()
+    assert "disconnect:when,reset  The connection is gone without another frame" in result.stdout
+    names = [re.split("[: ]", line)[0] for line in lines]
+    assert {name: type(_with_needs(name)) for name in names} == F.CATALOGUE
+
+
+def test_every_fault_is_in_the_catalogue() -> None:
+    """What a user can give to `TiroServer` by its class, `serve` takes by its name."""
+    classes = (each for each in vars(F).values() if isinstance(each, type))
+    hooks = {each for each in classes if issubclass(each, Hooks) and each.__module__ == F.__name__}
+    assert hooks - set(F.CATALOGUE.values()) == {F.Fault, F.PerConnection, F.Combined}
+
+
+def _with_needs(name: str) -> Hooks:
+    """A fault with a value for what has no default."""
+    try:
+        hooks = parse_faults([name])
+    except ValueError:
+        hooks = parse_faults([f"{name}:1"])
+    assert isinstance(hooks, F.PerConnection)
+    together = hooks._then
+    assert isinstance(together, F.Combined)
+    return together._hooks[0]

@@ -1,0 +1,181 @@
+"""Real English words: PocketSphinx behind the local server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from livekit import rtc
+from livekit.plugins.tiro.testing import (
+    SpeechConfig,
+    SphinxRecognizer,
+    StatusError,
+    TiroServer,
+    sphinx as sphinx_module,
+)
+
+from .support.server_client import TEST, Client, connect, finish, send, start
+from .support.server_recordings import Samples, recording, samples, transcript, words
+
+FOX = "the quick brown fox jumps over the lazy dog"
+
+SHINING = "the weather is very nice today and the sun is shining"
+
+
+@pytest.fixture(scope="module")
+def sphinx() -> None:
+    pytest.importorskip("pocketsphinx")
+
+
+async def recognise(
+    audio: Samples, *, rate: int = 16000, ms: int = 50, paced: bool = False, **fields: Any
+) -> Client:
+    """The client after English audio went through a server."""
+    async with TiroServer() as server, connect(server, TEST) as client:
+        await start(client, "en-US", rate, **fields)
+        await send(client, audio, rate, ms=ms, paced=paced)
+        await finish(client)
+    return client
+
+
+def texts(client: Client) -> list[str]:
+    """What the finals say."""
+    return [transcript(frame) for frame in client.settled]
+
+
+def zeros(seconds: float) -> Samples:
+    return np.zeros(round(16000 * seconds), np.int16)
+
+
+@pytest.mark.parametrize(("lead", "trail"), [(0.0, 1.0), (1.0, 1.5), (1.33, 1.0)])
+async def test_sphinx_hears_the_fox(sphinx: None, lead: float, trail: float) -> None:
+    client = await recognise(np.concatenate([zeros(lead), samples("fox.wav"), zeros(trail)]))
+    assert texts(client) == [FOX]
+    heard = words(client.settled[0])
+    edges = [time for _, *span in heard for time in span]
+    assert edges == sorted(edges) and lead < edges[0] and edges[-1] < lead + 2.97
+
+
+async def test_sphinx_hears_the_fox_in_real_time(sphinx: None) -> None:
+    """With interims on the way, and the final before the end marker."""
+    async with TiroServer() as server, connect(server, TEST) as client:
+        await start(client, "en-US")
+        await send(client, np.concatenate([samples("fox.wav"), zeros(1.0)]), paced=True)
+        await client.until(1)
+        assert texts(client) == [FOX] and not client.gone
+        await finish(client)
+    assert texts(client) == [FOX]
+    shown = [transcript(frame) for frame in client.interims]
+    assert 4 <= len(shown) <= 11 and len(set(shown)) == len(shown)
+    assert shown[-1].startswith("the quick brown fox ")
+
+
+async def test_sphinx_finds_two_utterances(sphinx: None) -> None:
+    """The words of the recording at the times of the recording, up to 60 ms."""
+    recorded = recording("two_utterances_en", "full").received
+    client = await recognise(samples("two.wav"), ms=64)
+    assert texts(client)[1:] == [SHINING]
+    finals = [frame for frame in recorded if '"isFinal":true' in frame]
+    for ours, theirs in zip(client.settled, finals, strict=True):
+        assert transcript(ours) == transcript(theirs)
+        for (_, *span), (_, *recorded_span) in zip(words(ours), words(theirs), strict=True):
+            assert span == pytest.approx(recorded_span, abs=0.06)
+
+
+@pytest.mark.parametrize(("scenario", "padding"), [("tail_tight", 0.0), ("tail_padded", 0.8)])
+async def test_sphinx_does_not_hear_the_tail(sphinx: None, scenario: str, padding: float) -> None:
+    """As recorded: the last 300 ms are lost at the end, unless zeros come behind them."""
+    speech = samples("two.wav")[9600:63920]
+    client = await recognise(np.concatenate([speech, zeros(padding)]), ms=64)
+    (ours,), theirs = client.settled, recording(scenario, "full").received[-1]
+    assert words(ours)[-1][2] == pytest.approx(words(theirs)[-1][2], abs=0.06)
+    assert (transcript(ours).split()[-1] == "hounds") == (padding > 0)
+
+
+async def test_sphinx_has_alternatives(sphinx: None) -> None:
+    speech = np.concatenate([samples("fox.wav"), zeros(1.0)])
+    client = await recognise(speech, maxAlternatives=3)
+    (result,) = json.loads(client.settled[0])["result"]["results"]
+    first, *others = result["alternatives"]
+    assert first["transcript"] == FOX and len(first["words"]) == 9
+    assert len({each["transcript"] for each in result["alternatives"]}) == 3
+    assert [each["words"] for each in others] == [[], []]
+
+
+async def test_sphinx_hears_nothing_in_hiss(sphinx: None) -> None:
+    client = await recognise(samples("hiss.wav"))
+    assert [json.loads(frame)["result"]["results"] for frame in client.frames] == [[]]
+
+
+def test_sphinx_sessions_share_decoders_but_no_memory(sphinx: None) -> None:
+    """The second session of a decoder hears what the first one heard, and so does the third."""
+    speech = samples("fox.wav")[:16000]
+    heard = []
+    for _ in range(2):
+        session = SphinxRecognizer()(SpeechConfig(language="en-US"))
+        for begin in (1.0, 8.0):
+            session.feed(speech, begin)
+            assert session.silence() is not None
+            (best,) = session.final(1)
+            assert session.silence() is None and session.partial() == ()
+            heard.append(
+                [(w.text, round(w.start - begin, 3), round(w.end - begin, 3)) for w in best]
+            )
+        decoder = session._decoder
+        session.close()
+        assert decoder in sphinx_module._idle
+    assert heard == [heard[0]] * 4
+    broken_off = SphinxRecognizer()(SpeechConfig(language="en-US"))
+    broken_off.feed(speech[:8000], 0.0)
+    decoder = broken_off._decoder
+    broken_off.close()
+    assert decoder not in sphinx_module._idle
+
+
+def test_sphinx_session_without_audio_needs_no_decoder() -> None:
+    session = sphinx_module.SphinxRecognition()
+    assert session.final(1) == [] and session.partial() == () and session.silence() is None
+    session.close()
+
+
+def test_sphinx_hears_so_many_connections_at_a_time(
+    sphinx: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sphinx_module, "MAX_CONNECTIONS", 1)
+    first = SphinxRecognizer()(SpeechConfig(language="en-US"))
+    with pytest.raises(StatusError, match="1 connections are recognised already"):
+        SphinxRecognizer()(SpeechConfig(language="en-US"))
+    first.close()
+    SphinxRecognizer()(SpeechConfig(language="en-US")).close()
+
+
+async def test_sphinx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StatusError, match=r"livekit-plugins-tiro\[local\]"):
+        SphinxRecognizer()(SpeechConfig(language="en-US"))
+    client = await recognise(samples("fox.wav"))
+    error = json.loads(client.frames[0])["error"]
+    assert error["grpcCode"] == 9 and "livekit-plugins-tiro[local]" in error["message"]
+
+
+def at_rate(audio: Samples, rate: int) -> Samples:
+    """16 kHz audio at another rate, by LiveKit's resampler."""
+    resampler = rtc.AudioResampler(16000, rate, quality=rtc.AudioResamplerQuality.HIGH)
+    parts = [rtc.AudioFrame(part.tobytes(), 16000, 1, len(part)) for part in np.split(audio, 10)]
+    frames = [frame for part in parts for frame in resampler.push(part)] + resampler.flush()
+    return np.concatenate([np.frombuffer(frame.data, np.int16) for frame in frames])
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> None:
+    speech = np.concatenate([samples("fox.wav"), zeros(1.0)])
+    speech = speech[: len(speech) // 10 * 10]
+    client = await recognise(at_rate(speech, rate), rate=rate)
+    # The resampler at the client leaves a little noise, so an empty response may come last.
+    assert texts(client)[:1] == [FOX] and not any(texts(client)[1:])
+    heard = words(client.settled[0])
+    assert (heard[0][1], heard[-1][2]) == pytest.approx((0.15, 2.85), abs=0.06)
