@@ -154,12 +154,12 @@ class Loudness:
 
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
-        quiet = np.flatnonzero(~loud[:_REST_AT_MOST])
-        rest = int(quiet[0]) if len(quiet) else min(len(loud), _REST_AT_MOST)
-        holds = np.flatnonzero(
-            levels[_SINKING_FRAMES:rest] > _SINKING * levels[: max(0, rest - _SINKING_FRAMES)]
-        )
-        sinks = int(holds[0]) if len(holds) else max(0, rest - _SINKING_FRAMES)
+        quiet = np.flatnonzero(~loud)
+        run = int(quiet[0]) if len(quiet) else len(loud)
+        earlier = levels[: max(0, run - _SINKING_FRAMES)]
+        holds = np.flatnonzero(levels[_SINKING_FRAMES:run] > _SINKING * earlier)
+        sinks = int(holds[0]) if len(holds) else run
+        rest = max(sinks, min(run, _REST_AT_MOST))
         as_loud_as_the_word = levels[sinks:rest] * _REST_SHARE >= self._word_level
         return sinks if np.count_nonzero(as_loud_as_the_word) > _LOUD_REST else rest
 
