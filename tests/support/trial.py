@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError
-from livekit.agents.stt import SpeechEvent, SpeechStream, STTError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
-from .harness import FINAL, assert_alternating, frames, usage, words
+from .harness import FINAL, assert_alternating, frames, until, usage, words
 from .numbered import SECONDS, NumberedRecognizer, Talk
-from .proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from livekit import rtc
+    from livekit.agents.stt import SpeechEvent, SpeechStream, STTError
+
+    from .proxy import Proxy
 
 KEY = "test"
 # s; what the README promises of the times of words.
@@ -280,8 +285,7 @@ async def close_amid(said: Talk, fault: Fault) -> float:
                 break
         else:
             stream.end_input()
-            while not fault.struck:
-                await asyncio.sleep(0.01)
+            await until(lambda: bool(fault.struck), PATIENCE)
         started = clock()
         await stream.aclose()
         return clock() - started
