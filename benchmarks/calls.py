@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ from .targets import Stream, frame, open_stream
 from .world import FIRST_NUMBER, World, median, noise, numbered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from livekit.agents.stt import RecognizeStream
 
 FRAME = FRAME_MS / 1000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .plan import MAIN
 from .targets import PEERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COST = "cpu_s_per_hour"
 

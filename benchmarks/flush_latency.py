@@ -12,8 +12,8 @@ import argparse
 import asyncio
 import time
 import wave
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from livekit.agents import inference, vad
 from livekit.agents.stt import SpeechEventType
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import TiroServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
 # s of the file that are one utterance.

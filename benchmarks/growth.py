@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .load import FRAME_MS, Group, Load, group, resident_kb
 from .services import FINAL_EVERY, INTERIM_EVERY
-from .world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .world import World
 
 FRAMES_PER_SECOND = 1000 // FRAME_MS
 # s to wait for what is due; a stream that takes longer is broken.

@@ -7,14 +7,16 @@ import gc
 import resource
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .services import NOTED
 from .targets import Stream, Tally, frame, open_stream, wire_rate_of
 from .world import World, noise, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
 
 # ms; LiveKit hands frames of this length to a plugin.
 FRAME_MS = 50

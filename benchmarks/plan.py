@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .targets import FLOORS, PEERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAIN = "24 kHz"
 """The condition of the headline figures: what an `AgentSession` delivers."""

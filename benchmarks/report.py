@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from .figures import COST, Figures, goals
 from .plan import BY_TURNS, MAIN
 from .world import median
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
 
 _COLUMNS = (
     ("CPU s / audio hour", COST, 2),

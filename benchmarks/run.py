@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .plan import BY_TURNS, Condition, Scale, Variant
 from .targets import PEERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 # s to wait for a process to answer.
 PATIENCE = 180.0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What stands around the base64 in a message of audio, in bytes.
 _TIRO_HEAD, _TIRO_TAIL = b'{"audioContent":"', b'"}'

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from typing import TYPE_CHECKING
 
 from .load import FRAME_MS, Load, group, used_cpu
 from .targets import wire_rate_of
-from .world import World
+
+if TYPE_CHECKING:
+    from .world import World
 
 # s; the pace of a shared machine lasts longer, and no plugin takes it for a pause.
 TURN = 0.4

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ssl
 import statistics
-from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
 # The number of the first block of numbered audio: no quieter than speech can be.
 FIRST_NUMBER = 400

@@ -8,11 +8,14 @@ import importlib
 import os
 import pkgutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import coverage
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 # Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

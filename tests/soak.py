@@ -16,13 +16,12 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from livekit import rtc
 from livekit.agents import APIError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
@@ -30,6 +29,11 @@ from livekit.plugins.tiro.testing.faults import Fault
 
 from .campaign import CLOSED, KINDS, LOUD
 from .support.harness import FINAL, frames, read_wav
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from livekit import rtc
 
 KEY = "test"
 # What needs an end of the audio, or a microphone that is muted, never comes about here.
@@ -67,9 +71,7 @@ def serve(pipe: Connection, seed: int) -> None:
 async def _serve(pipe: Connection, seed: int) -> None:
     async with TiroServer(api_key=KEY, hooks=RandomFaults(seed), recorded_bytes=0) as server:
         pipe.send(server.base_url)
-        while not pipe.poll():
-            await asyncio.sleep(0.2)
-        pipe.recv()
+        await asyncio.to_thread(pipe.recv)
         pipe.send(server.connection_count)
 
 

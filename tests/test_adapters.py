@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,6 +34,9 @@ from .support.harness import (
 )
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 TURN = speech()
 # s; small, so that what takes as long as that can be waited for.

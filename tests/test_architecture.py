@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from livekit.agents import Plugin
 from livekit.plugins import tiro
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = Path(tiro.__file__).parent
 ROOT = PACKAGE.parents[2]
@@ -315,3 +318,9 @@ def test_the_local_server_and_the_command_line_load_only_when_used(loaded: set[s
     assert "livekit.plugins.tiro.stt" in loaded
     assert not {name for name in loaded if ".testing" in name or ".cli" in name}
     assert not loaded & {"typer", "rich", "av", "pocketsphinx", "pytest"}
+
+
+def test_the_framework_documents_what_is_public_alone() -> None:
+    """LiveKit's documentation is made by pdoc3, which looks here."""
+    assert tiro.__pdoc__["testing"] is False and tiro.__pdoc__["cli"] is False
+    assert not tiro.__pdoc__.keys() & set(tiro.__all__)

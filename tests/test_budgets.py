@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,6 +31,11 @@ from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .support.trial import KEY, Outcome, hear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from livekit.plugins.tiro.stream import SpeechStream
 
 # s; what the README promises.
 NOTICED_WITHIN = 15.0

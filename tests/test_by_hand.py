@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit.agents.stt import SpeechEvent
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.feed import Feed
@@ -15,6 +15,9 @@ from livekit.plugins.tiro.protocol import decode
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support.harness import END, FINAL, INTERIM, START
+
+if TYPE_CHECKING:
+    from livekit.agents.stt import SpeechEvent
 
 FOLDER = Path(__file__).parent / "data" / "wire_by_hand"
 FILES = sorted(FOLDER.glob("*.jsonl"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.feed import Feed
 
 from . import campaign
 from .campaign import KINDS, Report, draw, run
+
+if TYPE_CHECKING:
+    from livekit.plugins.tiro.backlog import Backlog
 
 STREAMS = 1000
 # A batch each, so that all processes of the tests have a share.

@@ -7,10 +7,9 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
@@ -18,8 +17,6 @@ import pytest
 
 from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError, APIStatusError, Plugin, utils
-from livekit.agents.metrics import STTMetrics
-from livekit.agents.stt import SpeechEvent, SpeechEventType, STTError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer, faults
 from livekit.plugins.tiro.testing.faults import Moment
@@ -39,6 +36,12 @@ from .support.harness import (
 )
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from livekit.agents.metrics import STTMetrics
+    from livekit.agents.stt import SpeechEvent, SpeechEventType, STTError
 
 RULES = {
     "L1": "a stream ends only when its input has ended",

@@ -24,6 +24,7 @@ from livekit.plugins.tiro.testing.conversation import (
 )
 from livekit.plugins.tiro.testing.wire import ClientMessage
 
+from .support.harness import until
 from .support.server_client import (
     DEADLINE,
     TEST,
@@ -199,8 +200,7 @@ async def test_client_that_goes_without_a_word() -> None:
             client.send(1, CONFIG.encode())
             client.send(1, audio_message(IS[:64000]).encode())
             connection = await server.wait_for_connection()
-            while not connection.messages:
-                await asyncio.sleep(0.001)
+            await until(lambda: connection.messages > 0, DEADLINE)
             client.writer.transport.abort()
         await asyncio.wait_for(connection.closed.wait(), DEADLINE)
     assert connection.closed_by == "client" and connection.end == "half-close"

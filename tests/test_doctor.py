@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -22,6 +22,9 @@ from typer.testing import CliRunner
 from livekit.plugins.tiro.cli import app
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.wire import INTERNAL, StatusError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "kanarí/lykill+1%"
 # The package has a function of the same name.

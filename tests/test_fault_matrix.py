@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from livekit.plugins.tiro.errors import GRPC_STATUS, ROTATION_CODES
-from livekit.plugins.tiro.testing import Hooks
 from livekit.plugins.tiro.testing.faults import (
     Close,
     Combined,
@@ -46,6 +45,9 @@ from .support import virtual
 from .support.harness import usage
 from .support.numbered import Talk, talk
 from .support.trial import Outcome, close_amid, hear
+
+if TYPE_CHECKING:
+    from livekit.plugins.tiro.testing import Hooks
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # s of the caller's time for a cell: a dead peer is noticed after 15 s, a mute one too.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -49,6 +48,9 @@ from livekit.plugins.tiro.testing.faults import (
 from .support.server_client import TEST, Client, connect, send_all
 from .support.server_recordings import CONFIG, IS, audio_message, is_interim, transcript, words
 from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 SILENCE = bytes(32000)
 END = audio_message(b"")

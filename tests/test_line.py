@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from livekit.plugins.tiro.testing import Drop, Hooks, TiroServer
-from livekit.plugins.tiro.testing.line import Line
 from livekit.plugins.tiro.testing.record import ConnectionRecord
 
 from .support.server_client import RawClient, raw_client
 from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from livekit.plugins.tiro.testing.line import Line
 
 
 class Held(Hooks):

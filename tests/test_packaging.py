@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from email.message import Message
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from livekit.plugins import tiro
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 ROOT = Path(__file__).parent.parent
 NAME = f"livekit_plugins_tiro-{tiro.__version__}"
@@ -91,13 +94,14 @@ def test_one_version(core_metadata: Message) -> None:
     assert metadata.version("livekit-plugins-tiro") == tiro.__version__
 
 
-def test_what_the_index_shows_is_what_livekits_plugins_show(core_metadata: Message) -> None:
+def test_what_the_index_shows(core_metadata: Message) -> None:
     assert core_metadata["Name"] == "livekit-plugins-tiro"
     assert core_metadata["License-Expression"] == "Apache-2.0"
     assert core_metadata["Requires-Python"] == ">=3.10"
     assert core_metadata["Description-Content-Type"] == "text/markdown"
     urls = dict(url.split(", ") for url in core_metadata.get_all("Project-URL", []))
-    assert urls.keys() == {"Documentation", "Website", "Source"}
+    assert urls.keys() == {"LiveKit Agents", "Tiro"}
+    assert core_metadata["Author"] == "livekit-plugins-tiro developers"
     classifiers = core_metadata.get_all("Classifier", [])
     minors = [f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)]
     assert {*minors, "Typing :: Typed", "Intended Audience :: Developers"} <= {*classifiers}

@@ -6,15 +6,13 @@ import asyncio
 import gc
 import logging
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 import trustme
 
 from livekit.agents import APIConnectionError, APITimeoutError
-from livekit.plugins.tiro.testing import ConnectionRecord
 from livekit.plugins.tiro.testing.faults import Fault, When
 
 from .support import virtual
@@ -22,6 +20,11 @@ from .support.harness import START
 from .support.numbered import talk
 from .support.proxy import Direction, Proxy, Reset
 from .support.trial import Outcome, hear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from livekit.plugins.tiro.testing import ConnectionRecord
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # Bytes of the handshake, roughly, of the config behind it, and of a message of audio.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-
-import pytest
+from typing import TYPE_CHECKING
 
 # Loaded before, so that it stays loaded when a small suite is over and its modules are dropped.
 import livekit.plugins.tiro.testing  # noqa: F401
+
+if TYPE_CHECKING:
+    import pytest
 
 pytest_plugins = ["pytester"]
 

@@ -11,10 +11,9 @@ import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -23,6 +22,9 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 
 from .support.harness import finals, frames, read_wav
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +23,9 @@ from .support.server_recordings import (
     samples,
     transcript,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def scripted(script: Script | None = None, *, per_second: float = 10, **config: Any) -> Recognition:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-
-import pytest
+from typing import TYPE_CHECKING
 
 from livekit.plugins.tiro.testing import ConnectionRecord, SpeechConfig
 from livekit.plugins.tiro.testing.record import Space
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def record(space: Space) -> ConnectionRecord:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -25,7 +25,6 @@ import trustme
 from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError
 from livekit.plugins import tiro
-from livekit.plugins.tiro.stream import SpeechStream
 from livekit.plugins.tiro.testing import Hooks, TiroServer, faults
 from livekit.plugins.tiro.testing.faults import (
     Close,
@@ -53,8 +52,11 @@ from livekit.plugins.tiro.testing.faults import (
 )
 
 from .support import virtual
-from .support.harness import frames
+from .support.harness import frames, until
 from .support.numbered import NumberedRecognizer, Talk, talk
+
+if TYPE_CHECKING:
+    from livekit.plugins.tiro.stream import SpeechStream
 
 # What is looked for is ASCII, so that it stays what it is however the rest is quoted.
 CANARY_KEY, CANARY_WORD = "kanarilykill", "kanariord"
@@ -227,13 +229,13 @@ def test_a_canary_that_gets_out_is_found(spy: Spy, way: str, canary: str) -> Non
 
     async def leak() -> None:
         if way == "message":
-            log.debug(f"got {canary}")
+            log.debug(f"got {canary}")  # noqa: G004
         elif way == "args":
             log.debug("got %s", canary)
         elif way == "extra":
             log.debug("got it", extra={"lk.piii.data": canary})
         elif way == "print":
-            print(canary)
+            print(canary)  # noqa: T201
         elif way == "exception":
             try:
                 raise APIError("no") from ValueError(canary)
@@ -297,8 +299,7 @@ def test_closing_in_the_middle_of_it(name: str, spy: Spy) -> None:
             async with speaking(spy, fault) as (_, stream, _server):
                 for frame in frames(SAID.pcm()):
                     stream.push_frame(frame)
-                while not fault.struck:
-                    await asyncio.sleep(0.01)
+                await until(lambda: bool(fault.struck), 60)  # noqa: B023
                 spy.see_tasks()
 
     run(spy, trial())

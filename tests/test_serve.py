@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import faults
 
 from .support.harness import collect, finals, frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 F, M = faults, faults.Moment
 

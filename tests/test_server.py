@@ -7,8 +7,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -22,6 +21,7 @@ from livekit.plugins.tiro.testing import (
     server as server_module,
 )
 
+from .support.harness import until
 from .support.server_client import DEADLINE, TEST, config, connect, raw_client, say, send_all
 from .support.server_recordings import (
     CONFIG,
@@ -35,6 +35,9 @@ from .support.server_recordings import (
     audio_message,
     transcript,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 
@@ -114,8 +117,7 @@ async def test_closing_the_server_drops_every_session() -> None:
         for client in clients[1:]:
             await client.send(CONFIG)
         await send_all(clients[1], IS[:96000])
-        while server.sessions[1].messages < 47:
-            await asyncio.sleep(0.001)
+        await until(lambda: server.connections[1].messages >= 47, DEADLINE)
         started = loop.time()
         await server.aclose()
         assert loop.time() - started < 1.0

@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from livekit.agents.stt import SpeechEvent
-from livekit.agents.types import NotGivenOr
 from livekit.agents.utils import is_given
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
@@ -43,6 +40,12 @@ from .support.harness import (
 )
 from .support.server_client import connect
 from .support.server_recordings import audio_message, transcript
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from livekit.agents.stt import SpeechEvent
+    from livekit.agents.types import NotGivenOr
 
 pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import numpy as np
 
 from livekit import rtc
-from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
 
 from .harness import USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from livekit.agents.stt import SpeechEvent
 
 RATE = 24000
 """Hz of all audio here."""
@@ -108,7 +111,7 @@ async def calling(
 ) -> AsyncIterator[StreamCall]:
     """Open a stream that is under way: configured, and a second of audio sent."""
     socket = socket or FakeSocket()
-    session = cast(aiohttp.ClientSession, socket)
+    session = cast("aiohttp.ClientSession", socket)
     stt = tiro.STT(api_key="test", base_url="ws://localhost", http_session=session)
     call = StreamCall(stt.stream(), socket)
     # Speech has quiet moments to learn the noise of a line from; this audio has none.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import wave
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from livekit import rtc
-from livekit.agents import stt
 from livekit.agents.stt import SpeechEvent, SpeechEventType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from livekit.agents import stt
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -6,13 +6,16 @@ connection, in order and without a gap. What arrived in part is heard as `#` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from livekit.plugins.tiro.testing.recognizer import Hypothesis, Samples, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RATE = 16000
 BLOCK = 160

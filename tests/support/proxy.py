@@ -10,13 +10,15 @@ import asyncio
 import math
 import random
 import socket
-import ssl
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+    from types import TracebackType
 
 # Bytes read at once, and the reads that may be on their way: what a narrow line holds back.
 _PIECE = 4096

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import WSMessage, WSMsgType
 
@@ -17,6 +16,12 @@ from livekit.plugins.tiro.protocol import Response
 from livekit.plugins.tiro.transcript import Transcript
 
 from .harness import FINAL, INTERIM, assert_alternating
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from livekit.agents.stt import SpeechEvent
+    from livekit.plugins.tiro.protocol import Response
 
 RATE = 16000
 # s of audio in front of each frame: two messages.
@@ -47,7 +52,7 @@ class Receiver:
         self._feed = Feed(self._backlog, self._clock, self._now)
         self._transcript = Transcript(self._clock, self._backlog, self._feed)
         self._socket = _Socket()
-        self._connection = Connection(cast(Any, self._socket), 0.0)
+        self._connection = Connection(cast("Any", self._socket), 0.0)
         self._events: list[SpeechEvent] = []
         self._heard = 0.0
         """Seconds of audio that the service got on this connection."""

@@ -5,11 +5,10 @@ LiveKit's own `RoomIO` and `JobContext` run on it; only the network and its trac
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from livekit import rtc
@@ -17,6 +16,9 @@ from livekit.agents import JobContext, utils
 from livekit.agents.testing import fake_job_context
 
 from .session_fakes import Microphone
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @dataclass

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
@@ -20,6 +19,9 @@ from livekit.plugins.tiro.testing import (
 )
 
 from .server_recordings import CONFIG, Recording, Samples, audio_message, is_interim
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 # Seconds; far over what any answer takes, so that a test that hangs fails.
 DEADLINE = 30.0

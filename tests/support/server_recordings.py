@@ -6,14 +6,16 @@ import base64
 import functools
 import json
 import wave
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 DATA = Path(__file__).parents[1] / "data"
 WIRE = DATA / "wire"

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -36,6 +35,9 @@ from livekit.plugins.tiro.testing import TiroServer
 
 from . import virtual
 from .harness import read_wav, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 
 RATE = 24000
 """Hz; what an AgentSession gets from a room."""

@@ -8,23 +8,29 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from livekit import rtc
 from livekit.agents import APIConnectOptions, APIError
 from livekit.agents.stt import SpeechEvent, STTError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
-from .harness import FINAL, assert_alternating, frames, usage, words
+from .harness import FINAL, assert_alternating, frames, until, usage, words
 from .numbered import SECONDS, NumberedRecognizer, Talk
-from .proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from livekit import rtc
+    from livekit.agents.stt import SpeechEvent, STTError
+
+    from .proxy import Proxy
 
 KEY = "test"
 # s; what the README promises of the times of words.
@@ -348,8 +354,7 @@ async def close_amid(said: Talk, fault: Fault) -> float:
                 break
         else:
             stream.end_input()
-            while not fault.struck:
-                await asyncio.sleep(0.01)
+            await until(lambda: bool(fault.struck), PATIENCE)
         started = clock()
         await stream.aclose()
         return clock() - started

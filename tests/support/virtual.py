@@ -12,12 +12,14 @@ import asyncio.constants
 import os
 import selectors
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from concurrent.futures import Executor
 
 T = TypeVar("T")
 

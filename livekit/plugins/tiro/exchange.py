@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,8 @@ from .recovery import Ending, Reason
 from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from livekit.agents.stt import SpeechEvent
 
     from .backlog import Backlog
@@ -300,6 +301,10 @@ class Exchange:
         if feed.sent_to - connection.pinged_to > _PING_INTERVAL * self._parts.backlog.sample_rate:
             connection.ping(feed.sent_to)
         # An error that has come in must be read before more audio goes out.
-        await asyncio.sleep(0)
-        while wait := feed.must_wait(time.monotonic(), _MAX_BEHIND):
+        wait = 0.0
+        while True:
             await asyncio.sleep(min(_REFUSAL_WAIT, wait))
+            # What the service says meanwhile shortens it.
+            wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
+            if not wait:
+                return

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .recognizer import RECOGNIZER_RATE, Attentive, Hypothesis, Recognition, Samples
 from .resample import Resampler
 from .wire import Alternative, FrameStyle, SpeechConfig, TimedWord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
 
 T = TypeVar("T")
 

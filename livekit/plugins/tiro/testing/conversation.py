@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 
-from .backend import Backend
 from .hooks import Drop, Hooks
-from .record import ConnectionRecord
 from .wire import (
     INTERNAL,
     NOT_FOUND,
@@ -29,6 +27,12 @@ from .wire import (
     check_first,
     check_size,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .backend import Backend
+    from .record import ConnectionRecord
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from . import faults
-from .hooks import Hooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .hooks import Hooks
 
 _SPEC = re.compile(r"(?P<name>[^:@]+)(?::(?P<settings>.*?))?(?:@(?P<connection>\d+))?", re.DOTALL)
 # The connections that can have a fault of their own.

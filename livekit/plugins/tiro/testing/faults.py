@@ -290,7 +290,8 @@ async def _wait(connection: ConnectionRecord, seconds: float) -> None:
     """Wait so long, but no longer than the client does."""
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
-    while clock() < until and not connection.line.is_lost:
+    # aiohttp tells a handler only by cancelling it that its client is gone, and not always.
+    while clock() < until and not connection.line.is_lost:  # noqa: ASYNC110
         await asyncio.sleep(min(_LOOK, until - clock()))
 
 

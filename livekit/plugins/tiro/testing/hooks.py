@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .line import Drop as Drop
-from .record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from .record import ConnectionRecord
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,15 @@ words are said while there is a voice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from .server import TiroServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 __all__ = ["tiro_server", "tiro_server_options"]
 

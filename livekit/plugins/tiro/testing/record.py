@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .line import Line
-from .wire import SpeechConfig
+
+if TYPE_CHECKING:
+    from .wire import SpeechConfig
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .recognizer import script_words
 from .timed import At
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 # What is meant to be a time, good or bad. "17." is not: it is how Icelandic writes "17th".
 _LIKE_A_TIME = re.compile(r"[-+]?[.,]?\d(?:[\d.,:]*\d)?s?(?=\s|$)")

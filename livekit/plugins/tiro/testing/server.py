@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -18,6 +17,10 @@ from .record import ConnectionRecord, Space
 from .sphinx import SphinxRecognizer
 from .timed import At, TimedRecognizer
 from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
 
 # What the service's own base URL ends in.
 BASE_PATH = "/v2beta1"

@@ -7,11 +7,13 @@ import importlib.util
 import itertools
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .recognizer import RECOGNIZER_RATE, Hypothesis, Samples, Word
 from .wire import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, SpeechConfig, StatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 # Seconds; the decoder's grid.
 FRAME = 0.01
@@ -168,4 +170,4 @@ def _take() -> Decoder:
         return _idle.popleft()
     except IndexError:
         pocketsphinx = importlib.import_module("pocketsphinx")
-        return cast(Decoder, pocketsphinx.Decoder(loglevel="FATAL"))
+        return cast("Decoder", pocketsphinx.Decoder(loglevel="FATAL"))

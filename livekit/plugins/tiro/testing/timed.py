@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,11 @@ from .recognizer import (
     script_words,
     variant,
 )
-from .wire import SpeechConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .wire import SpeechConfig
 
 # Seconds of room for times that are cut to milliseconds, and for sums of binary fractions.
 ROOM = 0.002
