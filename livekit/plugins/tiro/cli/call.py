@@ -19,10 +19,13 @@ from ..backlog import chunk_samples
 from ..connection import Connection
 
 if TYPE_CHECKING:
+    from ..options import Options
     from ..protocol import Response, ServiceError
 
 Samples = npt.NDArray[np.int16]
 
+# s behind the pace that are not made good: it was a pause.
+_LATE = 0.5
 _DATA = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 
 
@@ -51,6 +54,15 @@ class WatchedConnection(Connection):
         self.close_code: int | None = None
         """The code of the service's close frame; None without one."""
         super().__init__(cast(Any, _Tap(ws, self._note)), opened_in)
+
+    @classmethod
+    async def open(
+        cls, session: aiohttp.ClientSession, options: Options, timeout: float
+    ) -> WatchedConnection:
+        """Connect, as `Connection.open` does."""
+        connection = await super().open(session, options, timeout)
+        assert isinstance(connection, cls)
+        return connection
 
     def _note(self, message: aiohttp.WSMessage) -> None:
         if message.type in _DATA:
@@ -196,7 +208,9 @@ class Call:
         now = time.monotonic()
         self.sent += seconds
         self.blocked = max(self.blocked, now - before)
-        self._due = max(self._due, before) + seconds / pace
+        if before - self._due > _LATE:
+            self._due = before
+        self._due += seconds / pace
         await self.until_over(self._due - now)
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:

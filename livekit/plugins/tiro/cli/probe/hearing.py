@@ -234,13 +234,14 @@ def _words_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
 
 def _times_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
     starts = {word.text: word.start for word in true}
+    # Words that are the sample's by chance say nothing of its times.
     shifts = [
         word.start - start
         for word in heard
         if word.start is not None and (start := starts.get(word.text)) is not None
     ]
     saw = "on all words"
-    if not shifts:
+    if len(shifts) < _ENOUGH_WORDS * len(heard):
         return judged("times of words", True, saw)
     shift = median(shifts)
     return judged(
@@ -266,7 +267,7 @@ def _endpoint_row(endpoint: Endpoint) -> Row:
     otherwise = (
         "turns end late without a flush: use turn_detection='vad'"
         if silence > high
-        else "with turn_detection='stt' pauses end turns early: set min_endpointing_delay"
+        else "with turn_detection='stt' short pauses end turns: raise min_delay of endpointing"
     )
     saw = f"{silence:.2f} s behind a whole sentence"
     return judged(question, low <= silence <= high, saw, otherwise, seconds=silence)

@@ -1,4 +1,4 @@
-"""What the probes share: the service, the sample, what was used up, and the call to compare with."""
+"""What the probes share: the service, the sample, what is used up, the call to compare with."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ _ENOUGH = 0.5
 
 class Unanswerable(Exception):
     """Why a probe cannot be made; the text is ours."""
+
+
+class Refused(Unanswerable):
+    """The service answered an error to what it was asked."""
+
+    def __init__(self, error: ServiceError) -> None:
+        super().__init__(f"refused: {name_of(error)}")
+        self.is_answer = not errors.from_service(error, errors.Redactor("-")).retryable
+        """Whether it would do so again: it does not take what it was asked, and has no fault."""
 
 
 class HeardWord(NamedTuple):
@@ -118,7 +127,7 @@ class Lab:
             rate: Hz of its audio.
 
         Raises:
-            Unanswerable: The service refused it.
+            Refused: The service answered an error.
         """
         await call.send(quietest_noise(LEAD_IN, rate))
         await call.send(convert(self.sample.whole.samples, rate))
@@ -159,9 +168,9 @@ class Probe:
 
 
 def check(call: Call) -> None:
-    """Raise Unanswerable if the service reported an error."""
+    """Raise Refused if the service reported an error."""
     if call.error is not None:
-        raise Unanswerable(f"the service answered {name_of(call.error)}")
+        raise Refused(call.error)
 
 
 def name_of(error: ServiceError) -> str:
@@ -181,11 +190,6 @@ def kind_of(error: APIError) -> str:
     if isinstance(error, APIConnectionError):
         return "it could not be reached, or hung up"
     return type(error).__name__
-
-
-def is_retried(error: ServiceError) -> bool:
-    """Whether the plugin takes an error for one that may pass."""
-    return errors.from_service(error, errors.Redactor("-")).retryable
 
 
 def words_of(call: Call) -> list[HeardWord]:
@@ -248,8 +252,8 @@ def compare(heard: list[HeardWord], before: list[HeardWord], *, later: float = 0
 
 def _pairs(heard: list[HeardWord], before: list[HeardWord]) -> list[tuple[HeardWord, HeardWord]]:
     """Return the words that are in both, in the same order."""
-    texts = [[word.text for word in words] for words in (heard, before)]
-    blocks = SequenceMatcher(None, *texts, autojunk=False).get_matching_blocks()
+    new, old = [word.text for word in heard], [word.text for word in before]
+    blocks = SequenceMatcher(None, new, old, autojunk=False).get_matching_blocks()
     return [(heard[at + n], before[to + n]) for at, to, size in blocks for n in range(size)]
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from livekit.agents import APIError
 
 from . import hearing, plugin, refusals, variants
-from .lab import Lab, Probe, Unanswerable, kind_of
+from .lab import Lab, Probe, Refused, Unanswerable, kind_of
 from .limits import limits
-from .report import Report, not_measured
+from .report import Report, judged, not_measured
 from .sample import Sample
+
+_NOT_TAKEN = "the service does not take this: do without it"
 
 
 def plan(minutes: float | None) -> list[Probe]:
@@ -69,9 +71,18 @@ async def _make(lab: Lab, probe: Probe, report: Report) -> None:
         why = f"it did not come to its end within {seconds:.0f} s"
     except APIError as error:
         why = kind_of(error)
+    except Refused as refused:
+        why = str(refused)
+        if refused.is_answer:
+            report.rows += [judged(q, False, why, _NOT_TAKEN) for q in _left_of(probe, answered)]
+            return
     except Unanswerable as reason:
         why = str(reason)
     except Exception as error:
         why = f"unexpected {type(error).__name__}: please report this"
-    left = [question for question in probe.questions if question not in answered]
-    report.rows += [not_measured(question, why) for question in left]
+    report.rows += [not_measured(question, why) for question in _left_of(probe, answered)]
+
+
+def _left_of(probe: Probe, answered: set[str]) -> list[str]:
+    """Return the questions of a probe that have no row."""
+    return [question for question in probe.questions if question not in answered]

@@ -24,6 +24,8 @@ from .sample import RATE, Sample, plain
 _FLUSHED = 1.0
 # s for the events that are still to come once the input has ended.
 _PATIENCE = 20.0
+# s that a flush sends at most: its silence goes out in pieces of 0.25 s.
+_FLUSH = FLUSH_SILENCE + 0.25
 # s of a frame.
 _FRAME = 0.05
 
@@ -136,11 +138,11 @@ async def flush(lab: Lab) -> AsyncIterator[Row]:
         await hearing.push(quietest_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = time.monotonic()
-        lab.spend(FLUSH_SILENCE)
+        lab.spend(_FLUSH)
         hearing.stream.flush()
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
-        lab.spend(FLUSH_SILENCE)
+        lab.spend(_FLUSH)
         await _end(hearing, listening)
     behind = [each for each in hearing.finals if each.at >= flushed]
     yield _flush_row(behind, flushed)
@@ -175,7 +177,7 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
         lab.spend(hearing.pushed)
         hearing.stream.update_options(punctuate=False)
         await hearing.push(samples[half:])
-        lab.spend(FLUSH_SILENCE)
+        lab.spend(_FLUSH)
         await _end(hearing, listening)
     found = compare(_words(hearing.finals), whole)
     yield judged(
@@ -188,11 +190,11 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
 
 
 def _flush_audio(sample: Sample) -> float:
-    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * FLUSH_SILENCE
+    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _FLUSH
 
 
 def _reconnect_audio(sample: Sample) -> float:
-    return 2 * LEAD_IN + 2 * sample.whole.seconds + FLUSH_SILENCE
+    return 2 * LEAD_IN + 2 * sample.whole.seconds + _FLUSH
 
 
 PROBES = (

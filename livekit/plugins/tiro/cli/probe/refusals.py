@@ -18,7 +18,7 @@ from ... import errors
 from ...options import Options, changed_options
 from ...protocol import ServiceError
 from ..call import Call, WatchedConnection, quietest_noise
-from .lab import HANDSHAKE, Lab, Probe, Unanswerable, is_retried, name_of
+from .lab import HANDSHAKE, Lab, Probe, Refused, Unanswerable, name_of
 from .report import Row, judged, not_seen
 from .sample import RATE
 
@@ -142,7 +142,7 @@ class Refusal(NamedTuple):
             return "the plugin takes it for a fault: it retries, and then says what to check"
         if self.how == "handshake":
             return "nothing: the plugin reports it by its HTTP status"
-        retried = self.error is not None and is_retried(self.error)
+        retried = self.error is not None and not Refused(self.error).is_answer
         return (
             "the plugin takes it for a fault that passes, and retries"
             if retried
