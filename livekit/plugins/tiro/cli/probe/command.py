@@ -34,7 +34,7 @@ _Speech = Annotated[
     typer.Option(
         "--speech",
         metavar="FILE",
-        help="Speech to send in place of the sample that comes along; 10 s of it at most.",
+        help="Speech to send in place of the sample that comes along; 6 s of it at most.",
     ),
 ]
 _Limits = Annotated[

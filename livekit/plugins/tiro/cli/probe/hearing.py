@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ...feed import FLUSH_SILENCE
 from ...watch import DRAIN_TIMEOUT
 from ..call import Answer, Call, quietest_noise
-from .lab import LEAD_IN, HeardWord, Lab, Probe, check, middle, words_of
+from .lab import LEAD_IN, HeardWord, Lab, Probe, check, words_of
 from .report import Row, judged, not_seen
 from .sample import RATE, Sample, plain
 
@@ -159,16 +159,7 @@ def _rows_of_interims(call: Call, first: Endpoint) -> Iterator[Row]:
     slow = "an agent notices speech so late; its VAD is faster"
     saw = f"{seconds:.2f} s behind the first sound"
     yield judged("first interim", seconds < _FIRST_INTERIM, saw, slow, seconds=seconds)
-    gaps = [later.at - sooner.at for sooner, later in pairwise(interims)]
-    gaps = [gap for gap in gaps if gap < 2.0]
-    yield judged(
-        "interval of interims",
-        middle(gaps) < _INTERVAL,
-        f"{middle(gaps):.2f} s (median of {len(gaps)})",
-        "hypotheses come seldom; nothing is lost",
-        seconds=middle(gaps),
-        interims=len(interims),
-    )
+    yield _interval_row(call)
     timed = sum(each.response.results[0].start is not None for each in interims)
     yield judged(
         "words on interims",
@@ -177,6 +168,28 @@ def _rows_of_interims(call: Call, first: Endpoint) -> Iterator[Row]:
         "start and end of interims stay 0.0",
         timed=timed,
         of=len(interims),
+    )
+
+
+def _interval_row(call: Call) -> Row:
+    question = "interval of interims"
+    interims = call.interims
+    # From one to the next of the same sentence.
+    gaps = [
+        later.at - sooner.at
+        for sooner, later in pairwise(call.answers)
+        if sooner in interims and later in interims
+    ]
+    if not gaps:
+        return not_seen(question, "no two came of one sentence", interims=len(interims))
+    seconds = median(gaps)
+    return judged(
+        question,
+        seconds < _INTERVAL,
+        f"{seconds:.2f} s (median of {len(gaps)})",
+        "hypotheses come seldom; nothing is lost",
+        seconds=seconds,
+        interims=len(interims),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from statistics import median
 from typing import NamedTuple
 
 import aiohttp
@@ -255,8 +254,3 @@ def _pairs(heard: list[HeardWord], before: list[HeardWord]) -> list[tuple[HeardW
     new, old = [word.text for word in heard], [word.text for word in before]
     blocks = SequenceMatcher(None, new, old, autojunk=False).get_matching_blocks()
     return [(heard[at + n], before[to + n]) for at, to, size in blocks for n in range(size)]
-
-
-def middle(values: list[float]) -> float:
-    """Return the median, 0 of nothing."""
-    return median(values) if values else 0.0

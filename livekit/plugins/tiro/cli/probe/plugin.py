@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -16,14 +16,16 @@ from ...feed import FLUSH_SILENCE
 from ...stream import SpeechStream
 from ...stt import STT
 from ..call import Samples, quietest_noise
-from .lab import HANDSHAKE, LEAD_IN, HeardWord, Lab, Probe, Unanswerable, compare
+from .lab import HANDSHAKE, LEAD_IN, HeardWord, Lab, Probe, compare
 from .report import Row, judged, not_seen
 from .sample import RATE, Sample, plain
 
+_FINAL = SpeechEventType.FINAL_TRANSCRIPT
 # s from a flush to its final.
 _FLUSHED = 1.0
-# s for the events that are still to come once the input has ended.
-_PATIENCE = 20.0
+# s of quiet behind the last flush, for its final. With the longest sample it is less than a stream
+# takes to give a service up and to send all again.
+_PATIENCE = 3.0
 # s that a flush sends at most: its silence goes out in pieces of 0.25 s.
 _FLUSH = FLUSH_SILENCE + 0.25
 # s of a frame.
@@ -46,17 +48,45 @@ class Hearing:
         """Seconds."""
         self.heard: list[Heard] = []
         self._lab = lab
+        self._listening = asyncio.create_task(self._listen(), name="tiro.cli.listen")
 
-    async def listen(self) -> None:
+    async def close(self) -> None:
+        """Stop listening."""
+        await utils.aio.cancel_and_wait(self._listening)
+
+    def flush(self) -> float:
+        """Flush, and return when; monotonic seconds."""
+        self._lab.spend(_FLUSH)
+        self.stream.flush()
+        return time.monotonic()
+
+    async def settle(self) -> None:
+        """Flush, and be quiet until its final is there, or it is clear that there is none."""
+        flushed = self.flush()
+
+        def is_settled() -> bool:
+            return any(each.at >= flushed for each in self.heard if each.event.type is _FINAL)
+
+        await self.push(quietest_noise(_PATIENCE, RATE), until=is_settled)
+
+    async def _listen(self) -> None:
         """Keep the events until the stream ends."""
         async for event in self.stream:
             self.heard.append(Heard(time.monotonic(), event))
 
-    async def push(self, samples: Samples) -> None:
-        """Push audio, as a microphone would."""
+    async def push(self, samples: Samples, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Push audio, as a microphone would; stop early when something is so.
+
+        Raises:
+            APIError: The stream failed.
+        """
         size = round(_FRAME * RATE)
         due = time.monotonic()
         for start in range(0, len(samples), size):
+            if self._listening.done():
+                self._listening.result()
+            if until():
+                return
             part = samples[start : start + size]
             seconds = len(part) / RATE
             self._lab.spend(seconds)
@@ -71,18 +101,12 @@ class Hearing:
         return [
             each
             for each in self.heard
-            if each.event.type is SpeechEventType.FINAL_TRANSCRIPT
-            and each.event.alternatives[0].text
+            if each.event.type is _FINAL and each.event.alternatives[0].text
         ]
-
-    @property
-    def connections(self) -> int:
-        """How many connections there were of which anything is known."""
-        return len({each.event.request_id for each in self.heard if each.event.request_id})
 
 
 @asynccontextmanager
-async def _listening(lab: Lab) -> AsyncIterator[tuple[Hearing, asyncio.Task[None]]]:
+async def _listening(lab: Lab) -> AsyncIterator[Hearing]:
     """Open a stream with the lab's options."""
     lab.sessions += 1
     async with STT(
@@ -94,26 +118,10 @@ async def _listening(lab: Lab) -> AsyncIterator[tuple[Hearing, asyncio.Task[None
         options = APIConnectOptions(max_retry=0, timeout=HANDSHAKE)
         async with stt.stream(conn_options=options) as stream:
             hearing = Hearing(lab, stream)
-            listening = asyncio.create_task(hearing.listen(), name="tiro.cli.listen")
             try:
-                yield hearing, listening
+                yield hearing
             finally:
-                await utils.aio.cancel_and_wait(listening)
-
-
-async def _end(hearing: Hearing, listening: asyncio.Task[None]) -> None:
-    """End the input, and wait for all that comes.
-
-    Raises:
-        APIError: The stream failed.
-        Unanswerable: It did not end.
-    """
-    if not listening.done():
-        hearing.stream.end_input()
-        await asyncio.wait({listening}, timeout=_PATIENCE)
-    if not listening.done():
-        raise Unanswerable(f"the stream did not end within {_PATIENCE:.0f} s")
-    listening.result()
+                await hearing.close()
 
 
 def _words(finals: list[Heard]) -> list[HeardWord]:
@@ -134,16 +142,13 @@ def _seconds(value: object) -> float | None:
 async def flush(lab: Lab) -> AsyncIterator[Row]:
     """Flush behind a sentence, and go on speaking at once."""
     whole = lab.needed()
-    async with _listening(lab) as (hearing, listening):
+    async with _listening(lab) as hearing:
         await hearing.push(quietest_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
-        flushed = time.monotonic()
-        lab.spend(_FLUSH)
-        hearing.stream.flush()
+        flushed = hearing.flush()
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
-        lab.spend(_FLUSH)
-        await _end(hearing, listening)
+        await hearing.settle()
     behind = [each for each in hearing.finals if each.at >= flushed]
     yield _flush_row(behind, flushed)
     question = "speech behind a flush"
@@ -170,15 +175,14 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
     whole = lab.needed()
     samples = lab.sample.whole.samples
     half = len(samples) // 2
-    async with _listening(lab) as (hearing, listening):
+    async with _listening(lab) as hearing:
         await hearing.push(quietest_noise(LEAD_IN, RATE))
         await hearing.push(samples[:half])
         lab.sessions += 1
         lab.spend(hearing.pushed)
         hearing.stream.update_options(punctuate=False)
         await hearing.push(samples[half:])
-        lab.spend(_FLUSH)
-        await _end(hearing, listening)
+        await hearing.settle()
     found = compare(_words(hearing.finals), whole)
     yield judged(
         "reconnect in mid-sentence",
@@ -190,11 +194,11 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
 
 
 def _flush_audio(sample: Sample) -> float:
-    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _FLUSH
+    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _FLUSH + _PATIENCE
 
 
 def _reconnect_audio(sample: Sample) -> float:
-    return 2 * LEAD_IN + 2 * sample.whole.seconds + _FLUSH
+    return 2 * LEAD_IN + 2 * sample.whole.seconds + _FLUSH + _PATIENCE
 
 
 PROBES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -21,8 +22,10 @@ RATE = 16000
 """Hz of the sample."""
 
 # s of a given file that are used at most, and the least that can be cut in two.
-_LONGEST = 10.0
+_LONGEST = 6.0
 _SHORTEST = 1.0
+# s of it in which speech has to begin.
+_SEARCHED = 30.0
 # Share of a given file after which it "breaks off".
 _BROKEN = 0.6
 # Of the peak; below it, the ends of a given file are no speech.
@@ -72,19 +75,19 @@ def own_sample() -> Sample:
     folder = files(__package__)
     about = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
     with as_file(folder / "sample.flac") as path:
-        samples = _read(path)
+        samples = _read(path, math.inf)
     whole, broken = (_utterance(samples, sentence) for sentence in about["sentences"])
     return Sample(whole, broken)
 
 
 def sample_from(path: Path) -> Sample:
-    """Return the first 10 s of a file as a sample whose words nobody knows.
+    """Return the first 6 s of a file's sound as a sample whose words nobody knows.
 
     Raises:
         FileError: It cannot be read, or holds less than a second of sound.
     """
     try:
-        samples = _read(path)
+        samples = _read(path, _SEARCHED)
     except FileError as error:
         raise FileError(error.code, f"{path}: {error}") from None
     size = np.abs(samples.astype(np.int32))
@@ -95,13 +98,13 @@ def sample_from(path: Path) -> Sample:
     return Sample(Utterance(samples), Utterance(samples[: round(_BROKEN * len(samples))]))
 
 
-def _read(path: Path) -> Samples:
-    """Return the first of a file's samples at 16 kHz."""
+def _read(path: Path, most: float) -> Samples:
+    """Return the samples of a file at 16 kHz, of hardly more than so many seconds."""
     pcm = bytearray()
     with open_audio(path) as audio:
         for chunk in audio.chunks(1.0):
             pcm += chunk
-            if len(pcm) >= 2 * _LONGEST * audio.sample_rate:
+            if len(pcm) >= 2 * most * audio.sample_rate:
                 break
     return convert(np.frombuffer(bytes(pcm), np.int16), RATE, source=audio.sample_rate)
 
