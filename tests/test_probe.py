@@ -423,8 +423,9 @@ def test_audio_faster_than_speech() -> None:
 
 def test_two_at_once() -> None:
     holds("two at once", AS_ASSUMED, "2 of 2 heard the same")
-    for how, text in (("handshake", "status 429"), ("frame", "RESOURCE_EXHAUSTED")):
-        holds("two at once", DIFFERS, "1 of 2 refused", text, hooks=OneCall(how))
+    refused = ("two at once", DIFFERS, "1 of 2 refused")
+    holds(*refused, "status 429", hooks=OneCall("handshake"))
+    holds(*refused, "RESOURCE_EXHAUSTED", hooks=OneCall("frame"))
     one_deaf = faults.PerConnection(None, Deaf())
     holds("two at once", DIFFERS, "1 of 2 heard the same", "disturb", hooks=one_deaf)
 

@@ -72,7 +72,7 @@ def probe(
 ) -> None:
     """Measure how the service behaves, where the plugin can but assume.
 
-    Each line is a question, with what was seen; it takes some three minutes.
+    Each line is a question, with what was seen; it takes some two minutes.
 
     The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY.
 
@@ -124,7 +124,7 @@ def _service(options: Options, with_host: bool) -> str:
 
 
 def _time(limits: float | None) -> str:
-    return ", some three minutes" if limits is None else f", some {3 + limits:.0f} minutes"
+    return ", some two minutes" if limits is None else f", some {2 + limits:.0f} minutes"
 
 
 def _ask(plan: str, yes: bool) -> None:

@@ -260,7 +260,7 @@ def _times_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
     return judged(
         "times of words",
         abs(shift) <= _TRUE_TIMES,
-        f"{saw}, {1000 * shift:+.0f} ms from the sample's",
+        f"{saw}, {round(1000 * shift):+d} ms from the sample's",
         "times of events are off by so much",
         seconds=shift,
     )

@@ -228,7 +228,9 @@ class Comparison(NamedTuple):
         text = f"{self.same} of {self.wanted} words the same"
         if self.heard != self.wanted:
             text += f" ({self.heard} heard)"
-        return text if self.shift is None else f"{text}, times off by {1000 * self.shift:+.0f} ms"
+        return (
+            text if self.shift is None else f"{text}, times off by {round(1000 * self.shift):+d} ms"
+        )
 
 
 def compare(heard: list[HeardWord], before: list[HeardWord], *, later: float = 0.0) -> Comparison:
