@@ -49,6 +49,8 @@ SHORT = {
     "benchmarks": ["--again"],
     "benchmarks.flush_latency": ["--calls", "1", "--endpointer", "0.5"],
     "serve": ["--port", "0"],
+    # Two minutes; tests/test_probe_command.py makes all of it, in virtual time.
+    "probe": ["--help"],
 }
 
 

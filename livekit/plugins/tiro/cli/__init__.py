@@ -6,6 +6,7 @@ import typer
 
 from .doctor import doctor
 from .exits import MEANINGS
+from .probe import probe
 from .serve import serve
 from .transcribe import transcribe
 
@@ -13,7 +14,8 @@ from .transcribe import transcribe
 _EPILOG = "Exit codes:\n" + ";\n".join(f"{code:d} {what}" for code, what in MEANINGS.items())
 
 app = typer.Typer(
-    help="Tiro's Icelandic speech recognition: transcribe files, run a local server, find faults.",
+    help="Tiro's Icelandic speech recognition: transcribe files, run a local server, find faults, "
+    "measure the service.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -22,3 +24,7 @@ app = typer.Typer(
 app.command(epilog=_EPILOG)(transcribe)
 app.command(epilog=_EPILOG)(serve)
 app.command(epilog="Exit codes:\n0 all went well;\n1 a check failed")(doctor)
+app.command(
+    epilog="Exit codes:\n0 every question has an answer, whatever it is;\n"
+    "1 something could not be measured;\n130 interrupted (Ctrl-C)"
+)(probe)

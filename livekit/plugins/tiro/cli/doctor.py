@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import typer
 
-from livekit.agents import APIError, utils
+from livekit.agents import APIError
 
 from .. import errors
-from ..connection import Connection, new_http_session, proxy_for, reason_of
+from ..connection import new_http_session, proxy_for, reason_of
 from ..options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from .call import Call, WatchedConnection, quietest_noise
 from .exits import exits, redact
 from .formats import printable
 from .transcribe import BaseUrl
@@ -37,9 +38,9 @@ _REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
 _CLOCK_TOLERANCE = 60.0
 _SAMPLE_RATE = 16000
-_CHUNKS = 20
-# 50 ms of the quietest noise there is: plain zeros are dropped before a recogniser hears them.
-_CHUNK = b"\x01\x00\xff\xff" * 400
+# s.
+_SILENCE = 1.0
+_WELL = "all is well; `probe` measures how the service behaves"
 
 _Language = Annotated[
     str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
@@ -66,7 +67,7 @@ async def _report(base_url: str | None, language: str) -> int:
         text = printable(redact(finding.text))
         print(f"{finding.verdict:<8} {finding.check:<9} {text}", flush=True)
         failed += finding.verdict == "failed"
-    print(f"{failed} failed" if failed else "all is well", flush=True)
+    print(f"{failed} failed" if failed else _WELL, flush=True)
     return failed
 
 
@@ -129,7 +130,7 @@ class _Examination:
         self._named: Options | None = None
         self._reached: Options | None = None
         self._date: str | None = None
-        self._connection: Connection | None = None
+        self._connection: WatchedConnection | None = None
 
     async def __aenter__(self) -> _Examination:
         return self
@@ -223,7 +224,7 @@ class _Examination:
         options = replace(options, api_key=_needed(self._key, "a key"))
         http = _needed(self._http, "an address")
         try:
-            self._connection = await Connection.open(http, options, _TIMEOUT)
+            self._connection = await WatchedConnection.open(http, options, _TIMEOUT)
         except APIError as error:
             raise _Failed(error.message) from None
         await self._connection.configure(options, _SAMPLE_RATE)
@@ -231,49 +232,27 @@ class _Examination:
 
     async def audio(self) -> str:
         connection = _needed(self._connection, "a session")
-        try:
-            hung_up = await _stream_silence(connection, errors.Redactor(self._key or ""))
-        except APIError as error:
-            raise _Failed(error.message) from None
+        async with Call(connection, _SAMPLE_RATE) as call:
+            await _stream_silence(call)
+        if call.error is not None:
+            redact = errors.Redactor(self._key or "")
+            raise _Failed(errors.from_service(call.error, redact).message)
         if connection.answered:
             return "a second of silence was heard and answered"
         if not connection.end_sent:
             raise _Failed(errors.dropped("in the middle of the audio").message)
-        if not hung_up:
+        if not call.is_over:
             raise _Failed(errors.drain_timeout(_PATIENCE).message)
         return "a second of silence was taken without a word, which for silence is no fault"
 
 
-async def _stream_silence(connection: Connection, redact: errors.Redactor) -> bool:
-    """Send a second of silence at the pace of speech, and its end.
-
-    Returns whether the service hung up in time.
-
-    Raises:
-        APIStatusError: The service reported an error.
-    """
-    receiving = asyncio.create_task(_receive(connection, redact), name="tiro.doctor")
-    try:
-        await asyncio.wait({receiving}, timeout=_REFUSAL_PATIENCE)
-        for _ in range(_CHUNKS):
-            if receiving.done():
-                break
-            await connection.send(_CHUNK)
-            await asyncio.wait({receiving}, timeout=1 / _CHUNKS)
-        else:
-            await connection.end()
-            await asyncio.wait({receiving}, timeout=_PATIENCE)
-        return receiving.done() and receiving.result()
-    finally:
-        await utils.aio.cancel_and_wait(receiving)
-
-
-async def _receive(connection: Connection, redact: errors.Redactor) -> bool:
-    """Return True when the service has hung up; raise what it reports."""
-    while (response := await connection.receive()) is not None:
-        if response.error is not None:
-            raise errors.from_service(response.error, redact)
-    return True
+async def _stream_silence(call: Call) -> None:
+    """Send a second of silence at the pace of speech, and its end."""
+    await call.until_over(_REFUSAL_PATIENCE)
+    await call.send(quietest_noise(_SILENCE, _SAMPLE_RATE))
+    if not call.is_over:
+        await call.connection.end()
+        await call.until_over(_PATIENCE)
 
 
 def _needed(value: T | None, what: str) -> T:

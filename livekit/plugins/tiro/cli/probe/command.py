@@ -1,0 +1,200 @@
+"""The `probe` command: what it asks before it starts, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from livekit.agents import APIError
+
+from ...connection import new_http_session
+from ...options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from ..exits import CliError, Exit, complain, exits, from_api, note
+from ..screen import Screen
+from ..transcribe import BaseUrl
+from .lab import Lab, Probe
+from .plan import cost, measure, plan
+from .refusals import check_in
+from .report import Report, console_for
+from .sample import Sample, own_sample, sample_from
+
+_Language = Annotated[
+    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+]
+_Speech = Annotated[
+    Path | None,
+    typer.Option(
+        "--speech",
+        metavar="FILE",
+        help="Speech to send in place of the sample that comes along; 6 s of it at most.",
+    ),
+]
+_Limits = Annotated[
+    float | None,
+    typer.Option(
+        "--limits",
+        metavar="MINUTES",
+        min=0.1,
+        max=120.0,
+        help="Also look for limits of idle time and length, for up to so many minutes; it sends "
+        "twice as many minutes of audio.",
+    ),
+]
+_Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write what was found there, for an issue: no key, no host, no other words than "
+        "the sample's own.",
+    ),
+]
+_WithHost = Annotated[bool, typer.Option("--with-host", help="Name the address in the JSON.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
+
+
+def probe(
+    base_url: BaseUrl = None,
+    language: _Language = "is-IS",
+    speech: _Speech = None,
+    limits: _Limits = None,
+    json: _Json = None,
+    with_host: _WithHost = False,
+    yes: _Yes = False,
+) -> None:
+    """Measure how the service behaves, where the plugin can but assume.
+
+    Each line is a question, with what was seen; it takes some two minutes.
+
+    The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY.
+
+    If it is cut short, what is known by then is shown.
+    """
+    with exits():
+        options = _options(base_url, language)
+        sample = own_sample() if speech is None else sample_from(speech)
+        probes = plan(limits)
+        _check_writable(json)
+        _ask(f"{cost(probes, sample)}{_time(limits)}", yes)
+        report = Report(
+            options.language, "given" if speech else "own", _service(options, with_host)
+        )
+        try:
+            asyncio.run(_Run(options, sample, probes, report).main())
+        except APIError as error:
+            complain(from_api(error))
+            note(
+                "nothing was measured; `python -m livekit.plugins.tiro doctor` looks for the fault"
+            )
+        finally:
+            _deliver(report, json)
+        if not report.is_measured:
+            raise typer.Exit(1)
+
+
+def _options(base_url: str | None, language: str) -> Options:
+    """Return the settings of the calls.
+
+    Raises:
+        CliError: There is no key, or a value cannot be right.
+    """
+    source = next(filter(os.environ.get, KEY_VARIABLES), None)
+    if source is None:
+        raise CliError(Exit.NO_KEY, f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you")
+    url = base_url or os.environ.get("TIRO_BASE_URL") or DEFAULT_BASE_URL
+    try:
+        return Options(api_key=os.environ[source], base_url=url, language=language)
+    except ValueError as error:
+        raise CliError(Exit.USAGE, str(error)) from None
+
+
+def _service(options: Options, with_host: bool) -> str:
+    """Say which service it is, by its address only if that is asked for."""
+    if with_host:
+        return options.base_url
+    return "Tiro's own address" if options.base_url == DEFAULT_BASE_URL else "another address"
+
+
+def _time(limits: float | None) -> str:
+    return ", some two minutes" if limits is None else f", some {2 + limits:.0f} minutes"
+
+
+def _ask(plan: str, yes: bool) -> None:
+    """Say what is about to be used, and ask whether it may be.
+
+    Raises:
+        CliError: There is nobody to ask.
+        typer.Exit: It may not.
+    """
+    note(plan)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(Exit.USAGE, "there is no terminal to ask at: --yes says that it may start")
+    if not typer.confirm("Start?", err=True):
+        raise typer.Exit(0)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Raise CliError unless a file can be written: minutes of work would be for nothing."""
+    if path is not None:
+        try:
+            path.open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> CliError:
+    return CliError(Exit.OUTPUT, f"{path}: cannot be written: {error.strerror}")
+
+
+def _deliver(report: Report, path: Path | None) -> None:
+    """Show what is known, and write it down."""
+    if not report.rows:
+        return
+    report.print(console_for(sys.stdout))
+    if path is not None:
+        try:
+            path.write_text(report.as_json(), encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of all probes."""
+
+    options: Options
+    sample: Sample
+    probes: Sequence[Probe]
+    report: Report
+
+    async def main(self) -> None:
+        """Make them.
+
+        Raises:
+            APIError: The service cannot be reached, or refuses the key.
+        """
+        seconds = sum(probe.audio(self.sample) for probe in self.probes)
+        async with new_http_session(self.options.url) as http:
+            lab = Lab(http, self.options, self.sample)
+            await check_in(lab)
+            console = Console(stderr=True) if sys.stderr.isatty() else None
+            with Screen(console, seconds) as screen:
+                await measure(lab, self.probes, self.report, _progress(screen, lab))
+
+
+def _progress(screen: Screen, lab: Lab) -> Callable[[str], None]:
+    def show(line: str) -> None:
+        screen.heard(lab.used)
+        screen.show(line)
+
+    return show
