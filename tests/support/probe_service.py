@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from aiohttp import WSMsgType
 
-from livekit.plugins.tiro.cli.call import Samples
 from livekit.plugins.tiro.cli.probe.lab import LEAD_IN, HeardWord, Lab, Probe
 from livekit.plugins.tiro.cli.probe.plan import measure, plan
 from livekit.plugins.tiro.cli.probe.report import Report, Row, Verdict
@@ -22,6 +20,11 @@ from livekit.plugins.tiro.testing.recognizer import Hypothesis, Word, variant
 from livekit.plugins.tiro.testing.wire import SpeechConfig, StatusError
 
 from . import virtual
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from livekit.plugins.tiro.cli.call import Samples
 
 T = TypeVar("T")
 
