@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from livekit.plugins.tiro.cli.mixing import Mixer, Samples, silent
@@ -32,7 +35,7 @@ def mix(mixer: Mixer, *channels: Samples) -> Samples:
     return np.concatenate(blocks)
 
 
-def close(mixed: Samples, expected: Samples) -> bool:
+def close(mixed: Samples, expected: npt.NDArray[Any]) -> bool:
     return bool(np.allclose(mixed, expected, atol=1e-6))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -94,7 +95,7 @@ def write(
         for sound, stream in zip(sounds, streams, strict=True):
             packets += _packets(sound, stream)
         # As a recorder would have written them.
-        for packet in sorted(packets, key=lambda packet: float(packet.pts * packet.time_base)):
+        for packet in sorted(packets, key=_time):
             container.mux_one(packet)
     return path
 
@@ -120,6 +121,11 @@ def write_wav(path: Path, samples: Channels, rate: int = 16000, *, promised: int
     return path
 
 
+def _time(packet: Packet[Any]) -> float:
+    assert packet.pts is not None
+    return float(packet.pts * packet.time_base)
+
+
 def _add_sound(container: OutputContainer, sound: Sound) -> AudioStream:
     stream = container.add_stream(sound.codec, rate=sound.rate, layout=sound.layout)
     assert isinstance(stream, AudioStream)
@@ -128,17 +134,15 @@ def _add_sound(container: OutputContainer, sound: Sound) -> AudioStream:
     return stream
 
 
-def _packets(sound: Sound, stream: AudioStream) -> list[Packet]:
-    encoded: list[Packet] = []
+def _packets(sound: Sound, stream: AudioStream) -> list[Packet[Any]]:
+    encoded: list[Packet[Any]] = []
     for frame in _frames(sound, stream):
         encoded += stream.encode(frame)
     encoded += stream.encode(None)
     kept = []
     for number, packet in enumerate(encoded):
         if sound.keep(number):
-            assert packet.pts is not None
-            seconds = float(packet.pts * packet.time_base)
-            packet.pts = packet.dts = round(sound.stamp(seconds) / packet.time_base)
+            packet.pts = packet.dts = round(sound.stamp(_time(packet)) / packet.time_base)
             kept.append(packet)
     return kept
 
@@ -165,8 +169,8 @@ def _add_picture(container: OutputContainer) -> VideoStream:
     return screen
 
 
-def _picture(screen: VideoStream, seconds: float) -> list[Packet]:
-    packets: list[Packet] = []
+def _picture(screen: VideoStream, seconds: float) -> list[Packet[Any]]:
+    packets: list[Packet[Any]] = []
     for number in range(round(seconds * 10)):
         frame = VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
         frame.pts, frame.time_base = number, Fraction(1, 10)

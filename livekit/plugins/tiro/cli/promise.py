@@ -105,7 +105,7 @@ def _avi_seconds(head: bytes) -> float:
     if at < 0 or len(fields) < 20:
         return 0.0
     microseconds, frames = struct.unpack("<I12xI", fields)
-    return microseconds * frames / 1e6
+    return float(microseconds * frames / 1e6)
 
 
 def _chunks(read_at: ReadAt) -> Iterator[tuple[bytes, int, int]]:
