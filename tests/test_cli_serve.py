@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -19,8 +20,8 @@ from livekit.plugins.tiro.testing import TiroServer
 from .support.command import (
     ICELANDIC,
     SAYS_ICELANDIC,
+    Forked,
     assert_failed,
-    process,
     run,
     transcribe,
 )
@@ -157,14 +158,25 @@ def test_a_system_without_such_signals(
     assert run("serve", "--port", "0").exit_code == 0
 
 
-def test_serve_runs_until_it_is_terminated(monkeypatch: pytest.MonkeyPatch) -> None:
-    with process("serve", "--port", "0") as started:
-        assert started.stdout is not None and started.stderr is not None
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_runs_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    with Forked("serve", "--port", "0") as started:
         for _ in range(2):
-            name, value = started.stdout.readline().decode().removeprefix("export ").split("=")
+            name, value = started.output.readline().decode().removeprefix("export ").split("=")
             monkeypatch.setenv(name, value.strip())
         assert transcribe(ICELANDIC).stdout == f"{SAYS_ICELANDIC}\n"
-        started.terminate()
-        assert started.wait(10) == 0
-        assert started.stdout.read() == b""
-        assert started.stderr.read() == b"note: listening; Ctrl-C stops\n"
+        started.signal(number)
+        assert started.wait() == 0
+        assert started.output.read() == b""
+        assert started.errors.read() == b"note: listening; Ctrl-C stops\n"
+
+
+def test_serve_does_not_stop_for_a_signal_that_it_was_started_to_ignore() -> None:
+    """As by nohup."""
+    with Forked("serve", "--port", "0", ignored=[signal.SIGHUP]) as started:
+        address = urlsplit(started.output.readline().decode().strip().split("=")[1])
+        started.signal(signal.SIGHUP)
+        for _ in range(3):
+            socket.create_connection((address.hostname, address.port or 0), 10).close()
+        started.signal(signal.SIGTERM)
+        assert started.wait() == 0

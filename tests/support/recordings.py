@@ -77,6 +77,7 @@ def write(
     *sounds: Sound,
     form: str | None = None,
     picture: float = 0.0,
+    picture_from: float = 0.0,
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write a recording.
@@ -86,12 +87,13 @@ def write(
         sounds: Its audio tracks.
         form: The name of the container.
         picture: Seconds of a black picture, 0 for none.
+        picture_from: The second at which it begins.
         options: Of the container.
     """
     with av.open(str(path), "w", format=form, options=options) as container:
-        screen = _add_picture(container) if picture else None
+        screen = _add_picture(container, path) if picture else None
         streams = [_add_sound(container, sound) for sound in sounds]
-        packets = [] if screen is None else _picture(screen, picture)
+        packets = [] if screen is None else _picture(screen, picture, picture_from)
         for sound, stream in zip(sounds, streams, strict=True):
             packets += _packets(sound, stream)
         # As a recorder would have written them.
@@ -162,20 +164,31 @@ def _frames(sound: Sound, stream: AudioStream) -> Iterable[AudioFrame]:
             yield converted
 
 
-def _add_picture(container: OutputContainer) -> VideoStream:
-    screen = container.add_stream("mpeg4", rate=10)
+def _add_picture(container: OutputContainer, path: Path) -> VideoStream:
+    screen = container.add_stream("flv1" if path.suffix == ".flv" else "mpeg4", rate=10)
     assert isinstance(screen, VideoStream)
     screen.width, screen.height, screen.pix_fmt = 64, 48, "yuv420p"
     return screen
 
 
-def _picture(screen: VideoStream, seconds: float) -> list[Packet[Any]]:
+def _picture(screen: VideoStream, seconds: float, start: float) -> list[Packet[Any]]:
     packets: list[Packet[Any]] = []
     for number in range(round(seconds * 10)):
         frame = VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
-        frame.pts, frame.time_base = number, Fraction(1, 10)
+        frame.pts, frame.time_base = number + round(start * 10), Fraction(1, 10)
         packets += screen.encode(frame)
     return packets + screen.encode(None)
+
+
+def write_late_camera(path: Path, seconds: float, camera_from: float) -> Path:
+    """Write a live recording (FLV) whose picture appears in the middle, without notice."""
+    sound = Sound(tone(seconds, 44100), "aac", 44100)
+    write(path, sound, picture=seconds - camera_from, picture_from=camera_from)
+    content = bytearray(path.read_bytes())
+    # The header says which kinds of track there are: only sound.
+    content[4] = 0x04
+    path.write_bytes(content)
+    return path
 
 
 def onsets(blocks: Sequence[tuple[bytes, float]], rate: int) -> list[float]:

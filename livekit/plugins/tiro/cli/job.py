@@ -140,7 +140,9 @@ class Job:
             self._fail(unexpected(error), file)
 
     async def _hear(self, engine: STT, file: str, reader: Reader, output: Output) -> None:
-        audio = await reader.audio()
+        audio = await self._interruption.first(reader.audio())
+        if audio is None:
+            return
         transcript = Transcript(file, engine.model)
         output.begin(transcript)
         with Screen(self._console, audio.length) as screen:

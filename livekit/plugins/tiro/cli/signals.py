@@ -9,13 +9,15 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 # Seconds after a signal. For so long the service may say what it has heard; then all that still
 # runs is cancelled, and writes what there is; then the process ends, whatever it is doing.
 ANSWERS = 0.3
 _CANCEL = 0.5
 _EXIT = 0.85
+
+T = TypeVar("T")
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
@@ -29,6 +31,18 @@ class Interruption:
 
     def __init__(self) -> None:
         self.came = asyncio.Event()
+
+    async def first(self, waiting: Coroutine[Any, Any, T]) -> T | None:
+        """Return what is waited for; None if there is a signal before it comes."""
+        awaited = asyncio.create_task(waiting, name="tiro.cli.awaited")
+        signalled = asyncio.create_task(self.came.wait(), name="tiro.cli.signal")
+        try:
+            await asyncio.wait({awaited, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            return await awaited if awaited.done() else None
+        finally:
+            awaited.cancel()
+            signalled.cancel()
+            await asyncio.gather(awaited, signalled, return_exceptions=True)
 
 
 Main = Callable[[Interruption], Coroutine[Any, Any, None]]
