@@ -1,30 +1,51 @@
-"""How `transcribe` reads files: every kind, at the right times, and nothing but files."""
+"""How `transcribe` reads files: every kind, the right sound of it, at the right times."""
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from livekit.plugins.tiro.cli import audio as audio_module
-from livekit.plugins.tiro.cli.audio import AudioFile, check_readable, open_audio
+from livekit.plugins.tiro.cli.audio import AudioFile, Selection, open_audio
+from livekit.plugins.tiro.cli.blocks import Block
 from livekit.plugins.tiro.cli.exits import Exit, FileError
+from livekit.plugins.tiro.cli.source import STDIN, Source
 
-from .support.media import TONE, write_media
+from .support.recordings import (
+    Channels,
+    Sound,
+    beeps,
+    onsets,
+    silence,
+    tone,
+    write,
+    write_wav,
+)
 
 DATA = Path(__file__).parent / "data"
+TONE = 440.0
+# What word times may be off by.
+TRUE = 0.06
 
 
-def samples(audio: AudioFile) -> npt.NDArray[np.int16]:
-    return np.frombuffer(b"".join(audio.chunks(0.1)), np.int16)
+def read(path: Path | str, **selection: object) -> tuple[AudioFile, list[Block]]:
+    """All of a file, and its blocks."""
+    with open_audio(Source(str(path)), Selection(**selection)) as audio:  # type: ignore[arg-type]
+        return audio, list(audio.blocks())
+
+
+def samples(blocks: Sequence[Block]) -> npt.NDArray[np.int16]:
+    return np.frombuffer(b"".join(block.pcm for block in blocks), np.int16)
 
 
 def pitch(pcm: npt.NDArray[np.int16], rate: int) -> float:
@@ -32,8 +53,8 @@ def pitch(pcm: npt.NDArray[np.int16], rate: int) -> float:
     return float(np.argmax(spectrum)) * rate / len(pcm)
 
 
-def loud(pcm: npt.NDArray[np.int16], rate: int, start: float, end: float) -> bool:
-    return bool(np.abs(pcm[round(start * rate) : round(end * rate)]).max() > 5000)
+def end_of(audio: AudioFile, blocks: Sequence[Block]) -> float:
+    return blocks[-1].time + len(blocks[-1].pcm) / 2 / audio.sample_rate
 
 
 @pytest.mark.parametrize(
@@ -43,7 +64,7 @@ def loud(pcm: npt.NDArray[np.int16], rate: int, start: float, end: float) -> boo
         ("a.wav", "pcm_f32le", 8000, "stereo", 8000),
         ("a.mp3", "libmp3lame", 44100, "stereo", 44100),
         ("a.ogg", "libopus", 48000, "mono", 48000),
-        ("a.webm", "libopus", 48000, "stereo", 48000),
+        ("a.webm", "libopus", 48000, "7.1", 48000),
         ("a.m4a", "aac", 22050, "mono", 22050),
         ("a.flac", "flac", 96000, "5.1", 48000),
         ("a.wav", "pcm_s16le", 6000, "mono", 16000),
@@ -52,147 +73,379 @@ def loud(pcm: npt.NDArray[np.int16], rate: int, start: float, end: float) -> boo
 def test_every_kind_of_audio_becomes_mono_at_a_rate_the_service_takes(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str, expected_rate: int
 ) -> None:
-    path = write_media(tmp_path / name, codec, rate=rate, layout=layout)
-    with open_audio(path) as audio:
-        pcm = samples(audio)
+    channels = {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8}[layout]
+    sound = np.repeat(tone(1.0, rate, hertz=TONE), channels, axis=0)
+    audio, blocks = read(write(tmp_path / name, Sound(sound, codec, rate, layout)))
+    pcm = samples(blocks)
     assert audio.sample_rate == expected_rate
     assert len(pcm) / expected_rate == pytest.approx(1.0, abs=0.05)
     assert pitch(pcm, expected_rate) == pytest.approx(TONE, abs=3)
+    assert np.abs(pcm).max() == pytest.approx(16384, rel=0.1)
     assert audio.length == pytest.approx(1.0, abs=0.05)
     assert audio.start == pytest.approx(0.0, abs=0.05)
-    assert audio.damaged == 0
+    assert (audio.damaged, audio.notes, audio.shortfall) == (0, [], None)
 
 
 def test_the_samples_of_a_plain_file_are_not_touched() -> None:
-    with open_audio(DATA / "fox.wav") as audio:
-        pcm = b"".join(audio.chunks(0.1))
+    _, blocks = read(DATA / "fox.wav")
+    pcm = samples(blocks).tobytes()
     assert pcm == (DATA / "fox.wav").read_bytes()[-len(pcm) :]
 
 
-def test_no_sample_is_lost_in_the_conversion(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.flac", "flac", rate=96000)
-    with open_audio(path) as audio:
-        assert len(samples(audio)) == 48000
-
-
-def test_chunks_have_the_length_asked_for_and_the_last_one_the_rest(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.wav", "pcm_s16le", parts=((0.0, 1.05),))
-    with open_audio(path) as audio:
-        sizes = [len(chunk) for chunk in audio.chunks(0.1)]
-    assert sizes == [3200] * 10 + [1600]
-
-
 def test_the_sound_of_a_film_keeps_its_place_beside_the_picture(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.mkv", "pcm_s16le", parts=((1.5, 1.0),), video_seconds=4)
-    with open_audio(path) as audio:
-        pcm = samples(audio)
-    assert audio.start == 1.5
-    assert len(pcm) == 16000
+    late = Sound(tone(1.0, 16000), stamp=lambda at: at + 1.5)
+    audio, blocks = read(write(tmp_path / "a.mkv", late, picture=4.0))
+    assert audio.start == blocks[0].time == 1.5
+    assert len(samples(blocks)) == 16000
     assert audio.length == pytest.approx(2.5, abs=0.2)
 
 
-def test_a_gap_in_a_recording_becomes_silence_of_the_same_length(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.mkv", "pcm_s16le", parts=((0.0, 1.0), (4.5, 1.0)))
-    with open_audio(path) as audio:
-        pcm = samples(audio)
-    assert len(pcm) == 5.5 * 16000
-    assert loud(pcm, 16000, 0.0, 1.0)
-    assert not loud(pcm, 16000, 1.0, 4.5)
-    assert loud(pcm, 16000, 4.5, 5.5)
-
-
-@pytest.mark.parametrize("gap", [0.2, 4000.0])
-def test_jitter_and_broken_timestamps_are_not_filled(tmp_path: Path, gap: float) -> None:
-    path = write_media(tmp_path / "a.mkv", "pcm_s16le", parts=((0.0, 1.0), (1.0 + gap, 1.0)))
-    with open_audio(path) as audio:
-        assert len(samples(audio)) == 32000
-
-
 def test_a_stream_that_changes_its_format_midway_is_read_to_the_end(tmp_path: Path) -> None:
-    first = write_media(tmp_path / "a.aac", "aac", rate=16000, layout="mono")
-    second = write_media(tmp_path / "b.aac", "aac", rate=48000, layout="stereo")
+    first = write(tmp_path / "a.aac", Sound(tone(1.0, 16000), "aac"))
+    stereo = np.repeat(tone(1.0, 48000), 2, axis=0)
+    second = write(tmp_path / "b.aac", Sound(stereo, "aac", 48000, "stereo"))
     both = tmp_path / "both.aac"
     both.write_bytes(first.read_bytes() + second.read_bytes())
-    with open_audio(both) as audio:
-        pcm = samples(audio)
+    _, blocks = read(both)
+    pcm = samples(blocks)
     assert len(pcm) / 16000 == pytest.approx(2.0, abs=0.2)
     assert pitch(pcm[20000:], 16000) == pytest.approx(TONE, abs=3)
-
-
-def test_damaged_packets_are_skipped_and_counted(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.mkv", "flac", parts=((0.0, 4.0),))
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 200] = bytes(200)
-    path.write_bytes(content)
-    with open_audio(path) as audio:
-        pcm = samples(audio)
-    assert audio.damaged >= 1
-    assert len(pcm) / 16000 == pytest.approx(4.0, abs=0.5)
 
 
 def test_a_name_may_hold_anything(tmp_path: Path) -> None:
     path = tmp_path / "þáttur: 1\n[æ].wav"
     path.write_bytes((DATA / "fox.wav").read_bytes())
-    check_readable(path)
-    with open_audio(path) as audio:
-        assert audio.length == pytest.approx(3.0, abs=0.1)
+    assert read(path)[0].length == pytest.approx(3.0, abs=0.1)
+
+
+def test_what_a_file_says_of_itself_may_be_in_any_letters(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    content = (DATA / "fox.wav").read_bytes()
+    title = b"LIST\x10\x00\x00\x00INFOINAM\x04\x00\x00\x00\xfe\xe6\xf0\x00"
+    path.write_bytes(content[:36] + title + content[36:])
+    assert read(path)[0].sample_rate == 16000
+
+
+# -- times ---------------------------------------------------------------------------------------
+
+BEEPS = [1.0, 7.3, 14.1, 21.9, 29.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.webm", "libopus", 48000), ("a.mkv", "pcm_s16le", 16000), ("a.mov", "aac", 44100)],
+)
+def test_times_are_true_where_packets_were_lost(
+    tmp_path: Path, name: str, codec: str, rate: int
+) -> None:
+    """A tenth of them, each gap short, seconds in all; the packets of the beeps are there."""
+    draw = random.Random(3)
+    lost = {number for number in range(4000) if draw.random() < 0.1}
+    size = {"libopus": 960, "pcm_s16le": 1024, "aac": 1024}[codec]
+    near = {round(at * rate) // size + ahead for at in BEEPS for ahead in range(-2, 5)}
+    sound = Sound(beeps(BEEPS, 30.0, rate), codec, rate, keep=lambda n: n not in lost or n in near)
+    audio, blocks = read(write(tmp_path / name, sound))
+    assert onsets(blocks, audio.sample_rate) == pytest.approx(BEEPS, abs=TRUE)
+    assert end_of(audio, blocks) == pytest.approx(30.0, abs=TRUE)
+    # What is missing is silence.
+    assert len(samples(blocks)) / rate == pytest.approx(30.0, abs=0.1)
+    assert audio.damaged == 0
+
+
+@pytest.mark.parametrize("pace", [0.98, 1.02])
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_s16le"), ("a.mka", "aac")])
+def test_times_are_true_where_the_clock_was_not(
+    tmp_path: Path, name: str, codec: str, pace: float
+) -> None:
+    sound = Sound(beeps(BEEPS, 30.0, 16000), codec, stamp=lambda at: at * pace)
+    audio, blocks = read(write(tmp_path / name, sound))
+    expected = [at * pace for at in BEEPS]
+    assert onsets(blocks, audio.sample_rate) == pytest.approx(expected, abs=TRUE)
+    assert end_of(audio, blocks) == pytest.approx(30.0 * pace, abs=TRUE)
+    # No sound is lost for it, and none is made up.
+    assert len(samples(blocks)) / 16000 == pytest.approx(30.0, abs=0.1)
+
+
+@pytest.mark.parametrize("step", [0.1, 2.0, 600.0, -0.5])
+def test_times_are_true_behind_a_step_of_the_timestamps(tmp_path: Path, step: float) -> None:
+    def stamp(at: float) -> float:
+        return at if at < 10.0 else at + step
+
+    path = write(tmp_path / "a.mkv", Sound(beeps(BEEPS, 30.0, 16000), stamp=stamp))
+    audio, blocks = read(path)
+    expected = [stamp(at) for at in BEEPS]
+    assert onsets(blocks, audio.sample_rate) == pytest.approx(expected, abs=TRUE)
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+def test_damaged_packets_are_passed_over_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", Sound(beeps(BEEPS, 30.0, 16000), "flac"))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    path.write_bytes(content)
+    audio, blocks = read(path)
+    assert audio.damaged >= 1
+    assert end_of(audio, blocks) == pytest.approx(30.0, abs=TRUE)
+
+
+def test_a_picture_that_appears_late_is_no_end(tmp_path: Path) -> None:
+    """In a container that may get new tracks at any time."""
+    film = write(tmp_path / "film.ts", Sound(tone(3.0, 48000), "mp2", 48000), picture=3.0)
+    before = write(tmp_path / "a.ts", Sound(tone(6.0, 48000), "mp2", 48000))
+    path = tmp_path / "both.ts"
+    path.write_bytes(before.read_bytes() + film.read_bytes())
+    _, blocks = read(path)
+    assert len(samples(blocks)) / 48000 > 5.9
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "pcm_s16le"),
+        ("a.flac", "flac"),
+        ("a.mp4", "aac"),
+        ("a.mp3", "libmp3lame"),
+        ("a.mkv", "pcm_s16le"),
+        ("a.flv", "aac"),
+        ("a.aiff", "pcm_s16be"),
+    ],
+)
+def test_a_file_that_was_cut_off_says_so_and_a_whole_one_does_not(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    # The index of an MP4 file is in front then, as it has to be for streaming.
+    options = {"movflags": "faststart"} if name == "a.mp4" else None
+    path = write(tmp_path / name, Sound(tone(6.0, 44100), codec, 44100), options=options)
+    assert read(path)[0].shortfall is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    audio, blocks = read(path)
+    end = end_of(audio, blocks)
+    assert 2.5 < end < 3.5
+    assert audio.shortfall == f"it ends at {end:.1f} of 6.0 s"
+
+
+def test_a_pipe_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0, 16000), promised=32000)
+    with piped(path.read_bytes()) as stdin, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        assert read(STDIN)[0].shortfall == "it ends at 1.0 of 3.0 s"
+
+
+# -- channels and tracks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speaking", [0, 3, 5])
+def test_speech_on_any_channel_is_heard(tmp_path: Path, speaking: int) -> None:
+    channels = silence(1.0, 16000, 6)
+    channels[speaking] = tone(1.0, 16000)
+    for path in (
+        write_wav(tmp_path / "plain.wav", channels),
+        write(tmp_path / "surround.wav", Sound(channels, layout="5.1")),
+    ):
+        audio, blocks = read(path)
+        assert np.abs(samples(blocks)).max() > 16000
+        assert audio.notes == []
+
+
+@pytest.mark.parametrize("count", [25, 32])
+def test_a_recorder_of_many_channels_is_heard(tmp_path: Path, count: int) -> None:
+    channels = silence(1.0, 16000, count)
+    channels[-1] = tone(1.0, 16000)
+    audio, blocks = read(write_wav(tmp_path / "a.wav", channels))
+    assert np.abs(samples(blocks)).max() > 16000
+    assert audio.damaged == 0
+
+
+def test_left_and_right_that_cancel_are_heard_and_told_of(tmp_path: Path) -> None:
+    sound = np.concatenate([tone(1.0, 16000), -tone(1.0, 16000)])
+    audio, blocks = read(write_wav(tmp_path / "a.wav", sound))
+    assert np.abs(samples(blocks)).max() > 16000
+    assert "--channel chooses another" in audio.notes[0]
+
+
+def test_a_channel_can_be_chosen(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.concatenate([tone(1.0, 16000), silence(1.0, 16000)]))
+    assert not samples(read(path, channel=2)[1]).any()
+    with pytest.raises(FileError, match="there is no --channel 3"):
+        read(path, channel=3)
+
+
+def two_tracks(tmp_path: Path, first: Channels, second: Channels) -> Path:
+    return write(tmp_path / "a.mkv", Sound(first, default=True), Sound(second))
+
+
+def test_the_track_that_is_not_silent_is_heard_and_told_of(tmp_path: Path) -> None:
+    path = two_tracks(tmp_path, silence(2.0, 16000), tone(2.0, 16000))
+    audio, blocks = read(path)
+    assert np.abs(samples(blocks)).max() > 16000
+    assert audio.notes == [
+        "audio track 2 of 2 is heard, because track 1 is silent; --track chooses another"
+    ]
+    audio, blocks = read(path, track=1)
+    assert not samples(blocks).any()
+    assert audio.notes == []
+
+
+# -- a part of a file ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.wav", "pcm_s16le"), ("a.mkv", "aac"), ("a.mp3", "libmp3lame"), ("a.mov", "aac")],
+)
+def test_a_part_of_a_file_has_the_times_of_the_file(tmp_path: Path, name: str, codec: str) -> None:
+    path = write(tmp_path / name, Sound(beeps(BEEPS, 30.0, 16000), codec))
+    audio, blocks = read(path, start=12.5, end=22.5)
+    assert audio.start == 12.5
+    assert audio.length == pytest.approx(10.0)
+    assert blocks[0].time == pytest.approx(12.5, abs=0.001)
+    assert end_of(audio, blocks) == pytest.approx(22.5, abs=0.001)
+    assert onsets(blocks, audio.sample_rate) == pytest.approx([14.1, 21.9], abs=TRUE)
+    assert audio.shortfall is None
+
+
+def test_a_part_may_begin_or_end_in_a_gap(tmp_path: Path) -> None:
+    gap = Sound(tone(2.0, 16000), stamp=lambda at: at if at < 1.0 else at + 3.0)
+    path = write(tmp_path / "a.mkv", gap)
+    audio, blocks = read(path, start=2.0)
+    assert blocks[0].time == 2.0
+    assert len(samples(blocks)) / 16000 == pytest.approx(3.0, abs=0.07)
+    audio, blocks = read(path, end=2.0)
+    assert end_of(audio, blocks) == pytest.approx(2.0)
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(2.0, 16000))
+    with pytest.raises(FileError, match="it ends at 2.0 s, and --start is 5 s") as caught:
+        read(path, start=5.0)
+    assert caught.value.code is Exit.NO_AUDIO
+
+
+def test_samples_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcm"
+    path.write_bytes((tone(1.0, 8000)[0] * 2**15).astype("<i2").tobytes() + b"\x01")
+    audio, blocks = read(path, raw=8000)
+    assert audio.sample_rate == 8000
+    assert len(samples(blocks)) == 8000
+    assert pitch(samples(blocks), 8000) == pytest.approx(TONE, abs=3)
+
+
+# -- pipes ---------------------------------------------------------------------------------------
+
+
+def piped(content: bytes) -> io.TextIOWrapper:
+    """The reading end of a pipe that somebody writes to."""
+    reading, writing = os.pipe()
+
+    def fill() -> None:
+        with suppress(OSError), os.fdopen(writing, "wb") as pipe:
+            pipe.write(content)
+
+    threading.Thread(target=fill, daemon=True).start()
+    return os.fdopen(reading)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wav", "pcm_s16le"),
+        ("a.mp3", "libmp3lame"),
+        ("a.ogg", "libopus"),
+        ("a.mkv", "aac"),
+        ("a.flv", "aac"),
+        ("a.ts", "aac"),
+        ("a.flac", "flac"),
+    ],
+)
+def test_a_pipe_is_read_like_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
+) -> None:
+    rate = 48000 if codec == "libopus" else 44100
+    path = write(tmp_path / name, Sound(tone(2.0, rate), codec, rate))
+    with piped(path.read_bytes()) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        audio, blocks = read(STDIN)
+    assert len(samples(blocks)) / rate == pytest.approx(2.0, abs=0.1)
+    assert audio.shortfall is None
+
+
+def test_the_track_of_a_pipe_is_chosen_like_that_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = two_tracks(tmp_path, silence(2.0, 16000), tone(2.0, 16000))
+    with piped(path.read_bytes()) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        audio, blocks = read(STDIN)
+    assert len(samples(blocks)) / 16000 == pytest.approx(2.0, abs=0.1)
+    assert np.abs(samples(blocks)).max() > 16000
+    assert "track 2 of 2" in audio.notes[0]
+
+
+# -- what cannot be read -------------------------------------------------------------------------
 
 
 def assert_fails(path: Path, code: Exit, reason: str) -> None:
-    with pytest.raises(FileError, match=reason) as caught, open_audio(path) as audio:
-        samples(audio)
+    with pytest.raises(FileError, match=reason) as caught:
+        read(path)
     assert caught.value.code is code
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert_fails(tmp_path / "a.wav", Exit.NO_FILE, "no such file")
-
-
-def test_a_directory(tmp_path: Path) -> None:
-    assert_fails(tmp_path, Exit.NO_FILE, "directory")
-
-
-def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
-    assert_fails(tmp_path / ("a" * 300), Exit.NO_FILE, "cannot be read: File name too long")
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00\x01 nothing of the kind " * 100])
-def test_a_file_that_is_no_media(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty, and not an audio or video file"),
+        (b"\x00\x01 nothing of the kind " * 100, "not an audio or video file that can be read"),
+        (b"\x00\x00\x00\x10ftypisom\x00\x00\x00\x00", "it is cut off, or its recording was not"),
+    ],
+)
+def test_a_file_that_is_no_media(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(content)
-    assert_fails(path, Exit.NO_AUDIO, "not an audio or video file")
+    assert_fails(path, Exit.NO_AUDIO, reason)
 
 
 def test_a_film_without_sound(tmp_path: Path) -> None:
-    path = write_media(tmp_path / "a.mp4", None, video_seconds=1)
-    assert_fails(path, Exit.NO_AUDIO, "no audio in it")
+    assert_fails(write(tmp_path / "a.mp4", picture=1.0), Exit.NO_AUDIO, "no audio in it")
 
 
 def test_a_sound_file_without_a_single_sample(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes((DATA / "fox.wav").read_bytes()[:40] + bytes(4))
+    path = write_wav(tmp_path / "a.wav", silence(0.0, 16000))
     assert_fails(path, Exit.NO_AUDIO, "cannot be decoded")
 
 
-class BreaksOff(BytesIO):
+class BreaksOff(Source):
     """A disk that fails after `limit` bytes."""
 
-    def __init__(self, content: bytes, limit: int) -> None:
-        super().__init__(content)
-        self._limit = limit
+    limit = 0
 
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() >= self._limit:
+    def read(self, size: int) -> bytes:
+        if self.tell() >= self.limit:
             raise OSError(5, "Input/output error")
         return super().read(size)
 
 
 @pytest.mark.parametrize("limit", [0, 200_000])
-def test_a_file_that_cannot_be_read_to_its_end(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    content = (DATA / "two.wav").read_bytes()
-    monkeypatch.setattr(audio_module, "_open_file", lambda path: BreaksOff(content, limit))
-    assert_fails(Path("two.wav"), Exit.NO_FILE, "cannot be read: Input/output error")
+def test_a_file_that_cannot_be_read_to_its_end(limit: int) -> None:
+    source = BreaksOff(str(DATA / "two.wav"))
+    source.limit = limit
+    with (
+        pytest.raises(FileError, match="cannot be read: Input/output error") as caught,
+        open_audio(source) as audio,
+    ):
+        list(audio.blocks())
+    assert caught.value.code is Exit.NO_FILE
+
+
+def test_files_are_read_as_they_are_needed(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", silence(60.0, 16000))
+    source = Source(str(path))
+    with open_audio(source) as audio:
+        positions = [source.tell() for _ in audio.blocks()]
+    assert positions == sorted(positions)
+    assert positions[100] < path.stat().st_size / 2
 
 
 @pytest.fixture
@@ -226,31 +479,3 @@ def test_a_playlist_is_not_followed_into_the_network(
     )
     assert_fails(path, Exit.NO_AUDIO, "not an audio or video file")
     assert found == []
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_a_pipe_is_read_like_a_file_and_opened_only_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    content = (DATA / "fox.wav").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(audio_module, "_open_file", None)
-        check_readable(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(content,), daemon=True)
-    writer.start()
-    with open_audio(pipe) as audio:
-        pcm = samples(audio)
-    writer.join()
-    assert len(pcm) / 16000 == pytest.approx(3.0, abs=0.1)
-
-
-def test_files_are_read_as_they_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_media(tmp_path / "a.wav", "pcm_s16le", parts=((0.0, 60.0),))
-    file = BytesIO(path.read_bytes())
-    monkeypatch.setattr(audio_module, "_open_file", lambda path: file)
-    with open_audio(path) as audio:
-        positions = [file.tell() for _ in audio.chunks(10.0)]
-    assert positions == sorted(set(positions))
-    assert positions[0] < path.stat().st_size / 2

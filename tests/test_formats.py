@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
-from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.cli.formats import (
-    LINE_LENGTH,
-    MAX_CUE_MS,
-    Cue,
     Format,
     Segment,
     Transcript,
     Word,
     clock,
-    cues,
+    json_document,
     printable,
-    render,
+    text_line,
+    timed,
+    tsv_document,
 )
-
-ICELANDIC = "Það væri gott að fá ýsu á Ísafirði, sagði Þórður við Æsu og Ölmu."
-LONG_WORD = "vaðlaheiðarvegavinnuverkfærageymsluskúraútidyralyklakippuhringur"
 
 
 def said(text: str, start: float = 0.0, pace: float = 0.4) -> Segment:
@@ -42,189 +36,13 @@ def transcript(*segments: Segment, duration: float = 10_000.0) -> Transcript:
     return Transcript("a.wav", "is-IS", duration, list(segments), complete=True)
 
 
-def shown(found: list[Cue]) -> list[str]:
-    return [" ".join(cue.lines) for cue in found]
-
-
-def assert_valid(found: list[Cue]) -> None:
-    assert all(cue.start < cue.end <= cue.start + MAX_CUE_MS for cue in found)
-    assert all(before.end <= after.start for before, after in pairwise(found))
-    assert all(1 <= len(cue.lines) <= 2 for cue in found)
-    lines = (line for cue in found for line in cue.lines)
-    assert all(len(line) <= LINE_LENGTH or " " not in line for line in lines)
-
-
-# -- cues ----------------------------------------------------------------------------------------
-
-
-def test_a_short_final_is_one_cue_at_its_own_time() -> None:
-    found = cues(transcript(said("góðan daginn og velkomin", 2.5)))
-    assert found == [Cue(2500, 4100, ("góðan daginn og velkomin",))]
-
-
-def test_a_text_of_more_than_a_line_is_set_on_two_even_lines() -> None:
-    (cue,) = cues(transcript(said(ICELANDIC)))
-    assert cue.lines == ("Það væri gott að fá ýsu á Ísafirði,", "sagði Þórður við Æsu og Ölmu.")
-
-
-def test_a_line_ends_at_a_comma_rather_than_in_the_very_middle() -> None:
-    (cue,) = cues(transcript(said("já já já já já, nei nei nei nei nei nei nei nei")))
-    assert cue.lines == ("já já já já já,", "nei nei nei nei nei nei nei nei")
-
-
-def test_a_line_does_not_get_too_long_for_the_sake_of_a_comma() -> None:
-    (cue,) = cues(transcript(said("aaaaaaaa " * 3 + "aaaaaaaa, " + "bbbbb " * 7 + "bbb", pace=0.3)))
-    assert [len(line) for line in cue.lines] == [42, 39]
-
-
-def test_a_long_final_is_split_at_its_sentences_by_word_times() -> None:
-    first = "Veðrið er milt í dag og sólin skín á alla í bænum."
-    second = "Á morgun kemur svo rigning með roki og kulda að norðan."
-    found = cues(transcript(said(f"{first} {second}", 10.0, pace=0.3)))
-    assert shown(found) == [first, second]
-    assert found[0].start == 10_000
-    assert found[0].end == found[1].start == 10_000 + 300 * len(first.split())
-    assert_valid(found)
-
-
-def test_without_marks_a_split_is_where_the_speaker_paused() -> None:
-    early, late = said("einn tveir þrír " * 4, 0.0, 0.2), said("fjórir fimm sex " * 5, 2.9, 0.2)
-    whole = Segment(f"{early.text} {late.text}", 0.0, late.end, None, early.words + late.words)
-    found = cues(transcript(whole))
-    assert shown(found) == [early.text.strip(), late.text.strip()]
-
-
-def test_a_comma_is_a_better_place_to_split_than_the_middle() -> None:
-    found = cues(transcript(said("orð " * 14 + "orð, " + "orð " * 18, pace=0.2)))
-    assert [text.count("orð") for text in shown(found)] == [15, 18]
-
-
-def test_a_long_pause_takes_the_cue_off_the_screen() -> None:
-    words = (Word("já", 0.0, 0.4), Word("nei", 4.0, 4.4))
-    found = cues(transcript(Segment("já nei", 0.0, 4.4, None, words)))
-    assert found == [Cue(0, 1000, ("já",)), Cue(4000, 5000, ("nei",))]
-
-
-def test_slow_speech_is_split_so_that_no_cue_stays_too_long() -> None:
-    found = cues(transcript(said("a b c d e f g h i j", pace=1.4)))
-    assert len(found) == 2
-    assert_valid(found)
-
-
-def test_a_word_longer_than_a_line_has_its_own_cue_and_is_not_cut() -> None:
-    found = cues(transcript(said(f"þetta er {LONG_WORD} sem er langt")))
-    assert shown(found) == ["þetta er", LONG_WORD, "sem er langt"]
-    assert_valid(found)
-
-
-def test_a_single_word_that_lasts_for_ever_is_shown_for_seven_seconds() -> None:
-    (cue,) = cues(transcript(said("jááá", pace=30.0)))
-    assert cue.end - cue.start == MAX_CUE_MS
-
-
-def test_a_short_cue_stays_long_enough_to_be_read_but_not_over_the_next() -> None:
-    found = cues(transcript(said("já", 1.0, 0.2), said("nei", 1.5, 0.2), duration=2.0))
-    assert [(cue.start, cue.end) for cue in found] == [(1000, 1500), (1500, 2000)]
-
-
-def test_words_written_otherwise_than_spoken_keep_the_times_of_the_spoken() -> None:
-    words = (Word("fimmti", 1.0, 1.4), Word("maí", 1.4, 1.8), Word("já", 5.0, 5.3))
-    found = cues(transcript(Segment("5. maí klukkan átta", 1.0, 5.3, None, words)))
-    assert shown(found) == ["fimmti maí", "já"]
-
-
-def test_words_are_shown_as_the_text_has_them() -> None:
-    words = (Word("góðan", 0.0, 0.5), Word("dag", 0.5, 1.0))
-    (cue,) = cues(transcript(Segment("Góðan dag.", 0.0, 1.0, None, words)))
-    assert cue.lines == ("Góðan dag.",)
-
-
-@pytest.mark.parametrize("with_words", [True, False])
-def test_a_final_without_word_times_shares_its_time_among_its_words(with_words: bool) -> None:
-    text = " ".join(["abcde"] * 20)
-    words = tuple(Word(token) for token in text.split()) if with_words else ()
-    found = cues(transcript(Segment(text, 10.0, 18.0, None, words)))
-    assert len(found) == 2
-    assert found[0].start == 10_000
-    assert found[1].start == 14_000
-    assert found[1].end == 18_000
-
-
-def test_nothing_heard_makes_no_cues() -> None:
-    assert cues(transcript()) == []
-
-
-seconds = st.floats(0, 4000, allow_nan=False)
-tokens = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=60)
-timed_words = st.builds(Word, tokens, st.none() | seconds, st.none() | seconds)
-
-
-@st.composite
-def segments(draw: st.DrawFn) -> Segment:
-    words = tuple(draw(st.lists(timed_words, max_size=40)))
-    texts = [printable(word.text) for word in words] or ["já"]
-    text = " ".join(texts)
-    start, end = sorted((draw(seconds), draw(seconds)))
-    return Segment(text, start, end, None, words if draw(st.booleans()) else ())
-
-
-@given(st.lists(segments(), max_size=6), seconds)
-def test_cues_are_valid_and_hold_every_word_whatever_the_times(
-    given_segments: list[Segment], duration: float
-) -> None:
-    found = cues(transcript(*given_segments, duration=duration))
-    assert_valid(found)
-    expected = " ".join(segment.text for segment in given_segments)
-    assert " ".join(shown(found)) == expected
-
-
-# -- SRT and WebVTT ------------------------------------------------------------------------------
-
-
-def test_srt() -> None:
-    document = render(
-        Format.SRT, [transcript(said("Það er ég.", 3723.0), said("Já.", 3725.5, 0.5))], many=False
-    )
-    assert document == (
-        "1\n01:02:03,000 --> 01:02:04,200\nÞað er ég.\n\n2\n01:02:05,500 --> 01:02:06,500\nJá.\n"
-    )
-
-
-def test_an_arrow_in_the_text_does_not_start_a_cue_in_srt() -> None:
-    document = render(Format.SRT, [transcript(said("a --> b"))], many=False)
-    assert document.count("-->") == 1
-    assert "a -> b" in document
-
-
-def test_vtt() -> None:
-    document = render(Format.VTT, [transcript(said("Sæl & <b>bless</b> --> já", 0.5))], many=False)
-    assert document == (
-        "WEBVTT\n\n00:00:00.500 --> 00:00:02.500\nSæl &amp; &lt;b&gt;bless&lt;/b&gt; --&gt; já\n"
-    )
-
-
-@pytest.mark.parametrize(("form", "expected"), [(Format.SRT, ""), (Format.VTT, "WEBVTT\n")])
-def test_subtitles_of_silence_are_a_valid_document(form: Format, expected: str) -> None:
-    assert render(form, [transcript()], many=False) == expected
-
-
-def test_every_timing_line_has_the_shape_that_players_read() -> None:
-    document = render(Format.SRT, [transcript(said(" ".join(["orð"] * 200)))], many=False)
-    blocks = document.rstrip("\n").split("\n\n")
-    for number, block in enumerate(blocks, 1):
-        first, timing, *lines = block.split("\n")
-        assert first == str(number)
-        assert re.fullmatch(r"\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}", timing)
-        assert lines
-
-
 # -- JSON ----------------------------------------------------------------------------------------
 
 
 def test_json_of_one_file_is_an_object() -> None:
     words = (Word("Þú", 0.1, 0.33333), Word("æ", None, None))
     segment = Segment("Þú æ", 0.1, 0.5, None, words)
-    document = render(Format.JSON, [transcript(segment, duration=1.23456)], many=False)
+    document = json_document([transcript(segment, duration=1.23456)], many=False)
     assert "Þú æ" in document
     assert json.loads(document) == {
         "file": "a.wav",
@@ -248,13 +66,87 @@ def test_json_of_one_file_is_an_object() -> None:
 
 
 def test_json_of_several_files_is_an_array_even_if_one_was_left() -> None:
-    document = json.loads(render(Format.JSON, [transcript(said("já"))], many=True))
+    document = json.loads(json_document([transcript(said("já"))], many=True))
     assert [entry["text"] for entry in document] == ["já"]
 
 
 def test_json_joins_the_finals_with_a_blank() -> None:
-    document = json.loads(render(Format.JSON, [transcript(said("já"), said("nei"))], many=False))
+    document = json.loads(json_document([transcript(said("já"), said("nei"))], many=False))
     assert document["text"] == "já nei"
+
+
+def test_json_has_speakers_and_other_readings_if_there_are_any() -> None:
+    segment = replace(said("já"), speaker="1", alternatives=("jó", "jæja"))
+    (record,) = json.loads(json_document([transcript(segment)], many=False))["segments"]
+    assert (record["speaker"], record["alternatives"]) == ("1", ["jó", "jæja"])
+    (record,) = json.loads(json_document([transcript(said("já"))], many=False))["segments"]
+    assert "speaker" not in record and "alternatives" not in record
+
+
+@pytest.mark.parametrize("name", ["a  b\t.wav", "\u0061\u0301.wav", "./x/../a.wav", "\udcff.wav"])
+def test_json_has_the_path_as_it_was_given(name: str) -> None:
+    document = json_document([replace(transcript(), file=name)], many=False)
+    assert json.loads(document.encode())["file"] == name
+
+
+# -- TSV -----------------------------------------------------------------------------------------
+
+
+def test_tsv_is_a_table_of_milliseconds_and_text() -> None:
+    document = tsv_document(transcript(said("já já", 1.5), said("nei", 3.0)))
+    assert document == "start\tend\ttext\n1500\t2300\tjá já\n3000\t3400\tnei\n"
+
+
+# -- when words were said ------------------------------------------------------------------------
+
+
+def written(text: str, *words: Word) -> list[tuple[str, float, float]]:
+    found = timed(Segment(text, 1.0, 5.0, None, words))
+    return [(word.text, round(word.start, 3), round(word.end, 3)) for word in found]
+
+
+def test_digits_capitals_and_marks_of_the_text_are_kept() -> None:
+    assert written(
+        "Klukkan 17:30, á 5. degi.",
+        Word("klukkan", 1.0, 1.5),
+        Word("sautján", 1.5, 2.0),
+        Word("þrjátíu", 2.0, 2.5),
+        Word("á", 2.5, 2.6),
+        Word("fimmta", 2.6, 3.0),
+        Word("degi", 3.0, 3.5),
+    ) == [
+        ("Klukkan", 1.0, 1.5),
+        ("17:30,", 1.5, 2.5),
+        ("á", 2.5, 2.6),
+        ("5.", 2.6, 3.0),
+        ("degi.", 3.0, 3.5),
+    ]
+
+
+def test_what_was_not_spoken_shares_the_time_around_it() -> None:
+    assert written("— já — nei —", Word("já", 2.0, 2.5), Word("nei", 3.0, 4.0)) == [
+        ("—", 1.0, 2.0),
+        ("já", 2.0, 2.5),
+        ("—", 2.5, 3.0),
+        ("nei", 3.0, 4.0),
+        ("—", 4.0, 5.0),
+    ]
+
+
+def test_what_was_spoken_and_not_written_takes_its_time_with_it() -> None:
+    words = (Word("já", 1.0, 2.0), Word("hérna", 2.0, 3.0), Word("nei", 3.0, 4.0))
+    assert written("já nei", *words) == [("já", 1.0, 2.0), ("nei", 3.0, 4.0)]
+
+
+def test_words_without_a_time_share_that_of_the_final() -> None:
+    assert written("aa bb", Word("aa"), Word("bb")) == [("aa", 1.0, 3.0), ("bb", 3.0, 5.0)]
+    assert written("aa bb") == [("aa", 1.0, 3.0), ("bb", 3.0, 5.0)]
+    assert written("") == []
+
+
+def test_a_word_never_ends_before_it_starts() -> None:
+    words = (Word("tveir", 3.0, 2.0), Word("þrír", 2.0, 1.5))
+    assert written("23", *words) == [("23", 3.0, 3.0)]
 
 
 # -- text ----------------------------------------------------------------------------------------
@@ -283,4 +175,16 @@ def test_clock(seconds: float, expected: str) -> None:
 
 
 def test_the_ending_of_a_file_follows_from_the_format() -> None:
-    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt"]
+    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt", ".tsv"]
+
+
+def test_one_document_holds_many_files_or_one() -> None:
+    assert [form for form in Format if form.takes_many] == [Format.TEXT, Format.JSON]
+
+
+def test_a_line_of_text_may_have_its_time_and_its_speaker() -> None:
+    segment = said("Já já.", 3723.5, 0.25)
+    assert text_line(segment) == "Já já.\n"
+    assert text_line(replace(segment, speaker="2"), timestamps=True) == (
+        "[01:02:03.500 --> 01:02:04.000] Speaker 2: Já já.\n"
+    )

@@ -1,189 +1,221 @@
-"""Reads the sound of any audio or video file as a microphone would give it: mono, 16 bit."""
+"""Reads the sound of any audio or video file as a microphone would give it: mono, 16 bit.
+
+Each block of it comes with its place in the file, so that times stay true where packets are
+missing or clocks differ.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
-from pathlib import Path
-from typing import BinaryIO
+from dataclasses import dataclass
 
 import av
 import av.error
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from ..options import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from .blocks import Block, Blocks
 from .exits import Exit, FileError
+from .promise import promise
+from .source import Source, unreadable
+from .timing import Placed
+from .track import Track
+from .tracks import Choice, choose
 
 # Hz; for audio slower than the service takes. Speech has nothing above half of this.
 _RATE_FOR_SLOW_AUDIO = 16000
-# Seconds. Recordings of calls leave time out while nobody's microphone is on; below this it is
-# jitter of the timestamps, above the hour it is a fault of the file.
-_SHORTEST_GAP = 0.25
-_LONGEST_GAP = 3600.0
 # A file may be a playlist: whatever it names, nothing is fetched from a network.
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
+# Microseconds of a pipe that libav looks at before it begins; of a file it is up to 5 s.
+_LIVE = {"analyzeduration": "1000000"}
+# Bytes of a pipe in which a track that is not silent is looked for; a file is looked through.
+_LOOK = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which sound of a file is wanted."""
+
+    track: int | None = None
+    """The audio track, from 1; None takes the one that a player would, unless it is silent."""
+    channel: int | None = None
+    """The channel, from 1; None mixes all."""
+    start: float = 0.0
+    """Seconds of the file."""
+    end: float | None = None
+    """Seconds of the file; None is its end."""
+    raw: int | None = None
+    """Hz of 16-bit mono samples without a header; None expects a header."""
+
+
+ALL = Selection()
+"""The whole of the track that a player would take."""
 
 
 class AudioFile:
-    """The first audio track of an open file; read once, from front to end.
+    """The sound of an open file; read once, from front to end.
+
+    Args:
+        container: The file.
+        choice: Which track of it.
+        source: The file's bytes.
+        selection: Which part of it.
 
     Attributes:
         sample_rate: Hz of the samples: the file's own if it is from 8000 to 48000.
         start: Where the first sample belongs, in seconds of the file. A film's sound can start
             later than its picture.
-        length: Seconds of audio that the file says it has; None if it does not say.
-        damaged: Packets that could not be decoded, so far.
+        length: Seconds of audio that are to come; None if the file does not say.
+        shortfall: What is wrong with the file's end, once it is read; None if nothing is.
+
+    Raises:
+        FileError: Its audio cannot be decoded, or there is no such channel.
     """
 
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
-        self.damaged = 0
-        self._packets = container.demux(stream)
-        self._decoded = self._decode()
-        first = next(self._decoded, None)
-        if first is None:
-            raise FileError(Exit.NO_AUDIO, "its audio cannot be decoded")
-        self._first = first
-        self.sample_rate = _rate(first.sample_rate)
-        self.start = _start(container, first)
-        self.length = _length(container, stream, self.start)
+    def __init__(
+        self, container: InputContainer, choice: Choice, source: Source, selection: Selection
+    ) -> None:
+        self.shortfall: str | None = None
+        self._selection = selection
+        self._note = choice.note
+        stream = container.streams.audio[choice.number - 1]
+        self._track = Track(container, stream)
+        self.sample_rate = _rate(self._track.first.sample_rate)
+        self._blocks = Blocks(self.sample_rate, selection.channel)
+        self._blocks.check_channel(self._track.first)
+        self._promise = promise(container, stream, source.read_at, self._track.origin)
+        self.start = max(0.0, self._track.start, selection.start)
+        self.length = self._length(container)
+        if source.is_file:
+            self._track.seek(selection.start)
 
-    def chunks(self, seconds: float) -> Iterator[bytes]:
-        """Yield the samples, `seconds` at a time; the last chunk may be shorter."""
-        size = int(self.sample_rate * seconds) * 2
-        pending = bytearray()
-        for pcm in self._pcm():
-            pending += pcm
-            while len(pending) >= size:
-                yield bytes(pending[:size])
-                del pending[:size]
-        if pending:
-            yield bytes(pending)
+    @property
+    def damaged(self) -> int:
+        """Pieces that could not be decoded, so far."""
+        return self._track.damaged + self._blocks.damaged
 
-    def _decode(self) -> Iterator[AudioFrame]:
-        """Yield the frames that can be decoded; players skip the others too."""
-        while True:
-            try:
-                packet = next(self._packets, None)
-                if packet is None:
-                    return
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                self.damaged += 1
-                continue
-            except OSError as error:
-                raise _unreadable(error) from None
-            for frame in frames:
-                assert isinstance(frame, AudioFrame)
-                yield frame
+    @property
+    def notes(self) -> list[str]:
+        """What the user is told about the choice of track and channel."""
+        return [*filter(None, [self._note]), *self._blocks.notes]
 
-    def _pcm(self) -> Iterator[bytes]:
-        resampler = _Resampler(self.sample_rate)
-        # Seconds of the file up to which there is sound.
-        position = self._first.time or 0.0
-        for frame in chain([self._first], self._decoded):
-            start = position if frame.time is None else frame.time
-            yield from self._silence(start - position)
-            position = start + frame.samples / frame.sample_rate
-            yield from resampler.push(frame)
-        yield from resampler.flush()
+    def blocks(self) -> Iterator[Block]:
+        """Yield the samples, each block with its place; gaps are filled with silence.
 
-    def _silence(self, gap: float) -> Iterator[bytes]:
-        """Fill a gap between two frames, so that all that follows is at its right time."""
-        if _SHORTEST_GAP <= gap <= _LONGEST_GAP:
-            missing = round(gap * self.sample_rate)
-            while missing:
-                part = min(missing, self.sample_rate)
-                missing -= part
-                yield bytes(2 * part)
+        Raises:
+            FileError: The file cannot be read to its end, or ends before the selection starts.
+        """
+        found = False
+        for block in self._blocks.make(self._frames()):
+            wanted = self._trim(block)
+            if wanted.pcm:
+                found = True
+                yield wanted
+        if not found and self._selection.start:
+            ends = f"it ends at {self._track.end:.1f} s"
+            raise FileError(Exit.NO_AUDIO, f"{ends}, and --start is {self._selection.start:g} s")
 
+    def _frames(self) -> Iterator[Placed[AudioFrame]]:
+        """Yield the frames of the selection and a little more, and look at the file's end."""
+        end = self._selection.end
+        for placed in self._track.frames():
+            if end is not None and placed.start - placed.silence >= end:
+                return
+            frame = placed.item
+            if placed.start + frame.samples / frame.sample_rate > self._selection.start:
+                yield placed
+        self.shortfall = self._track.shortfall(self._promise)
 
-class _Resampler:
-    """Converts frames to mono s16 of one rate, also when a file changes its format midway."""
+    def _trim(self, block: Block) -> Block:
+        """Return what of a block belongs to the selection."""
+        selection, count = self._selection, len(block.pcm) // 2
+        first = max(0, round((selection.start - block.time) * self.sample_rate))
+        last = count
+        if selection.end is not None:
+            last = min(count, round((selection.end - block.time) * self.sample_rate))
+        if (first, last) == (0, count):
+            return block
+        pcm = block.pcm[2 * first : max(0, 2 * last)]
+        return Block(pcm, block.time + first / self.sample_rate)
 
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._shape: tuple[str, str, int] | None = None
-        self._resampler: AudioResampler | None = None
-
-    def push(self, frame: AudioFrame) -> Iterator[bytes]:
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if shape != self._shape:
-            yield from self.flush()
-            self._shape = shape
-            self._resampler = AudioResampler(format="s16", layout="mono", rate=self._rate)
-        assert self._resampler is not None
-        # The resampler insists on timestamps that fit together; ours are counted in samples.
-        frame.pts = None
-        for converted in self._resampler.resample(frame):
-            yield converted.to_ndarray().tobytes()
-
-    def flush(self) -> Iterator[bytes]:
-        if self._resampler is not None:
-            for converted in self._resampler.resample(None):
-                yield converted.to_ndarray().tobytes()
+    def _length(self, container: InputContainer) -> float | None:
+        if self._promise is not None:
+            end = self._promise.end
+        elif container.duration is not None:
+            end = container.duration / av.time_base
+        else:
+            return None
+        if self._selection.end is not None:
+            end = min(end, self._selection.end)
+        return max(0.0, end - self.start)
 
 
 @contextmanager
-def open_audio(path: Path) -> Iterator[AudioFile]:
-    """Open a file for reading its audio.
+def open_audio(source: Source, selection: Selection = ALL) -> Iterator[AudioFile]:
+    """Open an input for reading its audio, and close it at the end.
+
+    Args:
+        source: Its bytes, not opened yet.
+        selection: Which sound of it.
 
     Raises:
-        FileError: If there is no such file, it cannot be read, or holds no audio that can be
+        FileError: There is no such file, it cannot be read, or holds no audio that can be
             decoded. The message names neither file nor directory.
     """
-    with _open_file(path) as file:
-        try:
-            container = av.open(file, "r", options=_LOCAL_ONLY)
-        except av.error.FFmpegError:
-            raise FileError(Exit.NO_AUDIO, "not an audio or video file that can be read") from None
-        except OSError as error:
-            raise _unreadable(error) from None
-        with container:
-            if not container.streams.audio:
-                raise FileError(Exit.NO_AUDIO, "there is no audio in it")
-            yield AudioFile(container, container.streams.audio[0])
-
-
-def check_readable(path: Path) -> None:
-    """Raise FileError unless `path` can be opened. A pipe is left alone: it opens only once."""
-    if not path.is_fifo():
-        _open_file(path).close()
-
-
-def _open_file(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
-    except FileNotFoundError:
-        raise FileError(Exit.NO_FILE, "no such file") from None
-    except IsADirectoryError:
-        raise FileError(Exit.NO_FILE, "that is a directory, not a file") from None
+        source.open()
+        container, choice = _container(source, selection)
+        source.forget()
+        with container:
+            yield AudioFile(container, choice, source, selection)
+    finally:
+        source.close()
+
+
+def _container(source: Source, selection: Selection) -> tuple[InputContainer, Choice]:
+    container = _open(source, selection.raw)
+    try:
+        choice, was_read = choose(container, selection.track, lambda: source.kept > _LOOK)
+        if not was_read:
+            return container, choice
+    except BaseException:
+        container.close()
+        raise
+    container.close()
+    source.rewind()
+    return _open(source, selection.raw), choice
+
+
+def _open(source: Source, raw: int | None) -> InputContainer:
+    options = _LOCAL_ONLY if source.is_file else _LOCAL_ONLY | _LIVE
+    form = None
+    if raw is not None:
+        form = "s16le"
+        options = options | {"sample_rate": str(raw), "ch_layout": "mono"}
+    try:
+        # Metadata is no reason not to hear a file, whatever its letters are.
+        return av.open(source, "r", format=form, options=options, metadata_errors="replace")
+    except av.error.FFmpegError:
+        raise FileError(Exit.NO_AUDIO, _why_none(source)) from None
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
 
 
-def _unreadable(error: OSError) -> FileError:
-    return FileError(Exit.NO_FILE, f"cannot be read: {error.strerror}")
+def _why_none(source: Source) -> str:
+    head = source.read_at(0, 12)
+    if not head:
+        return "it is empty, and not an audio or video file"
+    if head[4:8] == b"ftyp":
+        return (
+            "not an audio or video file that can be read: it is cut off, "
+            "or its recording was not ended"
+        )
+    return "not an audio or video file that can be read"
 
 
 def _rate(rate: int) -> int:
     if rate < MIN_SAMPLE_RATE:
         return _RATE_FOR_SLOW_AUDIO
     return min(rate, MAX_SAMPLE_RATE)
-
-
-def _start(container: InputContainer, first: AudioFrame) -> float:
-    if first.time is None or container.start_time is None:
-        return 0.0
-    return max(0.0, first.time - container.start_time / av.time_base)
-
-
-def _length(container: InputContainer, stream: AudioStream, start: float) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    if container.duration is not None:
-        return max(0.0, container.duration / av.time_base - start)
-    return None

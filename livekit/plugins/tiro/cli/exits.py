@@ -16,6 +16,7 @@ from livekit.agents import APIConnectionError, APIError, APIStatusError
 from ..errors import Redactor
 from ..options import KEY_VARIABLES
 from .formats import printable
+from .wording import in_options
 
 
 class Exit(IntEnum):
@@ -32,8 +33,10 @@ class Exit(IntEnum):
     OUTPUT = 9
     MISSING_EXTRA = 10
     ADDRESS = 11
+    HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 MEANINGS = {
@@ -49,8 +52,10 @@ MEANINGS = {
     Exit.OUTPUT: "the output cannot be written",
     Exit.MISSING_EXTRA: "an optional part is not installed",
     Exit.ADDRESS: "serve: cannot listen at that address",
+    Exit.HUNG_UP: "the terminal was closed (SIGHUP)",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
     Exit.BROKEN_PIPE: "the reader of the output went away",
+    Exit.TERMINATED: "terminated (SIGTERM)",
 }
 """What `--help` says about each exit code."""
 
@@ -74,12 +79,20 @@ class FileError(CliError):
 
 def complain(error: CliError) -> None:
     """Write the error's line to stderr."""
-    print(f"error: {printable(redact(str(error)))}", file=sys.stderr, flush=True)
+    _say(f"error: {printable(redact(str(error)))}")
 
 
 def note(text: str) -> None:
     """Write a remark to stderr that is not an error."""
-    print(f"note: {printable(text)}", file=sys.stderr, flush=True)
+    _say(f"note: {printable(text)}")
+
+
+def _say(line: str) -> None:
+    # `print` would take the standard output where there is no stderr. And a terminal that was
+    # closed is no reason to lose what was heard.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def from_api(error: APIError) -> CliError:
@@ -89,9 +102,10 @@ def from_api(error: APIError) -> CliError:
         error = error.__cause__
     if isinstance(error, APIStatusError):
         refused = error.status_code in (401, 403)
-        return CliError(Exit.KEY_REFUSED if refused else Exit.SERVICE, error.message)
-    lost = isinstance(error, APIConnectionError)
-    return CliError(Exit.UNREACHABLE if lost else Exit.SERVICE, error.message)
+        code = Exit.KEY_REFUSED if refused else Exit.SERVICE
+    else:
+        code = Exit.UNREACHABLE if isinstance(error, APIConnectionError) else Exit.SERVICE
+    return CliError(code, in_options(error.message))
 
 
 @contextmanager
@@ -104,12 +118,14 @@ def exits() -> Iterator[None]:
     Raises:
         typer.Exit: With the code, if the body failed.
     """
+    _open_standard_streams()
     _speak_utf8()
     silence = logging.NullHandler()
     logging.getLogger().addHandler(silence)
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CliError as error:
         complain(error)
         raise typer.Exit(error.code) from None
@@ -125,7 +141,7 @@ def exits() -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
-        complain(_unexpected(error))
+        complain(unexpected(error))
         raise typer.Exit(Exit.UNEXPECTED) from None
     finally:
         logging.getLogger().removeHandler(silence)
@@ -140,10 +156,25 @@ def abandon_stdout() -> None:
         os.close(nowhere)
 
 
-def _unexpected(error: Exception) -> CliError:
+def unexpected(error: Exception) -> CliError:
+    """Return what a fault of this program means for the user."""
     return CliError(
         Exit.UNEXPECTED, f"unexpected {type(error).__name__}: {error}. Please report this."
     )
+
+
+def _open_standard_streams() -> None:
+    """Put nothing in the place of what was closed when the program started.
+
+    Else the next file to be opened would be the standard output or error, and would get what the
+    libraries write there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is taken.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _speak_utf8() -> None:

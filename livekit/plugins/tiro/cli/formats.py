@@ -1,29 +1,22 @@
-"""What a transcript looks like on paper: plain text, JSON, SRT and WebVTT, without any I/O."""
+"""What a transcript is, and what it looks like on paper, without any I/O.
+
+Plain text, JSON and TSV are here; subtitles are in `subtitles`.
+"""
 
 from __future__ import annotations
 
 import json
-import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from enum import Enum
-from itertools import pairwise
 from typing import Any
 
-# Subtitle habits of broadcasters: two lines of 42 characters, at most 7 s, at least 1 s to read.
-LINE_LENGTH = 42
-MAX_CUE_MS = 7000
-_MIN_CUE_MS = 1000
-# Seconds; a cue does not stay on the screen through a pause as long as this.
-_LONG_PAUSE = 1.5
-# Seconds; a pause that can be heard is a good place to go to the next cue.
-_PAUSE = 0.3
-_SENTENCE_MARKS = (".", "!", "?", "…", ":")
-_CLAUSE_MARKS = (",", ";")
-# Characters by which a line may be longer so that it ends at a mark.
-_WORTH_OF_MARK = 12
+# Halves of surrogate pairs: Python has them for the bytes of a file name that are no UTF-8.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Format(str, Enum):
@@ -33,11 +26,17 @@ class Format(str, Enum):
     JSON = "json"
     SRT = "srt"
     VTT = "vtt"
+    TSV = "tsv"
 
     @property
     def suffix(self) -> str:
         """The ending of a file in this format."""
         return ".txt" if self is Format.TEXT else f".{self.value}"
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether one document can hold the transcripts of several files."""
+        return self in (Format.TEXT, Format.JSON)
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,10 @@ class Segment:
     confidence: float | None = None
     """0 to 1; None if the service gave none."""
     words: tuple[Word, ...] = ()
+    speaker: str | None = None
+    """The service's name for who said it; None if it gave none."""
+    alternatives: tuple[str, ...] = ()
+    """Other readings of the text, the likeliest first."""
 
 
 @dataclass
@@ -66,25 +69,19 @@ class Transcript:
     """All that was heard in one file."""
 
     file: str
+    """The path as it was given."""
     language: str
     duration: float = 0.0
     """Where its audio ends, in seconds of the file."""
     segments: list[Segment] = field(default_factory=list)
     complete: bool = False
-    """Whether all of the file was heard; False if the run was cut short."""
+    """Whether all of the file was heard: the run was not cut short, nor the file itself."""
 
 
 @dataclass(frozen=True)
-class Cue:
-    """One subtitle: when it is shown, in milliseconds of the file, and its one or two lines."""
+class Timed:
+    """A word of a segment's text, with a place in the file in seconds: known, or guessed."""
 
-    start: int
-    end: int
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Timed:
     text: str
     start: float
     end: float
@@ -111,20 +108,42 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def render(form: Format, transcripts: Sequence[Transcript], *, many: bool) -> str:
-    """Return a whole document; text has none, its lines are written as they come.
+def stamp(milliseconds: int, point: str = ".") -> str:
+    """Return a time as subtitles write it: `01:02:03.456`."""
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{rest:03}"
 
-    Args:
-        form: JSON, SRT or WebVTT.
-        transcripts: What was heard, in the order of the files; exactly one for SRT and WebVTT.
-        many: Whether more than one file was asked for: JSON is an array then.
-    """
-    if form is Format.JSON:
-        records = [_record(transcript) for transcript in transcripts]
-        content: Any = records if many else records[0]
-        return json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    found = cues(transcripts[0])
-    return _vtt(found) if form is Format.VTT else _srt(found)
+
+# -- text, JSON, TSV -----------------------------------------------------------------------------
+
+
+def text_line(segment: Segment, *, timestamps: bool = False) -> str:
+    """Return a final as a line of plain text."""
+    speaker = f"Speaker {segment.speaker}: " if segment.speaker else ""
+    times = ""
+    if timestamps:
+        times = f"[{stamp(_ms(segment.start))} --> {stamp(_ms(segment.end))}] "
+    return f"{times}{speaker}{segment.text}\n"
+
+
+def json_document(transcripts: Sequence[Transcript], *, many: bool) -> str:
+    """Return transcripts as JSON: an object, or an array of them if `many` files were given."""
+    records = [_record(transcript) for transcript in transcripts]
+    content: Any = records if many else records[0]
+    document = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    # What UTF-8 does not have, JSON can write all the same.
+    return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
+
+
+def tsv_document(transcript: Transcript) -> str:
+    """Return a transcript as a table: start and end in milliseconds, and the text."""
+    rows = (
+        f"{_ms(segment.start)}\t{_ms(segment.end)}\t{segment.text}\n"
+        for segment in transcript.segments
+    )
+    return "".join(["start\tend\ttext\n", *rows])
 
 
 def _record(transcript: Transcript) -> dict[str, Any]:
@@ -134,170 +153,102 @@ def _record(transcript: Transcript) -> dict[str, Any]:
         "duration": _seconds(transcript.duration),
         "complete": transcript.complete,
         "text": " ".join(segment.text for segment in transcript.segments),
-        "segments": [
-            {
-                "start": _seconds(segment.start),
-                "end": _seconds(segment.end),
-                "text": segment.text,
-                "confidence": segment.confidence,
-                "words": [
-                    {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)}
-                    for word in segment.words
-                ],
-            }
-            for segment in transcript.segments
+        "segments": [_segment_record(segment) for segment in transcript.segments],
+    }
+
+
+def _segment_record(segment: Segment) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "start": _seconds(segment.start),
+        "end": _seconds(segment.end),
+        "text": segment.text,
+        "confidence": segment.confidence,
+        "words": [
+            {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)}
+            for word in segment.words
         ],
     }
+    if segment.speaker is not None:
+        record["speaker"] = segment.speaker
+    if segment.alternatives:
+        record["alternatives"] = list(segment.alternatives)
+    return record
 
 
 def _seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def cues(transcript: Transcript) -> list[Cue]:
-    """Return a transcript as subtitles.
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
 
-    Each cue has one or two lines of at most `LINE_LENGTH` characters (a longer word has a line to
-    itself) and is shown for at most `MAX_CUE_MS`. Starts rise, and no cue overlaps the next.
+
+# -- when the words of a text were said ----------------------------------------------------------
+
+
+def timed(segment: Segment) -> list[Timed]:
+    """Return the words of a segment's text, each with a start and an end.
+
+    The text is what is shown, with its digits, capitals and punctuation. It can be written
+    otherwise than the words are spoken ("5." and "fimmti"): what is alike takes the word's time,
+    and what is not shares the time of the words in its place.
     """
-    groups = [group for segment in transcript.segments for group in _groups(_timed(segment))]
-    if not groups:
-        return []
-    starts: list[int] = []
-    for group in groups:
-        earliest = starts[-1] + 1 if starts else 0
-        starts.append(max(earliest, round(group[0].start * 1000)))
-    file_end = round(max(transcript.duration, groups[-1][-1].end) * 1000)
-    limits = [*starts[1:], max(file_end, starts[-1] + 1)]
-    return [
-        Cue(start, _cue_end(start, group[-1].end, limit), _lines([word.text for word in group]))
-        for group, start, limit in zip(groups, starts, limits, strict=True)
-    ]
-
-
-def _cue_end(start: int, spoken_until: float, limit: int) -> int:
-    """Return when a cue goes: long enough to be read, but not later than `limit`."""
-    end = max(round(spoken_until * 1000), start + _MIN_CUE_MS)
-    return min(end, start + MAX_CUE_MS, limit)
-
-
-def _timed(segment: Segment) -> list[_Timed]:
-    """Return a segment's words, each with a start and an end, whatever the service gave."""
     tokens = segment.text.split()
-    words = segment.words
-    if words and len(tokens) != len(words):
-        # The text is written otherwise than the words are spoken ("5." and "fimmti"): the words
-        # are the ones that have times.
-        tokens = [word.text for word in words]
-    timed: list[_Timed] = []
-    for index, guess in enumerate(_spread(tokens, segment.start, segment.end)):
-        word = words[index] if words else Word(guess.text)
+    spoken = _spoken(segment)
+    if not spoken:
+        return _spread(tokens, segment.start, segment.end)
+    if len(spoken) == len(tokens):
+        return [
+            Timed(token, word.start, word.end) for token, word in zip(tokens, spoken, strict=True)
+        ]
+    found: list[Timed] = []
+    for tokens_there, words_there in _alike(tokens, [word.text for word in spoken]):
+        words = spoken[words_there]
+        if words:
+            start, end = words[0].start, max(words[0].start, words[-1].end)
+        else:
+            # Nothing was spoken for them: they are of the time between the words around.
+            start = spoken[words_there.start - 1].end if words_there.start else segment.start
+            after = spoken[words_there.stop :]
+            end = max(start, after[0].start if after else segment.end)
+        found += _spread(tokens[tokens_there], start, end)
+    return found
+
+
+def _spoken(segment: Segment) -> list[Timed]:
+    """Return the service's words; those without a time share that of the segment."""
+    guesses = _spread([word.text for word in segment.words], segment.start, segment.end)
+    spoken = []
+    for word, guess in zip(segment.words, guesses, strict=True):
         start = guess.start if word.start is None else word.start
         end = guess.end if word.end is None else word.end
-        timed.append(_Timed(guess.text, start, max(start, end)))
-    return timed
+        spoken.append(Timed(word.text, start, max(start, end)))
+    return spoken
 
 
-def _spread(tokens: Sequence[str], start: float, end: float) -> list[_Timed]:
-    """Share out a segment's time over its words by their length."""
+def _alike(tokens: Sequence[str], words: Sequence[str]) -> Iterator[tuple[slice, slice]]:
+    """Yield which tokens belong to which words: one to one where they read the same."""
+    matcher = SequenceMatcher(None, _letters(tokens), _letters(words), autojunk=False)
+    for kind, first, last, first_word, last_word in matcher.get_opcodes():
+        if kind == "equal":
+            for ahead in range(last - first):
+                token, word = first + ahead, first_word + ahead
+                yield slice(token, token + 1), slice(word, word + 1)
+        elif last > first:
+            yield slice(first, last), slice(first_word, last_word)
+
+
+def _letters(words: Sequence[str]) -> list[str]:
+    return ["".join(filter(str.isalnum, word.casefold())) or word for word in words]
+
+
+def _spread(tokens: Sequence[str], start: float, end: float) -> list[Timed]:
+    """Share out a time over words by their length."""
     total = sum(len(token) for token in tokens) or 1
-    spread: list[_Timed] = []
+    spread: list[Timed] = []
     done = 0
     for token in tokens:
         begins = start + (end - start) * done / total
         done += len(token)
-        spread.append(_Timed(token, begins, start + (end - start) * done / total))
+        spread.append(Timed(token, begins, start + (end - start) * done / total))
     return spread
-
-
-def _groups(words: Sequence[_Timed]) -> list[Sequence[_Timed]]:
-    """Split a segment's words into cues: as few as can be, with breaks where a reader likes them.
-
-    The cheapest way to show the first n words is found for each n in turn.
-    """
-    cheapest = [0.0]
-    previous = [0]
-    for end in range(1, len(words) + 1):
-        best, came_from = math.inf, end - 1
-        for start in range(end - 1, -1, -1):
-            if end - start > 1 and not _fits(words[start:end]):
-                break
-            cost = cheapest[start] + _cost(words, start, end)
-            if cost < best:
-                best, came_from = cost, start
-        cheapest.append(best)
-        previous.append(came_from)
-    groups: list[Sequence[_Timed]] = []
-    end = len(words)
-    while end:
-        groups.append(words[previous[end] : end])
-        end = previous[end]
-    return groups[::-1]
-
-
-def _fits(group: Sequence[_Timed]) -> bool:
-    if (group[-1].end - group[0].start) * 1000 > MAX_CUE_MS:
-        return False
-    if any(after.start - before.end >= _LONG_PAUSE for before, after in pairwise(group)):
-        return False
-    return all(len(line) <= LINE_LENGTH for line in _lines([word.text for word in group]))
-
-
-def _cost(words: Sequence[_Timed], start: int, end: int) -> float:
-    """Return how unwelcome a cue of `words[start:end]` is."""
-    length = sum(len(word.text) + 1 for word in words[start:end])
-    # One cue more is worse than any unevenness; of equal numbers the even ones win.
-    cost = 10.0 + (1 - length / (2 * LINE_LENGTH)) ** 2
-    if end == len(words):
-        return cost
-    last = words[end - 1]
-    if last.text.endswith(_SENTENCE_MARKS):
-        cost -= 2.0
-    elif last.text.endswith(_CLAUSE_MARKS) or words[end].start - last.end >= _PAUSE:
-        cost -= 1.0
-    return cost
-
-
-def _lines(words: Sequence[str]) -> tuple[str, ...]:
-    """Set words on one line if they fit, else on two: even ones, the first up to a comma if any."""
-    whole = " ".join(words)
-    if len(whole) <= LINE_LENGTH or len(words) < 2:
-        return (whole,)
-    pairs = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
-    return min(pairs, key=_unevenness)
-
-
-def _unevenness(pair: tuple[str, str]) -> tuple[bool, int]:
-    longest = max(len(line) for line in pair)
-    mark = pair[0].endswith((*_SENTENCE_MARKS, *_CLAUSE_MARKS))
-    return longest > LINE_LENGTH, longest - _WORTH_OF_MARK * mark
-
-
-def _srt(found: Sequence[Cue]) -> str:
-    # SRT knows no escapes; an arrow in the text would read as the start of another cue.
-    blocks = (
-        f"{number}\n{_timing(cue, ',')}\n" + _body(cue).replace("-->", "->")
-        for number, cue in enumerate(found, 1)
-    )
-    return "\n".join(blocks)
-
-
-def _vtt(found: Sequence[Cue]) -> str:
-    escapes = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-    blocks = (f"{_timing(cue, '.')}\n" + _body(cue).translate(escapes) for cue in found)
-    return "\n".join(["WEBVTT\n", *blocks])
-
-
-def _body(cue: Cue) -> str:
-    return "".join(f"{line}\n" for line in cue.lines)
-
-
-def _timing(cue: Cue, point: str) -> str:
-    return f"{_stamp(cue.start, point)} --> {_stamp(cue.end, point)}"
-
-
-def _stamp(milliseconds: int, point: str) -> str:
-    seconds, rest = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{rest:03}"

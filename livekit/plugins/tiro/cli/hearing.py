@@ -1,4 +1,4 @@
-"""Takes the audio of one file through one recognition stream, never far ahead of the service."""
+"""Takes the audio of one file through the service, never far ahead of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import APIConnectOptions, stt
-from livekit.agents.types import NotGivenOr
-from livekit.agents.utils import is_given
 
 from .audio import AudioFile
-from .formats import Segment, Transcript, Word, printable
+from .blocks import Block
+from .finals import Places, segments_of
+from .formats import Segment, Transcript, printable
+from .reader import Reader
+from .signals import ANSWERS, Interruption
 
 # A person waits for the answer, so an unreachable service is given up sooner than in an agent.
 _CONNECT = APIConnectOptions(max_retry=2, retry_interval=1.0, timeout=8.0)
@@ -24,6 +26,10 @@ _LIVE_CHUNK = 0.05
 _MAX_AHEAD = 45.0
 # Seconds between looks at how far the service is.
 _LOOK = 0.05
+# Seconds by which a live input may be late. From 1 s on the stream would take it for a pause, and
+# move the times of all that follows. So it is ended before, which brings the words so far, and a
+# new one takes what comes then.
+_STALLED = 0.8
 
 
 class Listener(Protocol):
@@ -36,61 +42,144 @@ class Listener(Protocol):
         """Take the next words that will not change any more."""
 
     def heard(self, seconds: float) -> None:
-        """Take how many seconds of the audio are done."""
+        """Take up to which second of the file the audio is done."""
 
 
 class Hearing:
     """One file's way through the service.
 
     Args:
-        audio: The file's audio.
+        reader: The file.
         transcript: Gets what was heard, also if the run fails half way.
         listener: Told of everything as it happens.
+        interruption: Ends it early.
         realtime: Push the audio at the pace of speech.
     """
 
     def __init__(
-        self, audio: AudioFile, transcript: Transcript, listener: Listener, *, realtime: bool
+        self,
+        reader: Reader,
+        transcript: Transcript,
+        listener: Listener,
+        interruption: Interruption,
+        *,
+        realtime: bool,
     ) -> None:
-        self._audio = audio
+        self._reader = reader
         self._transcript = transcript
         self._listener = listener
+        self._interruption = interruption
+        self._chunk = _LIVE_CHUNK if realtime else _CHUNK
         self._realtime = realtime
-        self._began = time.monotonic()
-        # Seconds of the audio.
-        self._pushed = 0.0
-        self._sent = 0.0
+        # Of the stream of the moment.
+        self._push: asyncio.Task[Block | None] | None = None
+        self._places = Places()
+        self._interim: list[stt.SpeechData] = []
+        self._pushed = self._sent = 0.0
+        self._began = self._last_push = 0.0
 
-    async def run(self, engine: stt.STT[Any]) -> None:
-        """Hear the whole file.
+    async def run(self, engine: stt.STT[Any]) -> bool:
+        """Hear the whole file. Return False if a signal ended it early.
 
         Raises:
-            APIError: If the service fails.
-            FileError: If the file cannot be read to its end.
+            APIError: The service failed.
+            FileError: The file cannot be read to its end.
         """
+        hearing = asyncio.create_task(self._hear(engine), name="tiro.cli.hear")
+        signal = asyncio.create_task(self._interruption.came.wait(), name="tiro.cli.signal")
+        try:
+            await asyncio.wait({hearing, signal}, return_when=asyncio.FIRST_COMPLETED)
+            if signal.done():
+                await self._end_early(hearing)
+                return False
+            await hearing
+            return True
+        finally:
+            signal.cancel()
+            if not signal.done():
+                hearing.cancel()
+            await asyncio.gather(signal, return_exceptions=True)
+
+    async def _end_early(self, hearing: asyncio.Task[None]) -> None:
+        """Take the words that come at once, and of the others what was shown of them."""
+        if self._push is not None:
+            self._push.cancel()
+            await asyncio.wait({hearing}, timeout=ANSWERS)
+        # Not waited for: it closes the connection, and what was heard is to be written first.
+        hearing.cancel()
+        hearing.add_done_callback(_retrieve)
+        if self._interim:
+            self._add(self._interim)
+
+    async def _hear(self, engine: stt.STT[Any]) -> None:
+        audio = await self._reader.audio()
+        self._transcript.duration = audio.start
+        block = await self._reader.next()
+        while block is not None:
+            rest = await self._hear_stretch(engine, audio, block)
+            block = rest or await self._reader.next()
+        self._transcript.complete = audio.shortfall is None
+
+    async def _hear_stretch(
+        self, engine: stt.STT[Any], audio: AudioFile, first: Block
+    ) -> Block | None:
+        """Hear what comes without a pause. Return what came already of what follows that."""
         stream = engine.stream(conn_options=_CONNECT)
-        pushing = asyncio.create_task(self._push_all(stream), name="tiro.cli.push")
+        self._places = Places()
+        self._pushed = self._sent = 0.0
+        self._began = self._last_push = time.monotonic()
+        push = self._push = asyncio.create_task(
+            self._push_all(stream, audio.sample_rate, first), name="tiro.cli.push"
+        )
         try:
             async for event in stream:
                 self._take(event)
-            await pushing
-            self._transcript.complete = True
+            return await push
         finally:
-            self._transcript.duration = self._audio.start + self._pushed
-            pushing.cancel()
-            await asyncio.gather(pushing, return_exceptions=True)
+            push.cancel()
+            await asyncio.gather(push, return_exceptions=True)
             await stream.aclose()
 
-    async def _push_all(self, stream: stt.RecognizeStream) -> None:
-        rate = self._audio.sample_rate
+    # -- audio to the stream ---------------------------------------------------------------------
+
+    async def _push_all(
+        self, stream: stt.RecognizeStream, rate: int, block: Block | None
+    ) -> Block | None:
+        size = round(self._chunk * rate) * 2
         try:
-            for pcm in self._audio.chunks(_LIVE_CHUNK if self._realtime else _CHUNK):
-                await self._wait_for_room()
-                stream.push_frame(rtc.AudioFrame(pcm, rate, 1, len(pcm) // 2))
-                self._pushed += len(pcm) / 2 / rate
+            while block is not None:
+                for start in range(0, len(block.pcm), size):
+                    await self._wait_for_room()
+                    at = block.time + start / 2 / rate
+                    if self._is_late():
+                        return Block(block.pcm[start:], at)
+                    self._push_chunk(stream, rate, block.pcm[start : start + size], at)
+                block = await self._next()
+            return None
         finally:
             # Also when the file breaks off: what was pushed is to be heard.
             stream.end_input()
+
+    def _push_chunk(self, stream: stt.RecognizeStream, rate: int, pcm: bytes, at: float) -> None:
+        samples = len(pcm) // 2
+        stream.push_frame(rtc.AudioFrame(pcm, rate, 1, samples))
+        self._places.note(self._pushed, at)
+        self._pushed += samples / rate
+        self._last_push = time.monotonic()
+        self._transcript.duration = max(self._transcript.duration, at + samples / rate)
+
+    async def _next(self) -> Block | None:
+        """Return the next block; None at the end, or if it does not come in time."""
+        early = self._pushed - (time.monotonic() - self._began)
+        try:
+            return await self._reader.next(_STALLED + max(0.0, early))
+        except asyncio.TimeoutError:
+            return None
+
+    def _is_late(self) -> bool:
+        """Tell whether the stream would take the time since the last push for a pause."""
+        now = time.monotonic()
+        return min(now - self._last_push, now - self._began - self._pushed) > _STALLED
 
     async def _wait_for_room(self) -> None:
         """Wait until more audio is wanted.
@@ -109,33 +198,27 @@ class Hearing:
             return self._pushed - elapsed
         return self._pushed - max(elapsed, self._sent) - _MAX_AHEAD
 
+    # -- words from the stream -------------------------------------------------------------------
+
     def _take(self, event: stt.SpeechEvent) -> None:
         if event.type is stt.SpeechEventType.RECOGNITION_USAGE and event.recognition_usage:
             self._sent += event.recognition_usage.audio_duration
-            self._listener.heard(self._sent)
+            self._listener.heard(self._places.end(self._sent))
         elif event.type is stt.SpeechEventType.INTERIM_TRANSCRIPT:
+            self._interim = event.alternatives
             self._listener.interim(printable(event.alternatives[0].text))
         elif event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
-            segment = _segment(event.alternatives[0], self._audio.start)
-            # A final without words answers a flush in silence.
-            if segment.text:
-                self._transcript.segments.append(segment)
-                self._listener.final(segment)
+            self._interim = []
+            self._add(event.alternatives)
+
+    def _add(self, alternatives: list[stt.SpeechData]) -> None:
+        # A final without words answers a flush in silence.
+        for segment in segments_of(alternatives, self._places):
+            self._transcript.segments.append(segment)
+            self._listener.final(segment)
 
 
-def _segment(data: stt.SpeechData, offset: float) -> Segment:
-    words = (
-        Word(printable(word), _shifted(word.start_time, offset), _shifted(word.end_time, offset))
-        for word in data.words or ()
-    )
-    return Segment(
-        text=printable(data.text),
-        start=data.start_time + offset,
-        end=data.end_time + offset,
-        confidence=data.confidence or None,
-        words=tuple(word for word in words if word.text),
-    )
-
-
-def _shifted(seconds: NotGivenOr[float], offset: float) -> float | None:
-    return seconds + offset if is_given(seconds) else None
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the outcome of a task that nobody waits for."""
+    if not task.cancelled():
+        task.exception()

@@ -1,147 +1,205 @@
-"""One run of `transcribe`: finds a service, takes each file through it, and tells of what fails."""
+"""One run of `transcribe`: takes each file through the service, and tells of what fails."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from livekit.agents.types import NOT_GIVEN
+from livekit.agents import APIError
 
-from ..options import wire_language
 from ..stt import STT
-from .audio import check_readable, open_audio
-from .exits import CliError, Exit, FileError, complain, note
-from .formats import Format, Segment, Transcript, printable
+from .audio import AudioFile, Selection
+from .exits import CliError, Exit, FileError, complain, from_api, note, unexpected
+from .formats import Segment, Transcript
 from .hearing import Hearing
-from .output import FileTarget, Output, StdoutTarget, Target, TerminalTarget
+from .output import Document, FileTarget, Output, StdoutTarget, Style, Target, TerminalTarget
+from .plan import Group, Place, Plan
+from .reader import Reader
 from .screen import Screen
+from .service import Service
+from .signals import Interruption
+from .source import check_readable
 
-# The server of `--local` listens on loopback for this run only: its key guards nothing.
-_LOCAL_KEY = "local"
-_NO_KEY = (
-    "no key: set TIRO_API_KEY (or TIRO_SPEECH_KEY) to the one that Tiro gave you, "
-    "or try --local, which needs none"
-)
+# Files in a row for which the service failed, after which it is left alone.
+_MAX_FAILURES = 3
+# What is written until a document is complete has this behind its name.
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Group:
-    """Files whose transcripts go to the same place."""
+class Task:
+    """What is asked of a run, beyond the files."""
 
-    output: Path | None
-    """None is the standard output."""
-    files: Sequence[Path]
+    service: Service
+    selection: Selection = field(default_factory=Selection)
+    style: Style = field(default_factory=Style)
+    realtime: bool = False
+    """Send the audio at the pace of speech."""
+    skip_existing: bool = False
+    """Leave out what has its documents already."""
 
 
 class Job:
     """Transcribes groups of files.
 
     Args:
-        form: The format of the transcripts.
-        language: The language spoken, as a BCP-47 tag.
-        base_url: Where the service is; None leaves it to the environment.
-        realtime: Send the audio at the pace of speech.
-        local: Use a server on this machine, started for the run.
+        task: What is asked for.
+        interruption: Ends the run early.
 
     Attributes:
         failure: The exit code of the first file that could not be transcribed.
     """
 
-    def __init__(
-        self, form: Format, *, language: str, base_url: str | None, realtime: bool, local: bool
-    ) -> None:
+    def __init__(self, task: Task, interruption: Interruption) -> None:
         self.failure: Exit | None = None
-        self._form = form
-        self._language = language
-        self._base_url = base_url
-        self._realtime = realtime
-        self._local = local
+        self._task = task
+        self._interruption = interruption
         self._console = _terminal()
+        # Files in a row for which the service failed, and whether that is the end.
+        self._failures = 0
+        self._gave_up = False
 
-    async def run(self, groups: Sequence[Group]) -> None:
+    async def run(self, plan: Plan) -> None:
         """Transcribe all files.
 
         Raises:
-            CliError: If there is no service to use, or the output cannot be written.
-            APIError: If the service fails.
+            CliError: There is no service to use, or the output cannot be written.
+            BrokenPipeError: Nobody reads the standard output any more.
         """
-        readable = [Group(group.output, self._readable(group.files)) for group in groups]
-        if not any(group.files for group in readable):
+        groups = self._left_to_do(plan.groups)
+        readable = [(group, self._readable(group.files)) for group in groups]
+        if not any(files for _, files in readable):
             return
-        async with self._engine() as engine:
-            for group, found in zip(groups, readable, strict=True):
-                target = self._target(group.output)
-                with Output(target, self._form, many=len(group.files) > 1) as output:
-                    for file in found.files:
-                        await self._transcribe(engine, file, output)
+        _make(plan.directory)
+        async with self._task.service.open() as engine:
+            tried = 0
+            for group, files in readable:
+                tried += await self._transcribe_group(engine, group, files)
+                if self._interruption.came.is_set():
+                    return
+                if self._gave_up:
+                    break
+        left = sum(len(files) for _, files in readable) - tried
+        if left:
+            note(f"{left} more FILEs were not tried, because the service fails")
 
-    def _readable(self, files: Sequence[Path]) -> list[Path]:
+    def _left_to_do(self, groups: Sequence[Group]) -> Sequence[Group]:
+        if not self._task.skip_existing:
+            return groups
+        left = [group for group in groups if not all(_exists(place) for place in group.places)]
+        if len(left) < len(groups):
+            skipped = sum(len(group.files) for group in groups)
+            skipped -= sum(len(group.files) for group in left)
+            note(f"skipped what is done already: {skipped} FILE(s)")
+        return left
+
+    def _readable(self, files: Sequence[str]) -> list[str]:
         """Return the files that are there, and tell of the others before any work is done."""
         readable = []
         for file in files:
             try:
                 check_readable(file)
             except FileError as error:
-                self._fail(file, error)
+                self._fail(error, file)
             else:
                 readable.append(file)
         return readable
 
-    async def _transcribe(self, engine: STT, file: Path, output: Output) -> None:
+    async def _transcribe_group(self, engine: STT, group: Group, files: Sequence[str]) -> int:
+        """Transcribe the files of one group. Return how many were tried."""
+        if not files:
+            return 0
         try:
-            with open_audio(file) as audio:
-                transcript = Transcript(printable(str(file)), engine.model)
-                output.begin(transcript)
-                with Screen(self._console, audio.length) as screen:
-                    view = _View(screen, output)
-                    await Hearing(audio, transcript, view, realtime=self._realtime).run(engine)
-        except FileError as error:
-            self._fail(file, error)
-            return
-        if audio.damaged:
-            note(f"{file}: {audio.damaged} damaged piece(s) of it were skipped")
-        if not transcript.segments:
-            note(f"{file}: no speech was heard in it")
+            output = self._output(group)
+        except CliError as error:
+            # A name that cannot be written is no reason to leave out the other files.
+            self._fail(error)
+            return len(files)
+        with output:
+            for tried, file in enumerate(files, 1):
+                await self._transcribe(engine, file, output)
+                if self._gave_up or self._interruption.came.is_set():
+                    return tried
+        return len(files)
 
-    def _fail(self, file: Path, error: FileError) -> None:
-        complain(CliError(error.code, f"{file}: {error}"))
+    async def _transcribe(self, engine: STT, file: str, output: Output) -> None:
+        try:
+            async with Reader(file, self._task.selection) as reader:
+                await self._hear(engine, file, reader, output)
+        except FileError as error:
+            self._fail(error, file)
+        except APIError as error:
+            self._service_failed(from_api(error), file)
+        except (CliError, BrokenPipeError):
+            raise
+        except Exception as error:
+            self._fail(unexpected(error), file)
+
+    async def _hear(self, engine: STT, file: str, reader: Reader, output: Output) -> None:
+        audio = await self._interruption.first(reader.audio())
+        if audio is None:
+            return
+        transcript = Transcript(file, engine.model)
+        output.begin(transcript)
+        with Screen(self._console, audio.length) as screen:
+            view = _View(screen, output, audio.start)
+            realtime = self._task.realtime
+            hearing = Hearing(reader, transcript, view, self._interruption, realtime=realtime)
+            if not await hearing.run(engine):
+                return
+        output.done()
+        self._failures = 0
+        _tell(file, audio, transcript)
+
+    def _fail(self, error: CliError, file: str | None = None) -> None:
+        complain(error if file is None else CliError(error.code, f"{file}: {error}"))
         self.failure = self.failure or error.code
 
-    def _target(self, path: Path | None) -> Target:
-        if path is not None:
-            return FileTarget(path)
+    def _service_failed(self, error: CliError, file: str) -> None:
+        """Note a failure that may be of this file, but is not if others fail in the same way."""
+        refused = error.code is Exit.KEY_REFUSED
+        self._fail(error, None if refused else file)
+        self._failures += 1
+        self._gave_up = refused or self._failures >= _MAX_FAILURES
+
+    def _output(self, group: Group) -> Output:
+        many = len(group.files) > 1
+        targets: list[Target] = []
+        try:
+            for place in group.places:
+                targets.append(self._target(place))
+        except CliError:
+            for target in targets:
+                target.close(complete=False)
+            raise
+        documents = [
+            Document(target, place.form, self._task.style, many=many)
+            for target, place in zip(targets, group.places, strict=True)
+        ]
+        return Output(documents, len(group.files))
+
+    def _target(self, place: Place) -> Target:
+        if place.path is not None:
+            whole = place.path.name + _PARTIAL
+            return FileTarget(
+                place.path, place.path.with_name(whole) if self._task.skip_existing else None
+            )
         if self._console is not None and self._console.file is sys.stdout:
             return TerminalTarget(self._console)
         return StdoutTarget()
-
-    @asynccontextmanager
-    async def _engine(self) -> AsyncIterator[STT]:
-        if not self._local:
-            engine = _stt(self._language, self._base_url)
-            async with engine:
-                yield engine
-            return
-        _check_local(self._language)
-        from ..testing import TiroServer
-
-        async with TiroServer(api_key=_LOCAL_KEY) as server:
-            engine = _stt(self._language, server.base_url, _LOCAL_KEY)
-            async with engine:
-                yield engine
 
 
 class _View:
     """Passes what is heard on to the screen and to the output."""
 
-    def __init__(self, screen: Screen, output: Output) -> None:
+    def __init__(self, screen: Screen, output: Output, start: float) -> None:
         self._screen = screen
         self._output = output
+        self._start = start
 
     def interim(self, text: str) -> None:
         self._screen.show(text)
@@ -151,40 +209,36 @@ class _View:
         self._output.final(segment)
 
     def heard(self, seconds: float) -> None:
-        self._screen.heard(seconds)
+        self._screen.heard(seconds - self._start)
+
+
+def _tell(file: str, audio: AudioFile, transcript: Transcript) -> None:
+    """Tell what the user should know about a file that was heard."""
+    for remark in audio.notes:
+        note(f"{file}: {remark}")
+    if audio.damaged:
+        note(f"{file}: {audio.damaged} damaged piece(s) of it were skipped")
+    if audio.shortfall is not None:
+        note(f"{file}: {audio.shortfall}")
+    if not transcript.segments:
+        note(f"{file}: no speech was heard in it")
+
+
+def _exists(place: Place) -> bool:
+    return place.path is not None and place.path.exists()
+
+
+def _make(directory: Path | None) -> None:
+    try:
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(Exit.OUTPUT, f"cannot make {directory}: {error.strerror}") from None
 
 
 def _terminal() -> Console | None:
     """Return the terminal to show progress on; None if nobody is there to see it."""
-    if sys.stdout.isatty():
-        return Console(file=sys.stdout)
-    return Console(file=sys.stderr) if sys.stderr.isatty() else None
-
-
-def _stt(language: str, base_url: str | None, key: str | None = None) -> STT:
-    try:
-        return STT(
-            language=language,
-            base_url=NOT_GIVEN if base_url is None else base_url,
-            api_key=NOT_GIVEN if key is None else key,
-        )
-    except ValueError as error:
-        if "TIRO_API_KEY" in str(error):
-            raise CliError(Exit.NO_KEY, _NO_KEY) from None
-        raise CliError(Exit.USAGE, str(error)) from None
-
-
-def _check_local(language: str) -> None:
-    """Tell what the local server can do for a language, before anybody is disappointed."""
-    try:
-        tag = wire_language(language)
-    except ValueError as error:
-        raise CliError(Exit.USAGE, str(error)) from None
-    if tag.startswith("en") and importlib.util.find_spec("pocketsphinx") is None:
-        raise CliError(
-            Exit.MISSING_EXTRA,
-            "recognising English here needs the extra 'local': "
-            "pip install 'livekit-plugins-tiro[local]'",
-        )
-    if tag.startswith("is"):
-        note("the local server does not know Icelandic: the words that follow are a script's")
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and stream.isatty():
+            return Console(file=stream)
+    return None

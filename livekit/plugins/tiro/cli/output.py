@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -14,7 +16,26 @@ from rich.console import Console
 from rich.text import Text
 
 from .exits import CliError, Exit, abandon_stdout
-from .formats import Format, Segment, Transcript, render
+from .formats import (
+    Format,
+    Segment,
+    Transcript,
+    json_document,
+    printable,
+    text_line,
+    tsv_document,
+)
+from .subtitles import Layout, srt_document, vtt_document
+
+
+@dataclass(frozen=True)
+class Style:
+    """How documents are written, beyond their format."""
+
+    timestamps: bool = False
+    """Whether lines of text start with their time."""
+    layout: Layout = field(default_factory=Layout)
+    """Of subtitles."""
 
 
 class Target(Protocol):
@@ -23,12 +44,23 @@ class Target(Protocol):
     def write(self, text: str) -> None:
         """Write whole lines, so that they are seen at once."""
 
-    def close(self) -> None:
-        """Let go of the place."""
+    def close(self, *, complete: bool) -> None:
+        """Let go of the place, once all was written or nothing more will be."""
 
 
 class StdoutTarget:
-    """The standard output, when it is not a terminal."""
+    """The standard output, when it is not a terminal.
+
+    Raises:
+        CliError: It is closed.
+    """
+
+    def __init__(self) -> None:
+        # Python has none if it was closed when the program started.
+        if sys.stdout is None:
+            raise CliError(
+                Exit.OUTPUT, "cannot write: the standard output is closed; --output names a file"
+            )
 
     def write(self, text: str) -> None:
         try:
@@ -40,7 +72,7 @@ class StdoutTarget:
             abandon_stdout()
             raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
 
-    def close(self) -> None:
+    def close(self, *, complete: bool) -> None:
         """Nothing to let go of."""
 
 
@@ -51,9 +83,13 @@ class TerminalTarget:
         self._console = console
 
     def write(self, text: str) -> None:
-        self._console.print(Text(text), end="", soft_wrap=True)
+        try:
+            self._console.print(Text(text), end="", soft_wrap=True)
+        except OSError as error:
+            abandon_stdout()
+            raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
 
-    def close(self) -> None:
+    def close(self, *, complete: bool) -> None:
         """Nothing to let go of."""
 
 
@@ -61,14 +97,22 @@ class FileTarget:
     """A file, opened early so that a place that cannot be written is known before the work.
 
     What it held stays until the first write; if there is none, a file made here is removed.
+
+    Args:
+        path: Where it is.
+        partial: Where to write until it is complete; None writes to `path` at once.
+
+    Raises:
+        CliError: It cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, partial: Path | None = None) -> None:
         self._path = path
+        self._place = partial or path
         self._written = False
         try:
-            self._made = not path.exists()
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            self._made = not self._place.exists()
+            self._fd = os.open(self._place, os.O_WRONLY | os.O_CREAT, 0o666)
         except OSError as error:
             raise self._error(error) from None
 
@@ -77,46 +121,114 @@ class FileTarget:
             if not self._written and stat.S_ISREG(os.fstat(self._fd).st_mode):
                 os.ftruncate(self._fd, 0)
             self._written = True
-            data = memoryview(text.encode())
+            data = memoryview(text.encode("utf-8", "replace"))
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError as error:
             raise self._error(error) from None
 
-    def close(self) -> None:
+    def close(self, *, complete: bool) -> None:
         os.close(self._fd)
-        if self._made and not self._written:
-            with suppress(OSError):
-                self._path.unlink()
+        if not self._written:
+            if self._made:
+                with suppress(OSError):
+                    self._place.unlink()
+        elif complete and self._place != self._path:
+            try:
+                self._place.replace(self._path)
+            except OSError as error:
+                raise self._error(error) from None
 
     def _error(self, error: OSError) -> CliError:
-        return CliError(Exit.OUTPUT, f"cannot write {self._path}: {error.strerror}")
+        return CliError(Exit.OUTPUT, f"cannot write {self._place}: {error.strerror}")
 
 
-class Output:
-    """Writes the transcripts of one or more files to one target, in one format.
+class Document:
+    """One document: the transcripts of one or more files, in one format, at one place.
 
-    As a context manager it closes the target, and writes what was collected before a failure.
+    Args:
+        target: The place.
+        form: The format.
+        style: How it looks.
+        many: Whether it is for more than one file.
     """
 
-    def __init__(self, target: Target, form: Format, *, many: bool) -> None:
+    def __init__(self, target: Target, form: Format, style: Style, *, many: bool) -> None:
         self._target = target
         self._form = form
-        self._streams = form is Format.TEXT
+        self._style = style
         self._many = many
-        self._collected: list[Transcript] = []
+        self._begun = False
 
     def begin(self, transcript: Transcript) -> None:
         """Say that the finals of another file follow."""
-        self._collected.append(transcript)
-        if self._streams and self._many:
-            blank = "\n" if len(self._collected) > 1 else ""
-            self._target.write(f"{blank}==> {transcript.file} <==\n")
+        if self._form is Format.TEXT and self._many:
+            blank = "\n" if self._begun else ""
+            self._target.write(f"{blank}==> {printable(transcript.file)} <==\n")
+        self._begun = True
 
     def final(self, segment: Segment) -> None:
         """Take the next final of the file begun last, which is in its transcript already."""
-        if self._streams:
-            self._target.write(f"{segment.text}\n")
+        if self._form is Format.TEXT:
+            self._target.write(text_line(segment, timestamps=self._style.timestamps))
+
+    def finish(self, transcripts: Sequence[Transcript], *, complete: bool) -> None:
+        """Write what waited for the end, and let go of the place.
+
+        Args:
+            transcripts: What was heard; without any, nothing is written.
+            complete: Whether that is all.
+        """
+        try:
+            if transcripts:
+                self._target.write(self._render(transcripts))
+        finally:
+            self._target.close(complete=complete)
+
+    def _render(self, transcripts: Sequence[Transcript]) -> str:
+        if self._form is Format.JSON:
+            return json_document(transcripts, many=self._many)
+        if self._form is Format.SRT:
+            return srt_document(transcripts[0], self._style.layout)
+        if self._form is Format.VTT:
+            return vtt_document(transcripts[0], self._style.layout)
+        if self._form is Format.TSV:
+            return tsv_document(transcripts[0])
+        return ""
+
+
+class Output:
+    """The documents of a group of files.
+
+    As a context manager it finishes them, also after a failure: what was heard until then is in
+    them.
+
+    Args:
+        documents: Where each transcript goes.
+        files: How many files there are in the group.
+    """
+
+    def __init__(self, documents: Sequence[Document], files: int) -> None:
+        self._documents = documents
+        self._files = files
+        self._transcripts: list[Transcript] = []
+        # By identity: two files can say the same.
+        self._done: set[int] = set()
+
+    def begin(self, transcript: Transcript) -> None:
+        """Say that the finals of another file follow."""
+        self._transcripts.append(transcript)
+        for document in self._documents:
+            document.begin(transcript)
+
+    def final(self, segment: Segment) -> None:
+        """Take the next final of the file begun last, which is in its transcript already."""
+        for document in self._documents:
+            document.final(segment)
+
+    def done(self) -> None:
+        """Say that the file begun last was heard to its end."""
+        self._done.add(id(self._transcripts[-1]))
 
     def __enter__(self) -> Output:
         return self
@@ -127,10 +239,9 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            heard = [item for item in self._collected if item.complete or item.segments]
-            if heard:
-                text = "" if self._streams else render(self._form, heard, many=self._many)
-                self._target.write(text)
-        finally:
-            self._target.close()
+        heard = [item for item in self._transcripts if item.segments or id(item) in self._done]
+        complete = len(self._done) == self._files
+        with ExitStack() as stack:
+            for document in reversed(self._documents):
+                # One that cannot be written does not keep the others from being.
+                stack.callback(document.finish, heard, complete=complete)

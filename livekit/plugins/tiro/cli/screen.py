@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.errors import LiveError
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -56,11 +59,21 @@ class Screen:
 
     def _refresh(self) -> None:
         if self._live:
-            self._live.refresh()
+            with self._or_none():
+                self._live.refresh()
+
+    @contextmanager
+    def _or_none(self) -> Iterator[None]:
+        """Go on without a terminal that was closed: the transcript may go elsewhere."""
+        try:
+            yield
+        except (OSError, LiveError):
+            self._live = None
 
     def __enter__(self) -> Screen:
         if self._live:
-            self._live.start(refresh=True)
+            with self._or_none():
+                self._live.start(refresh=True)
         return self
 
     def __exit__(
@@ -70,7 +83,8 @@ class Screen:
         trace: TracebackType | None,
     ) -> None:
         if self._live:
-            self._live.stop()
+            with self._or_none():
+                self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._line:
@@ -93,6 +107,8 @@ def _tail(text: str, width: int) -> str:
     """Return the end of a text that is too long for a line: the newest words are there."""
     if cell_len(text) <= width:
         return text
-    while cell_len(text) > width - 2:
+    mark = "… " if width > 2 else ""
+    room = max(0, width - len(mark))
+    while cell_len(text) > room:
         text = text[1:]
-    return f"… {text.lstrip()}"
+    return mark + text.lstrip()

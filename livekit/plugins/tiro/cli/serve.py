@@ -76,10 +76,12 @@ async def _serve(
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows has no such handlers; there Ctrl-C raises KeyboardInterrupt.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # Windows has no such handlers; there Ctrl-C raises KeyboardInterrupt. And nohup is heeded.
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, stopped.set)
     server = TiroServer(
         host=host,
         port=port,
@@ -91,12 +93,22 @@ async def _serve(
     )
     try:
         async with server:
-            print(f"export TIRO_BASE_URL={shlex.quote(server.base_url)}")
+            print(f"export TIRO_BASE_URL={shlex.quote(_reachable(server.base_url))}")
             print(f"export TIRO_API_KEY={shlex.quote(api_key)}", flush=True)
             note("listening; Ctrl-C stops")
             await stopped.wait()
     except OSError as error:
-        raise CliError(Exit.ADDRESS, f"cannot listen at {host}:{port}: {error.strerror}") from None
+        address = f"[{host}]" if ":" in host else host
+        reason = error.strerror or error
+        raise CliError(Exit.ADDRESS, f"cannot listen at {address}:{port}: {reason}") from None
+
+
+def _reachable(base_url: str) -> str:
+    """Return an address to connect to: the one that stands for all of a machine's is none."""
+    for anywhere, here in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        base_url = base_url.replace(anywhere, here)
+    # A zone, as of fe80::1%eth0, is written so in an address.
+    return base_url.replace("%", "%25")
 
 
 def _read(script: Path) -> list[str] | list[At]:

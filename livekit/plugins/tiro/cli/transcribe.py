@@ -1,40 +1,73 @@
-"""The `transcribe` command: what it accepts, and which transcript goes where."""
+"""The `transcribe` command: what it accepts, and what of it goes together."""
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import Sequence
-from pathlib import Path
+from enum import Enum
 from typing import Annotated
 
 import typer
 
+from . import signals
+from .audio import Selection
 from .exits import CliError, Exit, exits
 from .formats import Format
-from .job import Group, Job
+from .job import Job, Task
+from .output import Style
+from .plan import Plan, plan
+from .service import Service
+from .subtitles import LINE_COUNT, LINE_LENGTH, Layout
+
+_SUBTITLES = (Format.SRT, Format.VTT)
+# Hz of recordings without a header.
+_MIN_RAW, _MAX_RAW = 1000, 384_000
+# What `tiro.STT` takes.
+_MAX_ALTERNATIVES = 30
+_MIN_ENDPOINTING, _MAX_ENDPOINTING = 0.1, 2.0
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
+
+
+class Wanted(str, Enum):
+    """What `--format` takes."""
+
+    TEXT = Format.TEXT.value
+    JSON = Format.JSON.value
+    SRT = Format.SRT.value
+    VTT = Format.VTT.value
+    TSV = Format.TSV.value
+    ALL = "all"
+
 
 _Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE", help="Audio or video files of any kind.")
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Audio or video files of any kind; - is the standard input.",
+        show_default=False,
+    ),
 ]
 _Language = Annotated[
     str, typer.Option("--language", "-l", help="The language spoken, as a BCP-47 tag.")
 ]
-_Format = Annotated[
-    Format,
+_Formats = Annotated[
+    list[Wanted] | None,
     typer.Option(
         "--format",
         "-f",
         help="text: a line for each final. json: an object; for several FILEs an array of them. "
-        "srt, vtt: subtitles.",
+        "srt, vtt: subtitles. tsv: a table of times in ms and text. all: each of them. Can be "
+        "repeated. By default what --output ends in, else text.",
+        show_default=False,
     ),
 ]
 _Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--output",
         "-o",
-        help="Write to this file instead of the standard output; if it is a directory, to a file "
-        "in it for each FILE.",
+        help="Write to this file instead of the standard output (-). If it is a directory or ends "
+        "in /, or there is more than one document to write: to files in it, named after the FILEs.",
     ),
 ]
 BaseUrl = Annotated[
@@ -54,16 +87,113 @@ _Local = Annotated[
         "en-US (needs the extra 'local'); for Icelandic it says the words of a script.",
     ),
 ]
+_Start = Annotated[
+    str | None,
+    typer.Option("--start", metavar="TIME", help="Begin at this time: 90, 1:30 or 1:02:03.5."),
+]
+_End = Annotated[str | None, typer.Option("--end", metavar="TIME", help="End at this time.")]
+_Track = Annotated[
+    int | None,
+    typer.Option(
+        "--track",
+        min=1,
+        metavar="N",
+        help="Hear this audio track; by default the file's own default, unless it is silent.",
+    ),
+]
+_Channel = Annotated[
+    int | None,
+    typer.Option("--channel", min=1, metavar="N", help="Hear this channel instead of all mixed."),
+]
+_Raw = Annotated[
+    int | None,
+    typer.Option(
+        "--raw",
+        min=_MIN_RAW,
+        max=_MAX_RAW,
+        metavar="RATE",
+        help="The FILEs are PCM without a header: 16-bit little-endian mono of this many Hz.",
+    ),
+]
+_Skip = Annotated[
+    bool,
+    typer.Option(
+        "--skip-existing",
+        help="Leave out FILEs whose documents are there. Unfinished ones end in .partial.",
+    ),
+]
+_Timestamps = Annotated[
+    bool, typer.Option("--timestamps", help="text: begin each line with its time.")
+]
+_Width = Annotated[
+    int | None,
+    typer.Option(
+        "--max-line-width",
+        min=1,
+        metavar="N",
+        help=f"srt, vtt: characters in a line; by default {LINE_LENGTH}.",
+    ),
+]
+_Lines = Annotated[
+    int | None,
+    typer.Option(
+        "--max-line-count",
+        min=1,
+        metavar="N",
+        help=f"srt, vtt: lines in a subtitle; by default {LINE_COUNT}.",
+    ),
+]
+_WordCues = Annotated[
+    bool, typer.Option("--word-cues", help="srt, vtt: a subtitle for each word, while it is said.")
+]
+_Alternatives = Annotated[
+    int | None,
+    typer.Option(
+        "--max-alternatives",
+        min=1,
+        max=_MAX_ALTERNATIVES,
+        metavar="N",
+        help="Ask for so many readings of each final; json has them.",
+    ),
+]
+_Diarize = Annotated[bool, typer.Option("--diarize", help="Tell speakers apart.")]
+_NoPunctuate = Annotated[
+    bool, typer.Option("--no-punctuate", help="No punctuation and no capitals.")
+]
+_Endpointing = Annotated[
+    float | None,
+    typer.Option(
+        "--endpointing",
+        min=_MIN_ENDPOINTING,
+        max=_MAX_ENDPOINTING,
+        metavar="SECONDS",
+        help="End an utterance after so much silence; by default the service decides.",
+    ),
+]
 
 
 def transcribe(
     files: _Files,
     language: _Language = "is-IS",
-    form: _Format = Format.TEXT,
+    formats: _Formats = None,
     output: _Output = None,
     base_url: BaseUrl = None,
     realtime: _Realtime = False,
     local: _Local = False,
+    start: _Start = None,
+    end: _End = None,
+    track: _Track = None,
+    channel: _Channel = None,
+    raw: _Raw = None,
+    skip_existing: _Skip = False,
+    timestamps: _Timestamps = False,
+    max_line_width: _Width = None,
+    max_line_count: _Lines = None,
+    word_cues: _WordCues = False,
+    max_alternatives: _Alternatives = None,
+    diarize: _Diarize = False,
+    no_punctuate: _NoPunctuate = False,
+    endpointing: _Endpointing = None,
 ) -> None:
     """Write down what is said in audio or video files.
 
@@ -76,33 +206,85 @@ def transcribe(
     with exits():
         if local and base_url is not None:
             raise CliError(Exit.USAGE, "--local and --base-url exclude each other")
-        groups = plan(files, form, output)
-        job = Job(form, language=language, base_url=base_url, realtime=realtime, local=local)
-        asyncio.run(job.run(groups))
-        if job.failure is not None:
-            raise typer.Exit(job.failure)
+        planned = plan(files, _forms(formats or ()), output)
+        places = [place for group in planned.groups for place in group.places]
+        if skip_existing and any(place.path is None for place in places):
+            raise CliError(Exit.USAGE, "--skip-existing needs --output, for files to look for")
+        forms = {place.form for place in places}
+        settings = {
+            "max_alternatives": max_alternatives,
+            "diarization": diarize or None,
+            "punctuate": False if no_punctuate else None,
+            "endpointing": endpointing,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        task = Task(
+            Service(language, base_url, local, given),
+            _selection(track, channel, start, end, raw),
+            _style(forms, timestamps, max_line_width, max_line_count, word_cues),
+            realtime,
+            skip_existing,
+        )
+        _run(task, planned)
 
 
-def plan(files: Sequence[Path], form: Format, output: Path | None) -> list[Group]:
-    """Decide which transcript goes where.
+def _run(task: Task, planned: Plan) -> None:
+    jobs: list[Job] = []
+
+    async def main(interruption: signals.Interruption) -> None:
+        jobs.append(Job(task, interruption))
+        await jobs[0].run(planned)
+
+    code = signals.run(main)
+    if code is None and jobs:
+        code = jobs[0].failure
+    if code is not None:
+        raise typer.Exit(code)
+
+
+def _forms(given: Sequence[Wanted]) -> list[Format]:
+    if Wanted.ALL in given:
+        return list(Format)
+    return [Format(wanted.value) for wanted in given]
+
+
+def _style(
+    forms: set[Format], timestamps: bool, width: int | None, count: int | None, word_cues: bool
+) -> Style:
+    """Return how the documents look.
 
     Raises:
-        CliError: If one place would get what needs two, or is one of the files.
+        CliError: Something was asked for that none of them has a use for.
     """
-    if output is not None and output.is_dir():
-        groups = [Group(output / f"{file.stem}{form.suffix}", [file]) for file in files]
-    elif len(files) > 1 and form in (Format.SRT, Format.VTT):
-        raise CliError(
-            Exit.USAGE,
-            f"--format {form.value} makes one document of each FILE: "
-            "with several of them, --output must be a directory that exists",
-        )
-    else:
-        groups = [Group(output, files)]
-    places = [group.output for group in groups if group.output is not None]
-    for place in places:
-        if places.count(place) > 1:
-            raise CliError(Exit.USAGE, f"two of the FILEs would be written to {place}")
-        if place.is_file() and any(file.is_file() and file.samefile(place) for file in files):
-            raise CliError(Exit.USAGE, f"{place} is one of the FILEs and would be overwritten")
-    return groups
+    asked = {
+        "--timestamps": (timestamps, (Format.TEXT,)),
+        "--max-line-width": (width is not None, _SUBTITLES),
+        "--max-line-count": (count is not None, _SUBTITLES),
+        "--word-cues": (word_cues, _SUBTITLES),
+    }
+    for option, (given, useful) in asked.items():
+        if given and forms.isdisjoint(useful):
+            names = " or ".join(form.value for form in useful)
+            raise CliError(Exit.USAGE, f"{option} is for --format {names}")
+    layout = Layout(
+        LINE_LENGTH if width is None else width, LINE_COUNT if count is None else count, word_cues
+    )
+    return Style(timestamps, layout)
+
+
+def _selection(
+    track: int | None, channel: int | None, start: str | None, end: str | None, raw: int | None
+) -> Selection:
+    first = 0.0 if start is None else _seconds("--start", start)
+    last = None if end is None else _seconds("--end", end)
+    if last is not None and last <= first:
+        raise CliError(Exit.USAGE, "--end must be later than --start")
+    return Selection(track, channel, first, last, raw)
+
+
+def _seconds(option: str, time: str) -> float:
+    match = _TIME.fullmatch(time.strip())
+    if match is None:
+        raise CliError(Exit.USAGE, f"{option} must be a time like 90, 1:30 or 1:02:03.5")
+    hours, minutes, seconds = match.groups(default="0")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

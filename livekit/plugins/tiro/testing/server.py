@@ -126,7 +126,9 @@ class TiroServer:
         """
         if self._port == 0:
             raise RuntimeError("the server has not been started")
-        return f"ws://{self._host}:{self._port}{BASE_PATH}"
+        # An IPv6 address has colons of its own.
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"ws://{host}:{self._port}{BASE_PATH}"
 
     async def start(self) -> None:
         """Listen, once; return when clients can connect.

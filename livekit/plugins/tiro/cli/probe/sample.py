@@ -17,6 +17,7 @@ from av.audio.resampler import AudioResampler
 from ..audio import open_audio
 from ..call import Samples
 from ..exits import Exit, FileError
+from ..source import Source
 
 RATE = 16000
 """Hz of the sample."""
@@ -101,9 +102,9 @@ def sample_from(path: Path) -> Sample:
 def _read(path: Path, most: float) -> Samples:
     """Return the samples of a file at 16 kHz, of hardly more than so many seconds."""
     pcm = bytearray()
-    with open_audio(path) as audio:
-        for chunk in audio.chunks(1.0):
-            pcm += chunk
+    with open_audio(Source(str(path))) as audio:
+        for block in audio.blocks():
+            pcm += block.pcm
             if len(pcm) >= 2 * most * audio.sample_rate:
                 break
     return convert(np.frombuffer(bytes(pcm), np.int16), RATE, source=audio.sample_rate)

@@ -1,0 +1,129 @@
+"""From a container to frames of sound, whatever the demuxer and the decoder think of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av.error
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+
+from .source import unreadable
+
+# Failures in a row after which the demuxer has come to its end in the middle of the file; some
+# give an error for each piece that they cannot read, and go on behind it.
+_MAX_FAILURES = 50
+
+
+class Demuxer:
+    """Reads the packets of some tracks of a container, once, from front to end.
+
+    Attributes:
+        reach: Up to where the packets of any track go, by its timestamps, in seconds.
+        failed: Whether it ended because it could not go on.
+    """
+
+    def __init__(self, container: InputContainer, streams: Sequence[AudioStream]) -> None:
+        self.reach = float("-inf")
+        self.failed = False
+        self._container = container
+        self._wanted = {stream.index for stream in streams}
+
+    def packets(self) -> Iterator[Packet[Any]]:
+        """Yield the packets.
+
+        Raises:
+            FileError: The file cannot be read any further.
+        """
+        failures = 0
+        while failures < _MAX_FAILURES:
+            try:
+                # All tracks: their timestamps tell how far the file goes.
+                for packet in self._container.demux():
+                    # Empty ones come at the end; to a decoder they mean that nothing follows.
+                    if packet.size:
+                        failures = 0
+                        self._note_reach(packet)
+                        if packet.stream_index in self._wanted:
+                            yield packet
+                return
+            except av.error.FFmpegError:
+                failures += 1
+            except OSError as error:
+                raise unreadable(error) from None
+            except (IndexError, ValueError):
+                # PyAV's list of tracks is of the start; for one that appeared later it fails.
+                failures += 1
+        self.failed = True
+
+    def _note_reach(self, packet: Packet[Any]) -> None:
+        if packet.pts is not None and packet.time_base is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self.reach = max(self.reach, float(end))
+
+
+class Decoder:
+    """Decodes the packets of one track.
+
+    Attributes:
+        damaged: Pieces that could not be decoded, so far.
+    """
+
+    def __init__(self, stream: AudioStream) -> None:
+        self.damaged = 0
+        self._stream = stream
+        self._shapes: set[tuple[str, int, int]] = set()
+        # The first frame of a shape that was not seen before, and what that is.
+        self._odd: AudioFrame | None = None
+
+    def decode(self, packet: Packet[Any] | None) -> Iterator[AudioFrame]:
+        """Yield the frames of a packet; None brings the last ones."""
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except Exception as error:
+            # Whatever it raises, players skip such pieces too.
+            if packet is not None:
+                self.damaged += 1
+            if isinstance(error, EOFError):
+                self._stream.codec_context.flush_buffers()
+            return
+        for frame in frames:
+            if isinstance(frame, AudioFrame) and frame.samples:
+                yield from self._check(frame)
+
+    def flush(self) -> Iterator[AudioFrame]:
+        """Yield what is left at the end."""
+        yield from self.decode(None)
+        if self._odd is not None and not self._shapes:
+            # All of a very short file.
+            yield self._odd
+        elif self._odd is not None:
+            self.damaged += 1
+        self._odd = None
+
+    def time_of(self, frame: AudioFrame) -> float | None:
+        """Return a frame's timestamp in seconds; None if it has none."""
+        time_base = self._stream.time_base
+        return None if frame.pts is None or time_base is None else float(frame.pts * time_base)
+
+    def _check(self, frame: AudioFrame) -> Iterator[AudioFrame]:
+        """Yield a frame unless it is of a kind that damage made up: such a kind comes once."""
+        shape = _shape(frame)
+        if shape not in self._shapes:
+            odd, self._odd = self._odd, frame
+            if odd is None or _shape(odd) != shape:
+                self.damaged += odd is not None
+                return
+            self._shapes.add(shape)
+            yield odd
+        elif self._odd is not None:
+            self.damaged += 1
+        self._odd = None
+        yield frame
+
+
+def _shape(frame: AudioFrame) -> tuple[str, int, int]:
+    return frame.format.name, frame.layout.nb_channels, frame.sample_rate

@@ -1,0 +1,82 @@
+"""The service that `transcribe` uses: Tiro's, another, or a server started for the run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..options import wire_language
+from ..stt import STT
+from .exits import CliError, Exit, note
+from .wording import in_options
+
+# The server of `--local` listens on loopback for this run only: its key guards nothing.
+_LOCAL_KEY = "local"
+_NO_KEY = (
+    "no key: set TIRO_API_KEY (or TIRO_SPEECH_KEY) to the one that Tiro gave you, "
+    "or try --local, which needs none"
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """Which service to use, and how."""
+
+    language: str
+    """A BCP-47 tag."""
+    base_url: str | None = None
+    """Where it is; None leaves it to the environment."""
+    local: bool = False
+    """Whether to start a server on this machine for the run."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else `tiro.STT` takes, as far as it is set."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[STT]:
+        """Provide an STT for the run.
+
+        Raises:
+            CliError: There is no key, a setting is not valid, or an extra is missing.
+        """
+        if not self.local:
+            async with self._stt(self._address(self.base_url)) as engine:
+                yield engine
+            return
+        _check_local(self.language)
+        from ..testing import TiroServer
+
+        async with TiroServer(api_key=_LOCAL_KEY) as server:
+            settings = {**self._address(server.base_url), "api_key": _LOCAL_KEY}
+            async with self._stt(settings) as engine:
+                yield engine
+
+    @staticmethod
+    def _address(base_url: str | None) -> dict[str, Any]:
+        return {} if base_url is None else {"base_url": base_url}
+
+    def _stt(self, settings: Mapping[str, Any]) -> STT:
+        try:
+            return STT(language=self.language, **self.settings, **settings)
+        except ValueError as error:
+            if "TIRO_API_KEY" in str(error):
+                raise CliError(Exit.NO_KEY, _NO_KEY) from None
+            raise CliError(Exit.USAGE, in_options(str(error))) from None
+
+
+def _check_local(language: str) -> None:
+    """Tell what the local server can do for a language, before anybody is disappointed."""
+    try:
+        tag = wire_language(language)
+    except ValueError as error:
+        raise CliError(Exit.USAGE, in_options(str(error))) from None
+    if tag.startswith("en") and importlib.util.find_spec("pocketsphinx") is None:
+        raise CliError(
+            Exit.MISSING_EXTRA,
+            "recognising English here needs the extra 'local': "
+            "pip install 'livekit-plugins-tiro[local]'",
+        )
+    if tag.startswith("is"):
+        note("the local server does not know Icelandic: the words that follow are a script's")

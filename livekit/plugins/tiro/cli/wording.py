@@ -1,0 +1,37 @@
+"""The plugin's messages in the words of the command line: its options, not Python's names."""
+
+from __future__ import annotations
+
+import re
+
+_OPTIONS = {
+    "language": "--language",
+    "base_url": "--base-url",
+    "max_alternatives": "--max-alternatives",
+    "diarization": "--diarize",
+    "punctuate": "--no-punctuate",
+    "endpointing": "--endpointing",
+}
+# What the plugin calls its settings in a list of them.
+_LIST = re.compile(r"\btiro\.STT ?\(([^)]*)\)")
+# A key is never an option: everybody can see those of a running program.
+_KEY = re.compile(r"\bapi_key(?:=)?,? ?(?:or )?(?=TIRO_)")
+# Names that are plain words as well: an option only where a value is asked for.
+_PLAIN = re.compile(r"\b(language|diarization|punctuate|endpointing)(=True)?(?= must\b| needs\b)")
+_NAME = re.compile(r"\b(base_url|max_alternatives|diarization=True)\b")
+
+
+def in_options(message: str) -> str:
+    """Return a message of the plugin with the names of the command's options."""
+    message = _LIST.sub(_as_options, message)
+    message = _KEY.sub("", message)
+    message = message.replace("api_key", "TIRO_API_KEY")
+    message = _PLAIN.sub(lambda match: _OPTIONS[match[1]], message)
+    message = _NAME.sub(lambda match: _OPTIONS[match[1].removesuffix("=True")], message)
+    return re.sub(r"\btiro\.STT\b", "the command", message)
+
+
+def _as_options(match: re.Match[str]) -> str:
+    named = (_OPTIONS.get(name.strip()) for name in match[1].split(","))
+    options = ", ".join(filter(None, named))
+    return f"the command ({options})" if options else "the command"

@@ -1,0 +1,186 @@
+"""How a command ends: one exit code and one line for every way it can fail."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from livekit.plugins.tiro.cli import exits as exits_module
+from livekit.plugins.tiro.cli.exits import (
+    MEANINGS,
+    CliError,
+    Exit,
+    abandon_stdout,
+    complain,
+    exits,
+    from_api,
+    note,
+)
+
+from .support.command import KEY, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def wrapped(cause: APIError) -> APIError:
+    """What the framework raises when its retries are used up."""
+    error = APIConnectionError("failed to recognize speech after 2 attempts")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (APIStatusError("no", status_code=401), Exit.KEY_REFUSED),
+        (APIStatusError("no", status_code=403), Exit.KEY_REFUSED),
+        (APIStatusError("no", status_code=400), Exit.SERVICE),
+        (wrapped(APIStatusError("no", status_code=503)), Exit.SERVICE),
+        (wrapped(APITimeoutError("no")), Exit.UNREACHABLE),
+        (APIConnectionError("no"), Exit.UNREACHABLE),
+        (APIError("no"), Exit.SERVICE),
+    ],
+)
+def test_what_a_failure_of_the_service_means(error: APIError, code: Exit) -> None:
+    failure = from_api(error)
+    assert failure.code is code
+    assert str(failure) == "no"
+
+
+def test_a_failure_of_the_service_speaks_of_options() -> None:
+    error = APIConnectionError("Check the network, and base_url or TIRO_BASE_URL.")
+    assert str(from_api(error)) == "Check the network, and --base-url or TIRO_BASE_URL."
+
+
+def ended(error: BaseException) -> int:
+    with pytest.raises(typer.Exit) as caught, exits():
+        raise error
+    return caught.value.exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (CliError(Exit.NO_FILE, "gone\nfor good"), Exit.NO_FILE, "error: gone for good\n"),
+        (APIStatusError("no", status_code=401), Exit.KEY_REFUSED, "error: no\n"),
+        (KeyboardInterrupt(), Exit.INTERRUPTED, ""),
+        (typer.Exit(7), 7, ""),
+        (
+            RuntimeError(f"two\nlines and {KEY}"),
+            Exit.UNEXPECTED,
+            "error: unexpected RuntimeError: two lines and [key]. Please report this.\n",
+        ),
+    ],
+)
+def test_every_failure_is_a_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    assert ended(error) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_reader_that_went_away_is_no_news(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    abandoned: list[None] = []
+    monkeypatch.setattr(exits_module, "abandon_stdout", lambda: abandoned.append(None))
+    assert ended(BrokenPipeError()) == Exit.BROKEN_PIPE
+    assert abandoned == [None]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_left_for_an_abandoned_output_goes_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "out").open("wb", buffering=0) as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        abandon_stdout()
+        file.write(b"what the interpreter flushes at its end")
+        monkeypatch.undo()
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_the_logs_of_libraries_are_silent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a program that does not set up logging: warnings go to stderr then.
+    monkeypatch.setattr(logging.root, "handlers", [])
+    with exits():
+        assert len(logging.root.handlers) == 1
+    assert logging.root.handlers == []
+
+
+def test_remarks_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    note("two\nlines \x1b[31m")
+    complain(CliError(Exit.USAGE, "what"))
+    assert capsys.readouterr().err == "note: two lines [31m\nerror: what\n"
+
+
+class Dead(io.StringIO):
+    """The stderr of a terminal that was closed."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_remarks_need_nobody_who_hears_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Dead())
+        note("what")
+
+
+def test_remarks_never_go_to_the_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        note("what")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_command_without_a_standard_output_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        with exits():
+            pass
+
+
+def test_what_was_closed_at_the_start_is_opened_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the next file to be opened would get what goes to the standard output."""
+    opened: list[str] = []
+
+    def status(number: int) -> None:
+        if number == 1:
+            raise OSError(9, "Bad file descriptor")
+
+    def open_nothing(path: str, flags: int) -> int:
+        opened.append(path)
+        return 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", status)
+        patch.setattr(os, "open", open_nothing)
+        exits_module._open_standard_streams()
+    assert opened == [os.devnull]
+
+
+def test_every_exit_code_is_in_the_help() -> None:
+    for command in ([], ["transcribe"], ["serve"]):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        for code, meaning in MEANINGS.items():
+            assert f"{code:d} {meaning}" in result.stdout
+    assert set(MEANINGS) == {0, *Exit}
