@@ -1,4 +1,4 @@
-"""What a transcript looks like on paper: plain text, JSON, SRT and WebVTT, without any I/O."""
+"""What a transcript looks like on paper: plain text, JSON, SRT, WebVTT and HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .page import Recording
 
 # Subtitle habits of broadcasters: two lines of 42 characters, at most 7 s, at least 1 s to read.
 LINE_LENGTH = 42
@@ -33,6 +36,7 @@ class Format(str, Enum):
     JSON = "json"
     SRT = "srt"
     VTT = "vtt"
+    HTML = "html"
 
     @property
     def suffix(self) -> str:
@@ -61,6 +65,18 @@ class Segment:
     words: tuple[Word, ...] = ()
 
 
+@dataclass(frozen=True)
+class LineEvent:
+    """Something that happened on the line to the service while a file was heard."""
+
+    kind: Literal["connection", "given_up"]
+    """A new connection took the place of one that ended; audio was given up unheard."""
+    at: float
+    """Where in the file, in seconds."""
+    seconds: float = 0.0
+    """Length of the audio that was given up."""
+
+
 @dataclass
 class Transcript:
     """All that was heard in one file."""
@@ -72,6 +88,9 @@ class Transcript:
     segments: list[Segment] = field(default_factory=list)
     complete: bool = False
     """Whether all of the file was heard; False if the run was cut short."""
+    recording: Recording | None = None
+    """The file's sound, kept for a page."""
+    events: list[LineEvent] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,9 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class _Timed:
+class Timed:
+    """A word and its place in the file, in seconds: the service's, or else a guess."""
+
     text: str
     start: float
     end: float
@@ -115,16 +136,26 @@ def render(form: Format, transcripts: Sequence[Transcript], *, many: bool) -> st
     """Return a whole document; text has none, its lines are written as they come.
 
     Args:
-        form: JSON, SRT or WebVTT.
-        transcripts: What was heard, in the order of the files; exactly one for SRT and WebVTT.
+        form: JSON, SRT, WebVTT or HTML, which needs the recording of the file.
+        transcripts: What was heard, in the order of the files; exactly one but for JSON.
         many: Whether more than one file was asked for: JSON is an array then.
     """
     if form is Format.JSON:
         records = [_record(transcript) for transcript in transcripts]
         content: Any = records if many else records[0]
         return json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    if form is Format.HTML:
+        return _page(transcripts[0])
     found = cues(transcripts[0])
     return _vtt(found) if form is Format.VTT else _srt(found)
+
+
+def _page(transcript: Transcript) -> str:
+    # It brings the encoder of the sound with it, which the other formats do without.
+    from .page import render_page
+
+    assert transcript.recording is not None
+    return render_page(transcript, transcript.recording.finish(), transcript.events)
 
 
 def _record(transcript: Transcript) -> dict[str, Any]:
@@ -160,7 +191,7 @@ def cues(transcript: Transcript) -> list[Cue]:
     Each cue has one or two lines of at most `LINE_LENGTH` characters (a longer word has a line to
     itself) and is shown for at most `MAX_CUE_MS`. Starts rise, and no cue overlaps the next.
     """
-    groups = [group for segment in transcript.segments for group in _groups(_timed(segment))]
+    groups = [group for segment in transcript.segments for group in _groups(timed(segment))]
     if not groups:
         return []
     starts: list[int] = []
@@ -181,7 +212,7 @@ def _cue_end(start: int, spoken_until: float, limit: int) -> int:
     return min(end, start + MAX_CUE_MS, limit)
 
 
-def _timed(segment: Segment) -> list[_Timed]:
+def timed(segment: Segment) -> list[Timed]:
     """Return a segment's words, each with a start and an end, whatever the service gave."""
     tokens = segment.text.split()
     words = segment.words
@@ -189,28 +220,28 @@ def _timed(segment: Segment) -> list[_Timed]:
         # The text is written otherwise than the words are spoken ("5." and "fimmti"): the words
         # are the ones that have times.
         tokens = [word.text for word in words]
-    timed: list[_Timed] = []
+    timed: list[Timed] = []
     for index, guess in enumerate(_spread(tokens, segment.start, segment.end)):
         word = words[index] if words else Word(guess.text)
         start = guess.start if word.start is None else word.start
         end = guess.end if word.end is None else word.end
-        timed.append(_Timed(guess.text, start, max(start, end)))
+        timed.append(Timed(guess.text, start, max(start, end)))
     return timed
 
 
-def _spread(tokens: Sequence[str], start: float, end: float) -> list[_Timed]:
+def _spread(tokens: Sequence[str], start: float, end: float) -> list[Timed]:
     """Share out a segment's time over its words by their length."""
     total = sum(len(token) for token in tokens) or 1
-    spread: list[_Timed] = []
+    spread: list[Timed] = []
     done = 0
     for token in tokens:
         begins = start + (end - start) * done / total
         done += len(token)
-        spread.append(_Timed(token, begins, start + (end - start) * done / total))
+        spread.append(Timed(token, begins, start + (end - start) * done / total))
     return spread
 
 
-def _groups(words: Sequence[_Timed]) -> list[Sequence[_Timed]]:
+def _groups(words: Sequence[Timed]) -> list[Sequence[Timed]]:
     """Split a segment's words into cues: as few as can be, with breaks where a reader likes them.
 
     The cheapest way to show the first n words is found for each n in turn.
@@ -227,7 +258,7 @@ def _groups(words: Sequence[_Timed]) -> list[Sequence[_Timed]]:
                 best, came_from = cost, start
         cheapest.append(best)
         previous.append(came_from)
-    groups: list[Sequence[_Timed]] = []
+    groups: list[Sequence[Timed]] = []
     end = len(words)
     while end:
         groups.append(words[previous[end] : end])
@@ -235,7 +266,7 @@ def _groups(words: Sequence[_Timed]) -> list[Sequence[_Timed]]:
     return groups[::-1]
 
 
-def _fits(group: Sequence[_Timed]) -> bool:
+def _fits(group: Sequence[Timed]) -> bool:
     if (group[-1].end - group[0].start) * 1000 > MAX_CUE_MS:
         return False
     if any(after.start - before.end >= _LONG_PAUSE for before, after in pairwise(group)):
@@ -243,7 +274,7 @@ def _fits(group: Sequence[_Timed]) -> bool:
     return all(len(line) <= LINE_LENGTH for line in _lines([word.text for word in group]))
 
 
-def _cost(words: Sequence[_Timed], start: int, end: int) -> float:
+def _cost(words: Sequence[Timed], start: int, end: int) -> float:
     """Return how unwelcome a cue of `words[start:end]` is."""
     length = sum(len(word.text) + 1 for word in words[start:end])
     # One cue more is worse than any unevenness; of equal numbers the even ones win.

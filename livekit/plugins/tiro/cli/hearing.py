@@ -88,6 +88,8 @@ class Hearing:
                 await self._wait_for_room()
                 stream.push_frame(rtc.AudioFrame(pcm, rate, 1, len(pcm) // 2))
                 self._pushed += len(pcm) / 2 / rate
+                if self._transcript.recording is not None:
+                    self._transcript.recording.write(pcm)
         finally:
             # Also when the file breaks off: what was pushed is to be heard.
             stream.end_input()

@@ -20,6 +20,7 @@ from .exits import CliError, Exit, FileError, complain, note
 from .formats import Format, Segment, Transcript, printable
 from .hearing import Hearing
 from .output import FileTarget, Output, StdoutTarget, Target, TerminalTarget
+from .page import Recording
 from .screen import Screen
 
 # The server of `--local` listens on loopback for this run only: its key guards nothing.
@@ -97,6 +98,8 @@ class Job:
         try:
             with open_audio(file) as audio:
                 transcript = Transcript(printable(str(file)), engine.model)
+                if self._form is Format.HTML:
+                    transcript.recording = Recording(audio.sample_rate, audio.start)
                 output.begin(transcript)
                 with Screen(self._console, audio.length) as screen:
                     view = _View(screen, output)

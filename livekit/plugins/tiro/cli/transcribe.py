@@ -25,7 +25,7 @@ _Format = Annotated[
         "--format",
         "-f",
         help="text: a line for each final. json: an object; for several FILEs an array of them. "
-        "srt, vtt: subtitles.",
+        "srt, vtt: subtitles. html: a page with the sound, to look at in a browser.",
     ),
 ]
 _Output = Annotated[
@@ -91,7 +91,7 @@ def plan(files: Sequence[Path], form: Format, output: Path | None) -> list[Group
     """
     if output is not None and output.is_dir():
         groups = [Group(output / f"{file.stem}{form.suffix}", [file]) for file in files]
-    elif len(files) > 1 and form in (Format.SRT, Format.VTT):
+    elif len(files) > 1 and form in (Format.SRT, Format.VTT, Format.HTML):
         raise CliError(
             Exit.USAGE,
             f"--format {form.value} makes one document of each FILE: "
