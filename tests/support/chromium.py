@@ -74,6 +74,7 @@ def chromium(program: str, profile: Path) -> Iterator[Chromium]:
             yield browser
         finally:
             browser.close()
+        process.wait(_PATIENCE)
     finally:
         process.kill()
         process.wait(_PATIENCE)
@@ -91,7 +92,9 @@ class Chromium:
         self._tabs: dict[str, Tab] = {}
         self._last = 0
         port, path = self._address(profile)
-        self._http, self._socket = self._do(_connect(f"ws://127.0.0.1:{port}{path}"))
+        self._http = self._do(_new_session())
+        connecting = self._http.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=0)
+        self._socket = self._do(connecting)
 
     def open(self, url: str, width: int = 1200, height: int = 800, **media: str) -> Tab:
         """Return a tab in which a page has loaded.
@@ -118,7 +121,8 @@ class Chromium:
         return self._do(self._call(message))
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """End the browser, and with it its processes."""
+        self.call("Browser.close", {})
         self._do(self._socket.close())
         self._do(self._http.close())
 
@@ -237,9 +241,8 @@ class Tab:
         self.call("Page.close")
 
 
-async def _connect(url: str) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
-    http = aiohttp.ClientSession()
-    return http, await http.ws_connect(url, max_msg_size=0)
+async def _new_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession()
 
 
 def wait_for(condition: Callable[[], Any], what: str = "the browser") -> Any:

@@ -1,4 +1,3 @@
-
 "use strict";
 // What the page shows is read from what stands in it: a word is an element with data-t, its start
 // and end in milliseconds; data-event is an event's kind, start and length; data-at is a time.
@@ -16,7 +15,16 @@ const EARLY = 0.005;
 
 const get = (id) => document.getElementById(id);
 const [player, play, now, overview, closeup, strip, needle, follow, transcript, audio] = [
-  "player", "play", "now", "overview", "closeup", "strip", "needle", "follow", "transcript", "audio",
+  "player",
+  "play",
+  "now",
+  "overview",
+  "closeup",
+  "strip",
+  "needle",
+  "follow",
+  "transcript",
+  "audio",
 ].map(get);
 const length = player.dataset.length / 1000;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -33,10 +41,12 @@ function bytes(id) {
 const peaks = bytes("peaks");
 const loudest = peaks.reduce((most, peak) => Math.max(most, peak), 1);
 
-const words = [...transcript.querySelectorAll("[data-t]")].map((element) => {
-  const [start, end] = element.dataset.t.split(" ").map((ms) => ms / 1000);
-  return { element, start, end };
-}).sort((one, other) => one.start - other.start);
+const words = [...transcript.querySelectorAll("[data-t]")]
+  .map((element) => {
+    const [start, end] = element.dataset.t.split(" ").map((ms) => ms / 1000);
+    return { element, start, end };
+  })
+  .sort((one, other) => one.start - other.start);
 
 const events = [...transcript.querySelectorAll("[data-event]")].map((element) => {
   const [kind, at, lasts] = element.dataset.event.split(" ");
@@ -44,7 +54,9 @@ const events = [...transcript.querySelectorAll("[data-event]")].map((element) =>
 });
 
 const wordStarts = words.map((word) => word.start);
-const finalStarts = [...transcript.querySelectorAll(".said .time")].map((link) => link.dataset.at / 1000);
+const finalStarts = [...transcript.querySelectorAll(".said .time")].map(
+  (link) => link.dataset.at / 1000,
+);
 
 /** Return the number of the last of the sorted `starts` that is not after `seconds`, or -1. */
 function lastBegun(starts, seconds) {
@@ -65,7 +77,9 @@ function wordAt(seconds) {
 
 function clock(seconds) {
   const two = (number) => String(number).padStart(2, "0");
-  const [hours, minutes, rest] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(Math.floor);
+  const [hours, minutes, rest] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(
+    Math.floor,
+  );
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
@@ -85,7 +99,9 @@ function layOut() {
     const left = word.start * PX;
     const free = taken.findIndex((until) => until <= left);
     word.row = free < 0 ? taken.indexOf(Math.min(...taken)) : free;
-    taken[word.row] = left + Math.max(pen.measureText(word.element.textContent).width + 8, (word.end - word.start) * PX);
+    taken[word.row] =
+      left +
+      Math.max(pen.measureText(word.element.textContent).width + 8, (word.end - word.start) * PX);
     wordsOf[Math.min(Math.floor(word.start / STRETCH), wordsOf.length - 1)].push(number);
   });
   strip.style.width = `${length * PX}px`;
@@ -111,15 +127,25 @@ function buildStretch(index) {
   const until = Math.min(from + STRETCH, length);
   const stretch = make(strip, "stretch");
   stretch.style.left = `${from * PX}px`;
-  const svg = draw(stretch, "svg", { width: (until - from) * PX, viewBox: `0 0 ${(until - from) * PX} 48` });
+  const svg = draw(stretch, "svg", {
+    width: (until - from) * PX,
+    viewBox: `0 0 ${(until - from) * PX} 48`,
+  });
   for (const { kind, at, lasts } of events) {
     if (at >= until || at + lasts < from) continue;
     const [x, width] = [(at - from) * PX, lasts * PX];
-    draw(svg, "path", { class: lasts ? kind : `line ${kind}`, d: `M${x} 0V48` + (lasts ? `h${width}V0Z` : "") });
+    draw(svg, "path", {
+      class: lasts ? kind : `line ${kind}`,
+      d: `M${x} 0V48` + (lasts ? `h${width}V0Z` : ""),
+    });
   }
   let bars = "";
-  for (let peak = from * PEAKS_PER_SECOND; peak < Math.min(until * PEAKS_PER_SECOND, peaks.length); peak++) {
-    const half = Math.max(0.5, (24 * peaks[peak]) / loudest);
+  for (
+    let peak = from * PEAKS_PER_SECOND;
+    peak < Math.min(until * PEAKS_PER_SECOND, peaks.length);
+    peak++
+  ) {
+    const half = Math.max(0.5, 24 * (peaks[peak] / loudest) ** 2);
     bars += `M${((peak + 0.5) / PEAKS_PER_SECOND - from) * PX} ${24 - half}v${2 * half}`;
   }
   draw(svg, "path", { class: "wave", d: bars });
@@ -161,6 +187,10 @@ function furnish() {
 
 // The word that is marked.
 let marked = -1;
+// The second that the clock tells.
+let told = -1;
+// The share of the waveform that is shown as played.
+let shown = 0;
 // Whether the reader has scrolled away from it: then nothing is moved until they seek.
 let astray = false;
 
@@ -169,13 +199,19 @@ const following = () => follow.checked && !astray;
 /** Show the present: on the clock, in both waveforms, in the text. */
 function show() {
   const at = audio.currentTime;
-  const said = clock(at);
-  if (now.textContent !== said) {
-    now.textContent = said;
-    overview.setAttribute("aria-valuenow", Math.floor(at));
-    overview.setAttribute("aria-valuetext", `${said} ${overview.dataset.of} ${clock(length)}`);
+  if (Math.floor(at) !== told) {
+    told = Math.floor(at);
+    now.textContent = clock(told);
+    overview.setAttribute("aria-valuenow", told);
+    overview.setAttribute(
+      "aria-valuetext",
+      `${clock(told)} ${overview.dataset.of} ${clock(length)}`,
+    );
   }
-  overview.style.setProperty("--at", Math.min(1, at / length));
+  // In steps of half a pixel: each one paints the whole waveform.
+  const steps = 2 * overview.clientWidth;
+  const share = Math.round(Math.min(1, at / length) * steps) / steps;
+  if (share !== shown) overview.style.setProperty("--at", (shown = share));
   needle.style.transform = `translateX(${at * PX}px)`;
   mark(wordAt(at));
   if (following()) followInCloseup(at);
@@ -183,7 +219,10 @@ function show() {
 
 function mark(number) {
   if (number === marked) return;
-  for (const [which, on] of [[marked, false], [number, true]]) {
+  for (const [which, on] of [
+    [marked, false],
+    [number, true],
+  ]) {
     words[which]?.element.classList.toggle("playing", on);
     chips.get(which)?.classList.toggle("playing", on);
   }
@@ -195,7 +234,11 @@ function followInText(element) {
   const { top, bottom } = element.getBoundingClientRect();
   const free = Math.max(0, player.getBoundingClientRect().bottom);
   if (top >= free && bottom <= innerHeight) return;
-  scrollBy({ top: top - free - (innerHeight - free) / 3, behavior: calm.matches ? "auto" : "smooth" });
+  const by = top - free - (innerHeight - free) / 3;
+  scrollBy({
+    top: by,
+    behavior: calm.matches || Math.abs(by) > innerHeight ? "instant" : "smooth",
+  });
 }
 
 /** Keep the needle at a third of the width; or, for those who want no motion, turn pages. */
@@ -217,18 +260,23 @@ function seek(seconds) {
   astray = false;
   audio.currentTime = Math.min(Math.max(seconds, 0), length);
   show();
+  // In a pause no word is marked; the one before it shows where that is.
+  const near = words[Math.max(0, lastBegun(wordStarts, audio.currentTime))];
+  if (near && following()) followInText(near.element);
 }
 
-/** Play from a time on. */
-function hear(seconds) {
-  seek(seconds);
+function resume() {
+  astray = false;
   // A play that a pause or a fault overtakes is no news: the one is wanted, the other shown.
   audio.play().catch(() => {});
 }
 
-function toggle() {
-  if (audio.paused) hear(audio.ended ? 0 : audio.currentTime);
-  else audio.pause();
+const toggle = () => (audio.paused ? resume() : audio.pause());
+
+/** Play from a time on. */
+function hear(seconds) {
+  seek(seconds);
+  resume();
 }
 
 /** Go to the next of some starts, or back: to the present one, or if it has just begun to another. */
@@ -270,7 +318,16 @@ function onOverview(event) {
 }
 
 function onOverviewKey(event) {
-  const by = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -30, PageUp: 30, Home: -Infinity, End: Infinity }[event.key];
+  const by = {
+    ArrowLeft: -5,
+    ArrowDown: -5,
+    ArrowRight: 5,
+    ArrowUp: 5,
+    PageDown: -30,
+    PageUp: 30,
+    Home: -Infinity,
+    End: Infinity,
+  }[event.key];
   if (by === undefined) return;
   event.preventDefault();
   event.stopPropagation();
@@ -297,21 +354,30 @@ function onPlayChange() {
   tick();
 }
 
-for (const id of ["controls", "head", "closeup", "keys"]) get(id).hidden = false;
+// All that does nothing without this script is hidden, but for the line that says what is wrong.
+for (const element of document.querySelectorAll("[hidden]:not(#trouble)")) element.hidden = false;
 overview.tabIndex = 0;
 for (const [name, value] of Object.entries({
   role: "slider",
   "aria-label": overview.dataset.label,
   "aria-valuemin": 0,
   "aria-valuemax": Math.floor(length),
-})) overview.setAttribute(name, value);
+}))
+  overview.setAttribute(name, value);
 
 for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, onPlayChange);
 for (const name of ["timeupdate", "seeked"]) audio.addEventListener(name, show);
-audio.addEventListener("error", () => { get("trouble").hidden = false; });
+audio.addEventListener("error", () => {
+  get("trouble").hidden = false;
+});
 play.addEventListener("click", toggle);
-get("speed").addEventListener("change", (event) => { audio.playbackRate = event.target.value; });
-follow.addEventListener("change", () => { astray = false; show(); });
+get("speed").addEventListener("change", (event) => {
+  audio.playbackRate = event.target.value;
+});
+follow.addEventListener("change", () => {
+  astray = false;
+  show();
+});
 transcript.addEventListener("click", onTranscript);
 closeup.addEventListener("click", onCloseup);
 closeup.addEventListener("scroll", furnish);
@@ -320,12 +386,20 @@ overview.addEventListener("pointermove", onOverview);
 overview.addEventListener("keydown", onOverviewKey);
 document.addEventListener("keydown", onKey);
 for (const name of ["wheel", "touchmove"]) {
-  document.addEventListener(name, (event) => { astray ||= !overview.contains(event.target); }, { passive: true });
+  document.addEventListener(
+    name,
+    (event) => {
+      astray ||= !overview.contains(event.target);
+    },
+    { passive: true },
+  );
 }
 addEventListener("hashchange", visit);
 new ResizeObserver(furnish).observe(closeup);
 new ResizeObserver(() => {
-  document.documentElement.style.setProperty("--covered", `${player.offsetHeight}px`);
+  // On a small screen a part of the player goes out of sight, by a top below 0.
+  const covered = player.offsetHeight + parseFloat(getComputedStyle(player).top);
+  document.documentElement.style.setProperty("--covered", `${covered}px`);
 }).observe(player);
 
 layOut();

@@ -20,8 +20,9 @@ PEAKS_PER_SECOND = 50
 _KINDS = (("libopus", "webm", "audio/webm"), ("pcm_s16le", "wav", "audio/wav"))
 # Bits per second of Opus: speech is clear from about 20,000 on.
 _BIT_RATE = 24_000
-# Packets of 60 ms rather than 20: a tenth smaller.
-_OPTIONS = {"frame_duration": "60"}
+# Packets of 60 ms rather than 20 are a tenth smaller; half the effort takes a third of the CPU, and
+# the sound of speech does not show it.
+_OPTIONS = {"frame_duration": "60", "compression_level": "5"}
 # Hz that Opus takes; speech gains nothing from the 48,000 that it takes as well.
 _RATES = (8000, 12000, 16000, 24000)
 _FULL_SCALE = 32768

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode, encodebytes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
@@ -119,7 +119,8 @@ class _Page:
             )
             yield (
                 f'<p id="p{number}" {paragraph.attributes}>'
-                f'<span class="margin">{time}{paragraph.beside}</span> {paragraph.content}</p>'
+                f'<span class="margin">{time}{paragraph.beside}</span> '
+                f"<span>{paragraph.content}</span></p>"
             )
 
     def _final(self, segment: Segment) -> _Paragraph:
@@ -130,10 +131,8 @@ class _Page:
         pieces.sort(key=lambda piece: piece[0])
         doubt, beside = _doubt(segment), ""
         if segment.confidence is not None:
-            beside = (
-                f'<small{self._lang}><span class="unseen">{escape(self._texts["confidence"])}</span>'
-                f" {segment.confidence:.0%}</small>"
-            )
+            name = f'<span class="unseen">{escape(self._texts["confidence"])}</span>'
+            beside = f" <small{self._lang}>{name} {segment.confidence:.0%}</small>"
         attributes = f'class="said" data-doubt="{doubt}"' if doubt else 'class="said"'
         content = " ".join(html for _, html in pieces)
         return _Paragraph(segment.start, 2, attributes, content, beside)
@@ -155,7 +154,7 @@ class _Page:
 
     def _mark(self, event: LineEvent) -> str:
         return (
-            f'<span class="mark"{self._lang} data-event="{event.kind} {_ms(event.at)} '
+            f'<span class="mark {event.kind}"{self._lang} data-event="{event.kind} {_ms(event.at)} '
             f'{_ms(event.seconds)}">{escape(self._count(event.kind, event.seconds))}</span>'
         )
 
@@ -170,10 +169,11 @@ class _Page:
             for segment in self._segments
         )
         wave = self._wave()
+        events = "".join(map(self._event_shape, self._events))
         return (
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
-            f'{"".join(map(self._event_shape, self._events))}<path class="wave" d="{wave}"/>'
-            f'<path class="wave played" d="{wave}"/><path class="line said" d="{said}"/></svg>'
+            f'<path class="wave" d="{wave}"/><path class="wave played" d="{wave}"/>'
+            f'<path class="line said" d="{said}"/>{events}</svg>'
         )
 
     def _wave(self) -> str:
@@ -182,7 +182,7 @@ class _Page:
         if not len(peaks):
             return ""
         edges = np.unique(np.linspace(0, len(peaks), _WIDTH, endpoint=False).astype(int))
-        heights = np.maximum.reduceat(peaks, edges) / max(peaks.max(), 1.0)
+        heights = (np.maximum.reduceat(peaks, edges) / max(peaks.max(), 1.0)) ** 2
         middle = _HEIGHT / 2
         xs = [self._x(edge / PEAKS_PER_SECOND) for edge in edges]
         upper = [f"{x} {y:.0f}" for x, y in zip(xs, middle - middle * heights, strict=True)]
@@ -191,7 +191,7 @@ class _Page:
 
     def _event_shape(self, event: LineEvent) -> str:
         x = self._x(event.at)
-        if not event.seconds:
+        if event.seconds <= 0:
             return f'<path class="line {event.kind}" d="M{x} 0V{_HEIGHT}"/>'
         width = self._x(event.seconds)
         return f'<rect class="{event.kind}" x="{x}" y="0" width="{width}" height="{_HEIGHT}"/>'
@@ -222,5 +222,7 @@ def _piece(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """Return what a content security policy calls an inline script or style by."""
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+    """Return what a content security policy calls an inline script or style."""
+    # The template begins the element with a line of its own.
+    digest = sha256(f"\n{text}".encode()).digest()
+    return f"'sha256-{b64encode(digest).decode()}'"
