@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 from livekit import rtc
 from livekit.agents import APIConnectOptions, stt
-from livekit.agents.metrics import STTMetrics
 from livekit.agents.types import NotGivenOr
 from livekit.agents.utils import is_given
 
 from .audio import AudioFile
-from .formats import LineEvent, Segment, Transcript, Word, printable
+from .formats import Segment, Transcript, Word, printable
 
 # A person waits for the answer, so an unreachable service is given up sooner than in an agent.
 _CONNECT = APIConnectOptions(max_retry=2, retry_interval=1.0, timeout=8.0)
@@ -58,7 +57,6 @@ class Hearing:
         self._listener = listener
         self._realtime = realtime
         self._began = time.monotonic()
-        self._connected = False
         # Seconds of the audio.
         self._pushed = 0.0
         self._sent = 0.0
@@ -70,7 +68,6 @@ class Hearing:
             APIError: If the service fails.
             FileError: If the file cannot be read to its end.
         """
-        engine.on("metrics_collected", self._measured)
         stream = engine.stream(conn_options=_CONNECT)
         pushing = asyncio.create_task(self._push_all(stream), name="tiro.cli.push")
         try:
@@ -83,16 +80,6 @@ class Hearing:
             pushing.cancel()
             await asyncio.gather(pushing, return_exceptions=True)
             await stream.aclose()
-            engine.off("metrics_collected", self._measured)
-
-    def _measured(self, metrics: STTMetrics) -> None:
-        """Note each connection after the first; it is sent all that no final covers."""
-        if metrics.acquire_time > 0:
-            if self._connected:
-                segments = self._transcript.segments
-                at = segments[-1].end if segments else self._audio.start
-                self._transcript.events.append(LineEvent("connection", at))
-            self._connected = True
 
     async def _push_all(self, stream: stt.RecognizeStream) -> None:
         rate = self._audio.sample_rate

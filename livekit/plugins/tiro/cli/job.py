@@ -20,7 +20,7 @@ from .exits import CliError, Exit, FileError, complain, note
 from .formats import Format, Segment, Transcript, printable
 from .hearing import Hearing
 from .output import FileTarget, Output, StdoutTarget, Target, TerminalTarget
-from .page import Recording
+from .page import LineWatch, Recording
 from .screen import Screen
 
 # The server of `--local` listens on loopback for this run only: its key guards nothing.
@@ -101,7 +101,8 @@ class Job:
                 if self._form is Format.HTML:
                     transcript.recording = Recording(audio.sample_rate, audio.start)
                 output.begin(transcript)
-                with Screen(self._console, audio.length) as screen:
+                watch = LineWatch(engine, transcript)
+                with Screen(self._console, audio.length) as screen, watch:
                     view = _View(screen, output)
                     await Hearing(audio, transcript, view, realtime=self._realtime).run(engine)
         except FileError as error:

@@ -14,18 +14,16 @@ const LINGER = 0.4;
 const EARLY = 0.005;
 
 const get = (id) => document.getElementById(id);
-const [player, play, now, overview, closeup, strip, needle, follow, transcript, audio] = [
-  "player",
-  "play",
-  "now",
-  "overview",
-  "closeup",
-  "strip",
-  "needle",
-  "follow",
-  "transcript",
-  "audio",
-].map(get);
+const player = get("player");
+const play = get("play");
+const now = get("now");
+const overview = get("overview");
+const closeup = get("closeup");
+const strip = get("strip");
+const needle = get("needle");
+const follow = get("follow");
+const transcript = get("transcript");
+const audio = get("audio");
 const length = player.dataset.length / 1000;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -92,16 +90,16 @@ let wordsOf = [];
 /** Give each word the first row in which it does not run into the word before. */
 function layOut() {
   const pen = document.createElement("canvas").getContext("2d");
-  pen.font = getComputedStyle(closeup).font;
+  const { fontSize, fontFamily } = getComputedStyle(closeup);
+  pen.font = `${fontSize} ${fontFamily}`;
   const taken = Array(ROWS).fill(0);
   wordsOf = Array.from({ length: Math.ceil(length / STRETCH) }, () => []);
   words.forEach((word, number) => {
     const left = word.start * PX;
     const free = taken.findIndex((until) => until <= left);
     word.row = free < 0 ? taken.indexOf(Math.min(...taken)) : free;
-    taken[word.row] =
-      left +
-      Math.max(pen.measureText(word.element.textContent).width + 8, (word.end - word.start) * PX);
+    const { width } = pen.measureText(word.element.textContent);
+    taken[word.row] = Math.max(left + width + 8, word.end * PX);
     wordsOf[Math.min(Math.floor(word.start / STRETCH), wordsOf.length - 1)].push(number);
   });
   strip.style.width = `${length * PX}px`;
@@ -127,33 +125,31 @@ function buildStretch(index) {
   const until = Math.min(from + STRETCH, length);
   const stretch = make(strip, "stretch");
   stretch.style.left = `${from * PX}px`;
-  const svg = draw(stretch, "svg", {
-    width: (until - from) * PX,
-    viewBox: `0 0 ${(until - from) * PX} 48`,
-  });
+  const width = (until - from) * PX;
+  const svg = draw(stretch, "svg", { width, viewBox: `0 0 ${width} 48` });
+  draw(svg, "path", { class: "bars", d: bars(from, until) });
   for (const { kind, at, lasts } of events) {
     if (at >= until || at + lasts < from) continue;
-    const [x, width] = [(at - from) * PX, lasts * PX];
-    draw(svg, "path", {
-      class: lasts ? kind : `line ${kind}`,
-      d: `M${x} 0V48` + (lasts ? `h${width}V0Z` : ""),
-    });
+    const [name, rest] = lasts ? [kind, `h${lasts * PX}V0Z`] : [`line ${kind}`, ""];
+    draw(svg, "path", { class: name, d: `M${(at - from) * PX} 0V48${rest}` });
   }
-  let bars = "";
-  for (
-    let peak = from * PEAKS_PER_SECOND;
-    peak < Math.min(until * PEAKS_PER_SECOND, peaks.length);
-    peak++
-  ) {
-    const half = Math.max(0.5, 24 * (peaks[peak] / loudest) ** 2);
-    bars += `M${((peak + 0.5) / PEAKS_PER_SECOND - from) * PX} ${24 - half}v${2 * half}`;
-  }
-  draw(svg, "path", { class: "wave", d: bars });
   for (let second = from; second < until; second++) {
     make(stretch, "second", clock(second)).style.left = `${(second - from) * PX}px`;
   }
   for (const number of wordsOf[index]) buildWord(stretch, from, number);
   stretches.set(index, stretch);
+}
+
+/** Return the waveform of a stretch as a path: a bar for each peak. */
+function bars(from, until) {
+  const first = from * PEAKS_PER_SECOND;
+  return [...peaks.subarray(first, until * PEAKS_PER_SECOND)]
+    .map((peak, number) => {
+      // A peak is the square root of what it stands for.
+      const half = Math.max(0.5, 24 * (peak / loudest) ** 2);
+      return `M${((number + 0.5) * PX) / PEAKS_PER_SECOND} ${24 - half}v${2 * half}`;
+    })
+    .join("");
 }
 
 function buildWord(stretch, from, number) {
@@ -249,9 +245,11 @@ function followInCloseup(at) {
   else if (seen < 0 || seen > 0.95 * width) closeup.scrollLeft = x - width / 10;
 }
 
+let frame = 0;
 function tick() {
   show();
-  if (!audio.paused) requestAnimationFrame(tick);
+  cancelAnimationFrame(frame);
+  if (!audio.paused) frame = requestAnimationFrame(tick);
 }
 
 // -- where to go --------------------------------------------------------------------------------

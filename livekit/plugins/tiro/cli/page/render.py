@@ -168,12 +168,13 @@ class _Page:
             f"M{self._x(segment.start)} {_HEIGHT - 2}H{self._x(segment.end)}"
             for segment in self._segments
         )
-        wave = self._wave()
         events = "".join(map(self._event_shape, self._events))
-        return (
-            f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
-            f'<path class="wave" d="{wave}"/><path class="wave played" d="{wave}"/>'
-            f'<path class="line said" d="{said}"/>{events}</svg>'
+        return "\n".join(
+            [
+                _svg("", f'<path id="wave" class="wave" d="{self._wave()}"/>'),
+                _svg("played", '<use href="#wave"/>'),
+                _svg("", f'<path class="line said" d="{said}"/>{events}'),
+            ]
         )
 
     def _wave(self) -> str:
@@ -182,6 +183,7 @@ class _Page:
         if not len(peaks):
             return ""
         edges = np.unique(np.linspace(0, len(peaks), _WIDTH, endpoint=False).astype(int))
+        # A peak is the square root of what it stands for.
         heights = (np.maximum.reduceat(peaks, edges) / max(peaks.max(), 1.0)) ** 2
         middle = _HEIGHT / 2
         xs = [self._x(edge / PEAKS_PER_SECOND) for edge in edges]
@@ -211,6 +213,13 @@ def _within(segment: Segment, event: LineEvent) -> bool:
 def _doubt(segment: Segment) -> int:
     """Return how uncertain a final is, in tenths; 0 also if the service did not say."""
     return 0 if segment.confidence is None else round(10 * (1 - segment.confidence))
+
+
+def _svg(name: str, content: str) -> str:
+    return (
+        f'<svg class="{name}" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
+        f'aria-hidden="true">{content}</svg>'
+    )
 
 
 def _ms(seconds: float) -> int:
