@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +77,8 @@ def transcribe(
     with exits():
         if local and base_url is not None:
             raise CliError(Exit.USAGE, "--local and --base-url exclude each other")
+        if form is Format.HTML and output is None and sys.stdout.isatty():
+            raise CliError(Exit.USAGE, "a page is for a browser: name its file with --output")
         groups = plan(files, form, output)
         job = Job(form, language=language, base_url=base_url, realtime=realtime, local=local)
         asyncio.run(job.run(groups))

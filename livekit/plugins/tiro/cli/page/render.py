@@ -64,7 +64,7 @@ class _Page:
         self._texts = texts_for(transcript.language)
         ends = [segment.end for segment in self._segments]
         # Seconds; never 0, since all places are shares of it.
-        self._length = max([0.001, transcript.duration, len(sound.peaks) / PEAKS_PER_SECOND, *ends])
+        self._length = max([0.001, transcript.duration, *ends])
         # The page is in the transcript's language; what it says by itself may not be.
         own = self._texts["ui"]
         same = transcript.language.partition("-")[0].lower() == own
@@ -173,7 +173,7 @@ class _Page:
             [
                 _svg("", f'<path id="wave" class="wave" d="{self._wave()}"/>'),
                 _svg("played", '<use href="#wave"/>'),
-                _svg("", f'<path class="line said" d="{said}"/>{events}'),
+                _svg("", f'<path class="line finals" d="{said}"/>{events}'),
             ]
         )
 
