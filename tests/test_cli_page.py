@@ -268,7 +268,9 @@ def test_the_waveform_has_the_height_of_the_loudest_and_the_width_of_the_file() 
 
 
 def test_a_file_without_a_second_of_sound_has_a_page() -> None:
-    found = Reader(page(sound=Recording(RATE).finish(), duration=0.0))
+    nothing = Recording(RATE)
+    nothing.write(b"")
+    found = Reader(page(sound=nothing.finish(), duration=0.0))
     assert found.all("path", id="wave")[0][0]["d"] == ""
     assert found.all("main")[0][1] == ""
 

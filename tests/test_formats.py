@@ -283,4 +283,4 @@ def test_clock(seconds: float, expected: str) -> None:
 
 
 def test_the_ending_of_a_file_follows_from_the_format() -> None:
-    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt"]
+    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt", ".html"]
