@@ -26,9 +26,11 @@ from livekit.agents.metrics import STTMetrics
 from livekit.plugins.tiro.cli import app
 from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.cli.formats import Format, LineEvent, Segment, Transcript, Word
+from livekit.plugins.tiro.cli.job import Group, Job
 from livekit.plugins.tiro.cli.page import LineWatch, Recording, Sound, recording, render_page
 from livekit.plugins.tiro.cli.page.texts import _TEXTS, texts_for
 from livekit.plugins.tiro.cli.transcribe import transcribe as write_down
+from livekit.plugins.tiro.testing import TiroServer, parse_faults
 
 from .support.chromium import Chromium, Tab, chromium, find_chromium
 
@@ -186,6 +188,15 @@ def test_an_event_stands_at_its_word_or_between_the_finals() -> None:
         "M30.0 0V100",
         "M400.0 0V100",
     ]
+
+
+def test_events_in_a_final_keep_their_order_and_words_theirs_whatever_their_times() -> None:
+    words = (Word("einn", 1.0, 1.2), Word("tveir", 0.5, 0.7), Word("þrír", 1.5, 1.7))
+    events = (LineEvent("given_up", 1.1, 0.1), LineEvent("connection", 1.2))
+    found = Reader(page(Segment("einn tveir þrír", 0.5, 1.7, None, words), events=events))
+    assert found.paragraphs()[0][1] == (
+        "0:00 einn tveir 0,1 sek. af hljóði sleppt: þjónustan heyrði það ekki ný tenging þrír"
+    )
 
 
 def test_confidence_is_a_shade_and_a_number_where_it_is_given() -> None:
@@ -399,6 +410,22 @@ def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> No
         engine.report(0.02)
     assert heard.events == [LineEvent("connection", 0.0), LineEvent("connection", 2.3)]
     assert engine.listeners == []
+
+
+async def test_a_connection_that_breaks_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", "leyndarmal-1")
+    output = tmp_path / "page.html"
+    hooks = parse_faults(["disconnect:3@1"])
+    async with TiroServer(api_key="leyndarmal-1", hooks=hooks) as server:
+        job = Job(
+            Format.HTML, language="is-IS", base_url=server.base_url, realtime=False, local=False
+        )
+        await job.run([Group(output, [DATA / "is.wav"])])
+    assert job.failure is None
+    found = Reader(output.read_text(encoding="utf-8"))
+    assert [text for _, text in found.all("span", **{"class": "mark connection"})] == ["ný tenging"]
 
 
 def transcribe(*arguments: str) -> Any:

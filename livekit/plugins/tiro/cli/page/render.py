@@ -124,18 +124,18 @@ class _Page:
             )
 
     def _final(self, segment: Segment) -> _Paragraph:
-        pieces = [(word.start, _word(word)) for word in timed(segment)]
-        pieces += [
-            (event.at, self._mark(event)) for event in self._events if _within(segment, event)
-        ]
-        pieces.sort(key=lambda piece: piece[0])
+        words = timed(segment)
+        pieces = [_word(word) for word in words]
+        # From the last event to the first, so that the places of the others stay what they are.
+        for event in reversed([event for event in self._events if _within(segment, event)]):
+            place = sum(word.start <= event.at for word in words)
+            pieces.insert(place, self._mark(event))
         doubt, beside = _doubt(segment), ""
         if segment.confidence is not None:
             name = f'<span class="unseen">{escape(self._texts["confidence"])}</span>'
             beside = f" <small{self._lang}>{name} {segment.confidence:.0%}</small>"
         attributes = f'class="said" data-doubt="{doubt}"' if doubt else 'class="said"'
-        content = " ".join(html for _, html in pieces)
-        return _Paragraph(segment.start, 2, attributes, content, beside)
+        return _Paragraph(segment.start, 2, attributes, " ".join(pieces), beside)
 
     def _gaps(self) -> Iterator[_Paragraph]:
         until = 0.0
