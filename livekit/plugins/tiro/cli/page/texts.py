@@ -25,7 +25,7 @@ _ENGLISH = {
     "shade": "The stronger the shade, the less certain the words.",
     "cut_short": "Cut short: not all of the file was heard.",
     "silent": "No speech was heard.",
-    "trouble": "This browser cannot play the sound.",
+    "trouble": "The sound cannot be played here.",
     "noscript": "The player needs JavaScript; the text and its times are complete without it.",
     "keys": "Keys: space plays and pauses, ← and → go from word to word, "
     "with Shift from paragraph to paragraph.",
@@ -51,7 +51,7 @@ _ICELANDIC = {
     "shade": "Því sterkari sem liturinn er, því óvissari eru orðin.",
     "cut_short": "Ófullgert: ekki var hlustað á alla skrána.",
     "silent": "Ekkert tal heyrðist.",
-    "trouble": "Þessi vafri getur ekki spilað hljóðið.",
+    "trouble": "Hér er ekki hægt að spila hljóðið.",
     "noscript": "Spilarinn þarf JavaScript; textinn og tímarnir eru heilir án þess.",
     "keys": "Lyklar: bilslá spilar og gerir hlé, ← og → færa um eitt orð, "
     "með Shift um eina efnisgrein.",
