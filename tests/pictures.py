@@ -41,7 +41,7 @@ def page() -> str:
     """The page of the file, heard over a line that broke twice."""
     with wave.open(str(SOUND)) as file:
         recording = Recording(file.getframerate())
-        recording.write(file.readframes(file.getnframes()))
+        recording.write(file.readframes(file.getnframes()), 0.0)
         duration = file.getnframes() / file.getframerate()
     segments = [said(0.0, 0.94), said(AGAIN, 0.71)]
     transcript = Transcript("is2.wav", "is-IS", duration, segments, complete=True)

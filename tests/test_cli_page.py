@@ -63,9 +63,9 @@ def tones(seconds: float, *loud: tuple[float, float], rate: int = RATE) -> npt.N
 
 
 def record(samples: npt.NDArray[np.int16], rate: int = RATE, start: float = 0.0) -> Sound:
-    recorded = Recording(rate, start)
+    recorded = Recording(rate)
     for first in range(0, len(samples), rate // 10):
-        recorded.write(samples[first : first + rate // 10].tobytes())
+        recorded.write(samples[first : first + rate // 10].tobytes(), start + first / rate)
     return recorded.finish()
 
 
@@ -280,7 +280,7 @@ def test_the_waveform_has_the_height_of_the_loudest_and_the_width_of_the_file() 
 
 def test_a_file_without_a_second_of_sound_has_a_page() -> None:
     nothing = Recording(RATE)
-    nothing.write(b"")
+    nothing.write(b"", 0.0)
     found = Reader(page(sound=nothing.finish(), duration=0.0))
     assert found.all("path", id="wave")[0][0]["d"] == ""
     assert found.all("main")[0][1] == ""
@@ -317,6 +317,15 @@ def test_sound_that_starts_later_than_the_file_has_silence_before_it() -> None:
     assert np.flatnonzero(np.abs(samples) > 0.25)[0] / rate == pytest.approx(2.5, abs=0.02)
     assert len(sound.peaks) == 175
     assert not any(sound.peaks[:125]) and min(sound.peaks[125:]) > 170
+
+
+def test_where_the_file_has_no_sound_is_silence() -> None:
+    loud, recorded = tones(1.0, (0.0, 1.0)), Recording(RATE)
+    for at in (0.0, 1.0, 3.5, 4.49, 5.51):
+        recorded.write(loud.tobytes(), at)
+    peaks = recorded.finish().peaks
+    # Jitter is no gap, and what overlaps is not cut.
+    assert [peak > 170 for peak in peaks] == [True] * 100 + [False] * 75 + [True] * 150
 
 
 def test_an_hour_fits_into_a_mail() -> None:

@@ -87,9 +87,9 @@ class Hearing:
             for pcm in self._audio.chunks(_LIVE_CHUNK if self._realtime else _CHUNK):
                 await self._wait_for_room()
                 stream.push_frame(rtc.AudioFrame(pcm, rate, 1, len(pcm) // 2))
-                self._pushed += len(pcm) / 2 / rate
                 if self._transcript.recording is not None:
-                    self._transcript.recording.write(pcm)
+                    self._transcript.recording.write(pcm, self._audio.start + self._pushed)
+                self._pushed += len(pcm) / 2 / rate
         finally:
             # Also when the file breaks off: what was pushed is to be heard.
             stream.end_input()

@@ -99,7 +99,7 @@ class Job:
             with open_audio(file) as audio:
                 transcript = Transcript(printable(str(file)), engine.model)
                 if self._form is Format.HTML:
-                    transcript.recording = Recording(audio.sample_rate, audio.start)
+                    transcript.recording = Recording(audio.sample_rate)
                 output.begin(transcript)
                 watch = LineWatch(engine, transcript)
                 with Screen(self._console, audio.length) as screen, watch:

@@ -23,6 +23,8 @@ _KINDS = (("libopus", "webm", "audio/webm"), ("pcm_s16le", "wav", "audio/wav"))
 _OPTIONS = {"b": "24000", "frame_duration": "60", "compression_level": "5"}
 # Hz that Opus takes; speech gains nothing from the 48,000 that it takes as well.
 _RATES = (8000, 12000, 16000, 24000)
+# Seconds; what is less is a matter of rounding, and nobody hears a word that much too early.
+_SHORTEST_GAP = 0.02
 _FULL_SCALE = 32768
 
 
@@ -40,24 +42,36 @@ class Sound:
 class Recording:
     """The sound of a file, taken in as it is read; it holds 10 MB for an hour.
 
+    A second of it is a second of the file: where the file has no sound, there is silence.
+
     Args:
         sample_rate: Hz of the samples to come.
-        start: Where the first of them belongs, in seconds of the file. Silence fills the time
-            before it, so that a second of the recording is a second of the file.
     """
 
-    def __init__(self, sample_rate: int, start: float = 0.0) -> None:
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
         self._encoder = _Encoder(sample_rate)
         self._peaks = _Peaks(sample_rate)
-        missing = round(start * sample_rate)
-        while missing > 0:
-            part = min(missing, sample_rate)
-            self.write(bytes(2 * part))
-            missing -= part
+        # Samples, silence included.
+        self._length = 0
 
-    def write(self, pcm: bytes) -> None:
-        """Take the next samples: mono, 16 bit."""
-        samples = np.frombuffer(pcm, np.int16)
+    def write(self, pcm: bytes, at: float) -> None:
+        """Take samples: mono, 16 bit.
+
+        Args:
+            pcm: They follow those before them.
+            at: Where they belong, in seconds of the file.
+        """
+        missing = round(at * self._sample_rate) - self._length
+        if missing >= _SHORTEST_GAP * self._sample_rate:
+            while missing > 0:
+                part = min(missing, self._sample_rate)
+                self._take(np.zeros(part, np.int16))
+                missing -= part
+        self._take(np.frombuffer(pcm, np.int16))
+
+    def _take(self, samples: npt.NDArray[np.int16]) -> None:
+        self._length += len(samples)
         if len(samples):
             self._encoder.push(samples)
             self._peaks.push(samples)
