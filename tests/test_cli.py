@@ -230,7 +230,8 @@ def test_what_was_heard_before_a_failure_is_written(
     with ServerThread(hooks=FailsAfterFirstFinal()) as server:
         result = transcribe(TWO, "--base-url", server.base_url, "-f", form.value, "-o", str(path))
     assert_failed(result, Exit.SERVICE, "400")
-    assert "Góðan daginn" in path.read_text("utf-8")
+    # In a page each word is an element.
+    assert "Góðan daginn" in re.sub("<[^>]*>", "", path.read_text("utf-8"))
     if form is Format.JSON:
         record = json.loads(path.read_text("utf-8"))
         assert record["complete"] is False

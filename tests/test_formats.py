@@ -175,7 +175,7 @@ def test_clock(seconds: float, expected: str) -> None:
 
 
 def test_the_ending_of_a_file_follows_from_the_format() -> None:
-    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt", ".tsv"]
+    assert [form.suffix for form in Format] == [".txt", ".json", ".srt", ".vtt", ".tsv", ".html"]
 
 
 def test_one_document_holds_many_files_or_one() -> None:

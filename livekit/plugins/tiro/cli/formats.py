@@ -13,7 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from .page import Recording
 
 # Halves of surrogate pairs: Python has them for the bytes of a file name that are no UTF-8.
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -27,6 +30,7 @@ class Format(str, Enum):
     SRT = "srt"
     VTT = "vtt"
     TSV = "tsv"
+    HTML = "html"
 
     @property
     def suffix(self) -> str:
@@ -64,6 +68,18 @@ class Segment:
     """Other readings of the text, the likeliest first."""
 
 
+@dataclass(frozen=True)
+class LineEvent:
+    """Something that happened on the line to the service while a file was heard."""
+
+    kind: Literal["connection", "given_up"]
+    """A new connection took the place of one that ended; audio was given up unheard."""
+    at: float
+    """Where in the file, in seconds."""
+    seconds: float = 0.0
+    """Length of the audio that was given up."""
+
+
 @dataclass
 class Transcript:
     """All that was heard in one file."""
@@ -76,6 +92,9 @@ class Transcript:
     segments: list[Segment] = field(default_factory=list)
     complete: bool = False
     """Whether all of the file was heard: the run was not cut short, nor the file itself."""
+    recording: Recording | None = None
+    """The file's sound, kept for a page."""
+    events: list[LineEvent] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ class Hearing:
     def _push_chunk(self, stream: stt.RecognizeStream, rate: int, pcm: bytes, at: float) -> None:
         samples = len(pcm) // 2
         stream.push_frame(rtc.AudioFrame(pcm, rate, 1, samples))
+        if self._transcript.recording is not None:
+            self._transcript.recording.write(pcm, at)
         self._places.note(self._pushed, at)
         self._pushed += samples / rate
         self._last_push = time.monotonic()

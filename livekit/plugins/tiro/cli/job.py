@@ -17,6 +17,7 @@ from .exits import CliError, Exit, FileError, complain, from_api, note, unexpect
 from .formats import Segment, Transcript
 from .hearing import Hearing
 from .output import Document, FileTarget, Output, StdoutTarget, Style, Target, TerminalTarget
+from .page import LineWatch, Recording
 from .plan import Group, Place, Plan
 from .reader import Reader
 from .screen import Screen
@@ -144,8 +145,10 @@ class Job:
         if audio is None:
             return
         transcript = Transcript(file, engine.model)
+        if output.needs_sound:
+            transcript.recording = Recording(audio.sample_rate)
         output.begin(transcript)
-        with Screen(self._console, audio.length) as screen:
+        with Screen(self._console, audio.length) as screen, LineWatch(engine, transcript):
             view = _View(screen, output, audio.start)
             realtime = self._task.realtime
             hearing = Hearing(reader, transcript, view, self._interruption, realtime=realtime)
@@ -170,8 +173,7 @@ class Job:
         many = len(group.files) > 1
         targets: list[Target] = []
         try:
-            for place in group.places:
-                targets.append(self._target(place))
+            targets.extend(map(self._target, group.places))
         except CliError:
             for target in targets:
                 target.close(complete=False)

@@ -194,7 +194,22 @@ class Document:
             return vtt_document(transcripts[0], self._style.layout)
         if self._form is Format.TSV:
             return tsv_document(transcripts[0])
+        if self._form is Format.HTML:
+            return _page(transcripts[0])
         return ""
+
+    @property
+    def needs_sound(self) -> bool:
+        """Whether it needs the recording of the file."""
+        return self._form is Format.HTML
+
+
+def _page(transcript: Transcript) -> str:
+    # It brings the encoder of the sound with it, which the other formats do without.
+    from .page import render_page
+
+    assert transcript.recording is not None
+    return render_page(transcript, transcript.recording.finish(), transcript.events)
 
 
 class Output:
@@ -209,6 +224,8 @@ class Output:
     """
 
     def __init__(self, documents: Sequence[Document], files: int) -> None:
+        self.needs_sound = any(document.needs_sound for document in documents)
+        """Whether any of them needs the recording of a file."""
         self._documents = documents
         self._files = files
         self._transcripts: list[Transcript] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated
@@ -36,6 +37,7 @@ class Wanted(str, Enum):
     SRT = Format.SRT.value
     VTT = Format.VTT.value
     TSV = Format.TSV.value
+    HTML = Format.HTML.value
     ALL = "all"
 
 
@@ -56,7 +58,8 @@ _Formats = Annotated[
         "--format",
         "-f",
         help="text: a line for each final. json: an object; for several FILEs an array of them. "
-        "srt, vtt: subtitles. tsv: a table of times in ms and text. all: each of them. Can be "
+        "srt, vtt: subtitles. tsv: a table of times in ms and text. html: a page with the "
+        "sound, to look at in a browser. all: each of them. Can be "
         "repeated. By default what --output ends in, else text.",
         show_default=False,
     ),
@@ -211,6 +214,9 @@ def transcribe(
         if skip_existing and any(place.path is None for place in places):
             raise CliError(Exit.USAGE, "--skip-existing needs --output, for files to look for")
         forms = {place.form for place in places}
+        to_screen = any(place.path is None and place.form is Format.HTML for place in places)
+        if to_screen and sys.stdout.isatty():
+            raise CliError(Exit.USAGE, "a page is for a browser: name its file with --output")
         settings = {
             "max_alternatives": max_alternatives,
             "diarization": diarize or None,
