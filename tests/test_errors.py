@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import time
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import assume, given, settings, strategies as st
@@ -129,6 +131,29 @@ def test_an_answer_without_an_upgrade_is_not_from_the_service(status: int) -> No
     assert not errors.from_handshake(status).retryable
 
 
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308])
+def test_a_redirect_is_refused_by_name(status: int) -> None:
+    error = errors.from_handshake(status)
+    assert (error.status_code, error.retryable) == (status, False)
+    assert "redirects to another" in error.message
+
+
+@pytest.mark.parametrize(("status", "retryable"), [(407, False), (403, False), (502, True)])
+def test_a_proxy_that_lets_nothing_through(status: int, retryable: bool) -> None:
+    error = errors.from_proxy(status)
+    assert (error.status_code, error.retryable) == (status, retryable)
+
+
+def test_what_a_retry_can_not_mend_is_not_retried() -> None:
+    for error in (errors.unusable_session("it is closed"), errors.closed_while_recognizing()):
+        assert type(error) is APIConnectionError
+        assert not error.retryable
+    for slow in (errors.unresponsive(15), errors.drain_timeout(5)):
+        assert type(slow) is APITimeoutError
+        assert slow.retryable
+    assert errors.never_answered().retryable
+
+
 # -- what the message says -----------------------------------------------------------------------
 
 
@@ -150,7 +175,13 @@ def test_an_answer_without_an_upgrade_is_not_from_the_service(status: int) -> No
         (errors.unreachable("host:1", "refused"), ["host:1", "refused", "network", "base_url"]),
         (errors.connect_timeout("host:1", 2.5), ["host:1", "2.5 s", "network", "base_url"]),
         (errors.dropped("before it said anything"), ["before it said anything", "try again"]),
-        (errors.unanswered(5), ["5 s", "try again"]),
+        (errors.never_answered(), ["before it said anything", "api_key", "base_url", "proxies"]),
+        (errors.unresponsive(16.4), ["16 s", "try again"]),
+        (errors.drain_timeout(5), ["5 s", "end of the audio", "try again"]),
+        (errors.closed_while_recognizing(), ["closed", "recognize()"]),
+        (errors.unusable_session("it is closed"), ["http_session", "it is closed", "event loop"]),
+        (errors.from_proxy(407), ["proxy", "407", "HTTPS_PROXY", "ALL_PROXY", "password"]),
+        (errors.from_handshake(302), ["redirects", "302", "not followed", "base_url"]),
         (errors.unexpected(KeyError(KEY)), ["KeyError", "report"]),
     ],
 )
@@ -190,7 +221,7 @@ ALL = [
     errors.unreachable("host", "reason"),
     errors.connect_timeout("host", 10),
     errors.dropped("early"),
-    errors.unanswered(5),
+    errors.drain_timeout(5),
     errors.unexpected(ValueError("x")),
 ]
 
@@ -284,12 +315,55 @@ def test_a_key_across_the_end_of_a_long_text_is_taken_out() -> None:
 def test_redaction_takes_no_time() -> None:
     """A frame can have 4 MiB, and the text of the server is not to be trusted."""
     started = time.perf_counter()
-    for part in ("token=", "bearer ", "key", "a-", " ", KEY[:-1]):
+    for part in ("token=", "bearer ", "key", "a-", " ", KEY[:-1], quote(KEY[:-1], safe="")):
         redact(part * (1_000_000 // len(part)))
     assert time.perf_counter() - started < 2
 
 
-@settings(deadline=None, max_examples=100)
+HARD_KEY = 'a,b"c\'d e%f&g<h>\\i\u00f0\U0001f389'
+HARD_FORMS = {
+    "plain": HARD_KEY,
+    "url": quote(HARD_KEY, safe=""),
+    "url in lower case": quote(HARD_KEY, safe="").lower(),
+    "url twice": quote(quote(HARD_KEY, safe=""), safe=""),
+    "form": quote_plus(HARD_KEY),
+    "json": json.dumps(HARD_KEY)[1:-1],
+    "json as it is": json.dumps(HARD_KEY, ensure_ascii=False)[1:-1],
+    "html": html.escape(HARD_KEY),
+    "html numbers": "".join(f"&#{ord(c)};" for c in HARD_KEY),
+    "html hex": "".join(f"&#x{ord(c):X};" for c in HARD_KEY),
+    "repr": repr(HARD_KEY)[1:-1],
+    "base64": base64.b64encode(HARD_KEY.encode()).decode(),
+    "base64 for urls": base64.urlsafe_b64encode(HARD_KEY.encode()).decode().rstrip("="),
+}
+
+
+@pytest.mark.parametrize("form", HARD_FORMS)
+def test_a_key_of_any_characters_is_taken_out(form: str) -> None:
+    text = HARD_FORMS[form]
+    clean = Redactor(HARD_KEY)(f"before {text} behind")
+    assert clean.startswith("before [key]")
+    assert clean.endswith(" behind")
+    assert len(clean) <= len("before [key] behind") + 2, "what fills base64 up may stay"
+
+
+def test_a_key_is_not_shown_by_who_looks_for_it() -> None:
+    held = Redactor(KEY)
+    held("x")
+    assert "lykill" not in repr(held)
+    assert "lykill" not in repr(held._secret)
+
+
+def test_a_long_key_that_is_told_in_part_takes_no_time() -> None:
+    """As services do: "no such key: abcdef..."."""
+    key = "0123456789abcdefABCDEF-+/=" * 4
+    started = time.perf_counter()
+    for text in (key[:-1], quote(key[:-1], safe=""), key[:-1] * 1000):
+        assert Redactor(key)(f"no such key: {text}...").startswith("no such key: ")
+    assert time.perf_counter() - started < 2
+
+
+@settings(deadline=None, max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=6, max_size=30), st.data())
 def test_no_key_survives_in_no_form(key: str, data: st.DataObject) -> None:
     assume("[key]" not in key and "[...]" not in key)

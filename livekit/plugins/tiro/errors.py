@@ -114,8 +114,11 @@ def _any_form(character: str) -> str:
         "".join(f"\\u{unit.hex()}" for unit in _utf16_units(character)),
         f"&#{ord(character)};",
         f"&#x{ord(character):x};",
-        html.escape(character),
     ]
+    named = html.escape(character)
+    if named != character:
+        # Two ways to read one character would double the time for each, and never end.
+        escapes.append(named)
     plain = [character, "\\" + character, *(["+"] if character == " " else [])]
     forms = [*map(re.escape, plain), *(f"(?i:{re.escape(escape)})" for escape in escapes)]
     return f"(?:{'|'.join(forms)})"
