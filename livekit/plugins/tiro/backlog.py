@@ -247,6 +247,11 @@ class Backlog:
         self._measure()
         return self.loudness.first_loud(start, stop)
 
+    def is_quiet_for(self, seconds: float) -> bool:
+        """Tell whether the last seconds are quiet against the loudest audio that is not final."""
+        self._measure()
+        return self.loudness.is_quiet_for(seconds, self.start)
+
     def may_hold_words(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""
         if self.speaking or self._given_up:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,8 @@ _MAX_BEHIND = 30.0
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
+# s from look to look, with `endpointing`.
+_ENDPOINTING_LOOK = 0.05
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -119,8 +122,8 @@ class Exchange:
             again: Whether it may be the second time for the same audio.
         """
         self._ask_again_at = inf if again else time.monotonic() + _ASK_AGAIN_AFTER
-        self._feed.flush(again=again)
-        self._wake_sender()
+        if self._feed.flush(again=again):
+            self._wake_sender()
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
@@ -137,7 +140,11 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
-        if self._connection.configured not in (None, options) and not self._changed.done():
+        in_force = self._connection.configured
+        if in_force is None or self._changed.done():
+            return
+        # The service knows nothing of endpointing.
+        if replace(in_force, endpointing=options.endpointing) != options:
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -151,9 +158,10 @@ class Exchange:
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
+        looked_at = 0.0
         try:
             while not receiving.done() and not self._changed.done():
-                patience = min(PAUSE, max(0.0, self._ask_again_at - time.monotonic()))
+                patience = min(self._look_every, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -163,11 +171,19 @@ class Exchange:
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
-                self._notice_pause()
-                self._parts.report_usage()
-                reason = self._look_after()
-                if reason is not None and not receiving.done():
-                    return reason
+                self._notice_end_of_utterance()
+                now = time.monotonic()
+                if (
+                    now - looked_at > PAUSE - _ENDPOINTING_LOOK
+                    or receiving.done()
+                    or sending.done()
+                ):
+                    looked_at = now
+                    self._notice_pause()
+                    self._parts.report_usage()
+                    reason = self._look_after()
+                    if reason is not None and not receiving.done():
+                        return reason
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
@@ -222,6 +238,19 @@ class Exchange:
         # A click, and no word.
         watch.dismiss()
         return None
+
+    @property
+    def _look_every(self) -> float:
+        """Seconds; who wants to know soon that an utterance has ended has to look often."""
+        return PAUSE if self._options.endpointing is None else _ENDPOINTING_LOOK
+
+    def _notice_end_of_utterance(self) -> None:
+        """Ask for the final of an open hypothesis behind as much quiet as the options say."""
+        seconds, parts = self._options.endpointing, self._parts
+        if seconds is None or self._ended or not parts.transcript.speaking:
+            return
+        if parts.backlog.is_quiet_for(seconds):
+            self.flush()
 
     def _ask_again(self) -> None:
         """Send more silence for a flush that is not answered, if the caller sends no more audio."""

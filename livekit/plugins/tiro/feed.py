@@ -99,8 +99,10 @@ class Feed:
 
     # -- out -------------------------------------------------------------------------------------
 
-    def flush(self, *, again: bool = False) -> None:
+    def flush(self, *, again: bool = False) -> bool:
         """Have silence sent behind what was pushed so far, so that the service decides.
+
+        Return False if that is done already.
 
         Args:
             again: Whether to do so even if nothing was said since it was sent last.
@@ -113,8 +115,9 @@ class Feed:
             # What waits to be flushed takes this along.
             flushes.pop()
         elif asked and not again:
-            return
+            return False
         flushes.append(end)
+        return True
 
     def next_chunk(self, now: float) -> bytes | None:
         """Return the samples of the next message, or None if there is not enough for one."""

@@ -19,6 +19,10 @@ KEY_VARIABLES = ("TIRO_API_KEY", "TIRO_SPEECH_KEY")
 MIN_SAMPLE_RATE = 8000
 MAX_SAMPLE_RATE = 48000
 
+# s; less is a pause between words, more is longer than the service itself waits.
+MIN_ENDPOINTING = 0.1
+MAX_ENDPOINTING = 5.0
+
 # Tiro's API definition: `maxAlternatives` is 0 to 30, and 0 means 1.
 MAX_ALTERNATIVES = 30
 
@@ -83,6 +87,8 @@ class Options:
     min_speakers: int | None = None
     max_speakers: int | None = None
     extra_config: Mapping[str, Any] = field(default_factory=dict)
+    endpointing: float | None = None
+    """Seconds of quiet behind an open hypothesis, after which its final is asked for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", wire_language(self.language))
@@ -95,6 +101,7 @@ class Options:
         if self.sample_rate is not None:
             _check_whole("sample_rate", self.sample_rate, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
         self._check_speakers()
+        _check_endpointing(self.endpointing)
 
     def _check_speakers(self) -> None:
         for name in ("min_speakers", "max_speakers"):
@@ -142,6 +149,18 @@ def _check_whole(name: str, value: Any, low: int, high: int | None) -> None:
     if not whole or value < low or (high is not None and value > high):
         allowed = f"{low} or more" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number, {allowed}, not {value!r}")
+
+
+def _check_endpointing(seconds: Any) -> None:
+    """Raise ValueError unless it is None or a number of seconds that makes sense."""
+    if seconds is None:
+        return
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not MIN_ENDPOINTING <= seconds <= MAX_ENDPOINTING:
+        raise ValueError(
+            f"endpointing must be a number of seconds, from {MIN_ENDPOINTING:g} to "
+            f"{MAX_ENDPOINTING:g}, or None, not {seconds!r}"
+        )
 
 
 def _websocket_url(url: str) -> str:

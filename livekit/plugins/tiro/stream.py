@@ -188,6 +188,7 @@ class SpeechStream(stt.RecognizeStream):
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        endpointing: NotGivenOr[float | None] = NOT_GIVEN,
     ) -> None:
         """Change settings of this stream alone; see `STT` for what they mean.
 
@@ -197,8 +198,7 @@ class SpeechStream(stt.RecognizeStream):
         Raises:
             ValueError: A value is not valid; nothing is changed then.
         """
-        changes = given(locals())
-        self.apply_options(changed_options(self._options, changes))
+        self.apply_options(changed_options(self._options, given(locals())))
 
     def apply_options(self, options: Options) -> None:
         """Put validated settings in place of the present ones."""

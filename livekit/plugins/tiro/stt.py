@@ -43,6 +43,7 @@ class STT(stt.STT[Any]):
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         api_key: NotGivenOr[str] = NOT_GIVEN,
         base_url: NotGivenOr[str] = NOT_GIVEN,
         http_session: aiohttp.ClientSession | None = None,
@@ -63,6 +64,9 @@ class STT(stt.STT[Any]):
             min_speakers: How many speakers there are at least; needs `diarization`.
             max_speakers: How many speakers there are at most; needs `diarization`.
             extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON.
+            endpointing: Seconds of quiet (0.1 to 5), measured against the utterance's own level,
+                behind an open hypothesis, after which its final is asked for. Not given, the
+                service's own endpointer decides, or whoever calls `flush`.
             api_key: Tiro's key; else `TIRO_API_KEY`, then `TIRO_SPEECH_KEY` of the environment.
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.
@@ -91,6 +95,7 @@ class STT(stt.STT[Any]):
                     "min_speakers": min_speakers,
                     "max_speakers": max_speakers,
                     "extra_config": extra_config,
+                    "endpointing": endpointing,
                 }
             ),
         )
@@ -190,6 +195,7 @@ class STT(stt.STT[Any]):
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        endpointing: NotGivenOr[float | None] = NOT_GIVEN,
     ) -> None:
         """Change the defaults, and the settings of every live stream of this STT.
 
