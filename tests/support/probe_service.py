@@ -161,16 +161,26 @@ class SampleRecognition:
         return text if punctuated else text.lower()
 
 
+def _places() -> list[tuple[Utterance, Any, Any]]:
+    """Return each utterance, its samples with a frame in front, and their spectrum."""
+    # A piece starts with a whole frame, so up to one in front of its first sound.
+    both = (SAMPLE.whole, SAMPLE.broken)
+    padded = [np.pad(each.samples.astype(np.float64), (_FRAME, 0)) for each in both]
+    return [(u, p, np.fft.rfft(p, _SIZE)) for u, p in zip(both, padded, strict=True)]
+
+
+# Samples; more than the longest utterance and a piece have together.
+_SIZE = 80_000
+_PLACES = _places()
+
+
 def _place(window: Samples, onset: float) -> tuple[Utterance, float] | None:
     """Return the utterance that a piece is from, and when it began; None if it is not known."""
     best: tuple[float, Utterance, float] | None = None
     piece = window.astype(np.float64)
-    for utterance in (SAMPLE.whole, SAMPLE.broken):
-        # The piece starts with a whole frame, so up to one in front of its first sound.
-        whole = np.pad(utterance.samples.astype(np.float64), (_FRAME, 0))
-        size = 1 << (len(whole) + len(piece)).bit_length()
-        product = np.fft.rfft(whole, size) * np.conj(np.fft.rfft(piece, size))
-        scores = np.fft.irfft(product, size)[: len(whole) - len(piece)]
+    spectrum = np.conj(np.fft.rfft(piece, _SIZE))
+    for utterance, whole, known in _PLACES:
+        scores = np.fft.irfft(known * spectrum, _SIZE)[: len(whole) - len(piece)]
         at = int(np.argmax(scores))
         likeness = scores[at] / (
             np.linalg.norm(piece) * np.linalg.norm(whole[at : at + len(piece)]) + 1.0

@@ -21,7 +21,7 @@ from livekit.agents import APIError
 from .. import errors
 from ..connection import new_http_session, proxy_for, reason_of
 from ..options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
-from .call import Call, WatchedConnection, quietest_noise
+from .call import Call, WatchedConnection, faint_noise
 from .exits import exits, redact
 from .formats import printable
 from .transcribe import BaseUrl
@@ -249,7 +249,7 @@ class _Examination:
 async def _stream_silence(call: Call) -> None:
     """Send a second of silence at the pace of speech, and its end."""
     await call.until_over(_REFUSAL_PATIENCE)
-    await call.send(quietest_noise(_SILENCE, _SAMPLE_RATE))
+    await call.send(faint_noise(_SILENCE, _SAMPLE_RATE))
     if not call.is_over:
         await call.connection.end()
         await call.until_over(_PATIENCE)

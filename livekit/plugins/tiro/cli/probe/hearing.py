@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...feed import FLUSH_SILENCE
 from ...watch import DRAIN_TIMEOUT
-from ..call import Answer, Call, quietest_noise
+from ..call import Answer, Call, faint_noise
 from .lab import LEAD_IN, HeardWord, Lab, Probe, check, words_of
 from .report import Row, judged, not_seen
 from .sample import RATE, Sample, plain
@@ -37,9 +37,10 @@ async def two_sentences(lab: Lab) -> AsyncIterator[Row]:
     """Say a sentence, wait for its final; say one that breaks off, wait again; and end."""
     sample = lab.sample
     async with lab.call() as call:
-        await call.send(quietest_noise(LEAD_IN, RATE))
+        await call.send(faint_noise(LEAD_IN, RATE))
         first = await _say(call, sample.whole.samples)
         lab.whole = words_of(call)
+        await call.send(faint_noise(LEAD_IN, RATE))
         lab.broken_at = call.sent
         second = await _say(call, sample.broken.samples)
         lab.broken = words_of(call)[len(lab.whole) :]
@@ -76,7 +77,7 @@ async def _say(call: Call, samples: Any) -> Endpoint:
     def is_final() -> bool:
         return len(call.finals) > before
 
-    await call.send(quietest_noise(_SILENCE, RATE), until=is_final)
+    await call.send(faint_noise(_SILENCE, RATE), until=is_final)
     if not is_final():
         return Endpoint(began, None)
     return Endpoint(began, call.finals[before].sent - said)
@@ -314,7 +315,7 @@ async def end_marker(lab: Lab) -> AsyncIterator[Row]:
     """Say a sentence, and end the audio with its last sound."""
     whole = lab.needed()
     async with lab.call() as call:
-        await call.send(quietest_noise(LEAD_IN, RATE))
+        await call.send(faint_noise(LEAD_IN, RATE))
         await call.send(lab.sample.whole.samples)
         before = len(call.finals)
         await call.connection.end()
@@ -359,7 +360,7 @@ def _marker_row(call: Call, finals: list[Answer], ended: float) -> Row:
 
 
 def _two_sentences(sample: Sample) -> float:
-    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _SILENCE
+    return 2 * (LEAD_IN + _SILENCE) + sample.whole.seconds + sample.broken.seconds
 
 
 PROBES = (

@@ -16,7 +16,7 @@ from ... import errors
 from ...errors import GRPC_STATUS
 from ...options import Options
 from ...protocol import ServiceError
-from ..call import Call, WatchedConnection, quietest_noise
+from ..call import Call, WatchedConnection, faint_noise
 from .report import Row
 from .sample import RATE, Sample, convert, plain
 
@@ -24,7 +24,7 @@ HANDSHAKE = 10.0
 """Seconds for a handshake."""
 
 LEAD_IN = 0.3
-"""Seconds of the quietest noise in front of what is said, so that a voice gate is open by then."""
+"""Seconds of faint noise in front of what is said, so that a voice gate is open by then."""
 
 TIME_ERROR = 0.06
 """Seconds that the time of a word may be off."""
@@ -128,9 +128,9 @@ class Lab:
         Raises:
             Refused: The service answered an error.
         """
-        await call.send(quietest_noise(LEAD_IN, rate))
+        await call.send(faint_noise(LEAD_IN, rate))
         await call.send(convert(self.sample.whole.samples, rate))
-        await call.send(quietest_noise(_TAIL, rate))
+        await call.send(faint_noise(_TAIL, rate))
         await call.connection.end()
         await call.until_over(_DRAIN)
         check(call)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ROTATION_CODES
-from ..call import Call, quietest_noise
+from ..call import Call, faint_noise
 from .lab import Lab, Probe, name_of
 from .report import Row, judged, not_seen
 from .sample import RATE
@@ -30,7 +30,7 @@ def limits(minutes: float) -> Probe:
     seconds = 60 * minutes
 
     async def run(lab: Lab) -> AsyncIterator[Row]:
-        pause = quietest_noise(_PAUSE, RATE)
+        pause = faint_noise(_PAUSE, RATE)
         speech = np.concatenate((lab.sample.whole.samples, pause))
 
         async def talk(call: Call, until: float) -> None:

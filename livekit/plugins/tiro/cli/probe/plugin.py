@@ -15,7 +15,7 @@ from livekit.agents.stt import SpeechEvent, SpeechEventType
 from ...feed import FLUSH_SILENCE
 from ...stream import SpeechStream
 from ...stt import STT
-from ..call import Samples, quietest_noise
+from ..call import Samples, faint_noise
 from .lab import HANDSHAKE, LEAD_IN, HeardWord, Lab, Probe, compare
 from .report import Row, judged, not_seen
 from .sample import RATE, Sample, plain
@@ -67,7 +67,7 @@ class Hearing:
         def is_settled() -> bool:
             return any(each.at >= flushed for each in self.heard if each.event.type is _FINAL)
 
-        await self.push(quietest_noise(_PATIENCE, RATE), until=is_settled)
+        await self.push(faint_noise(_PATIENCE, RATE), until=is_settled)
 
     async def _listen(self) -> None:
         """Keep the events until the stream ends."""
@@ -143,7 +143,7 @@ async def flush(lab: Lab) -> AsyncIterator[Row]:
     """Flush behind a sentence, and go on speaking at once."""
     whole = lab.needed()
     async with _listening(lab) as hearing:
-        await hearing.push(quietest_noise(LEAD_IN, RATE))
+        await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = hearing.flush()
         said_at = hearing.pushed
@@ -176,7 +176,7 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
     samples = lab.sample.whole.samples
     half = len(samples) // 2
     async with _listening(lab) as hearing:
-        await hearing.push(quietest_noise(LEAD_IN, RATE))
+        await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(samples[:half])
         lab.sessions += 1
         lab.spend(hearing.pushed)

@@ -17,7 +17,7 @@ from livekit.agents import APIStatusError
 from ... import errors
 from ...options import Options, changed_options
 from ...protocol import ServiceError
-from ..call import Call, WatchedConnection, quietest_noise
+from ..call import Call, WatchedConnection, faint_noise
 from .lab import HANDSHAKE, Lab, Probe, Refused, Unanswerable, name_of
 from .report import Row, judged, not_seen
 from .sample import RATE
@@ -171,7 +171,7 @@ async def refusal_of(lab: Lab, options: Options, *, with_key: bool = True) -> Re
 async def _refusal_on(call: Call, started: float) -> Refusal:
     await call.until(lambda: bool(call.answers), _PATIENCE)
     if not call.answers and not call.is_over:
-        await call.send(quietest_noise(_AUDIO, RATE), until=lambda: bool(call.answers))
+        await call.send(faint_noise(_AUDIO, RATE), until=lambda: bool(call.answers))
         await call.until(lambda: bool(call.answers), _AUDIO)
     if not call.answers and not call.is_over:
         # Whoever was let in is told so by the end of the call: nothing was heard in it.

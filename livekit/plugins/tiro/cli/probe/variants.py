@@ -13,7 +13,7 @@ from livekit.agents import APIError
 
 from ...options import Options, changed_options
 from ...protocol import Result
-from ..call import Call, quietest_noise
+from ..call import Call, faint_noise
 from .lab import (
     LEAD_IN,
     HeardWord,
@@ -120,7 +120,7 @@ def _question(hertz: int) -> str:
 async def fast_audio(lab: Lab) -> AsyncIterator[Row]:
     """Send audio faster than speech, as after a reconnect, and see when it is answered."""
     before = [*lab.needed(), *lab.broken]
-    quiet = quietest_noise(_GAP, RATE)
+    quiet = faint_noise(_GAP, RATE)
     audio = [quiet, lab.sample.whole.samples, quiet, lab.sample.broken.samples, quiet]
     async with lab.call() as call:
         started = time.monotonic()
@@ -180,7 +180,7 @@ async def pings(lab: Lab) -> AsyncIterator[Row]:
     """Ping in the middle of audio, and say how many pings came from the service so far."""
     async with lab.call() as call:
         connection = call.connection
-        await call.send(quietest_noise(LEAD_IN, RATE))
+        await call.send(faint_noise(LEAD_IN, RATE))
         sent = time.monotonic()
         connection.ping(1)
         while connection.acknowledged_to < 1 and time.monotonic() - sent < _PONG:
@@ -214,12 +214,12 @@ async def silence(lab: Lab) -> AsyncIterator[Row]:
 
 
 async def noise(lab: Lab) -> AsyncIterator[Row]:
-    """The same with the quietest noise, which passes a voice gate."""
+    """The same with faint noise, which passes a voice gate."""
     yield await _nothing_said(lab, "noise", zeros=False)
 
 
 async def _nothing_said(lab: Lab, question: str, *, zeros: bool) -> Row:
-    samples = quietest_noise(_NOTHING, RATE)
+    samples = faint_noise(_NOTHING, RATE)
     async with lab.call() as call:
         await call.send(np.zeros_like(samples) if zeros else samples)
         during = len(call.answers)
@@ -277,7 +277,7 @@ async def _first_word(lab: Lab, lead_in: float) -> str:
         in_front = np.zeros(round(lead_in * RATE), np.int16)
         await call.send_message(np.concatenate((in_front, samples[:start])))
         await call.send(samples[start:])
-        await call.send(quietest_noise(_GAP, RATE))
+        await call.send(faint_noise(_GAP, RATE))
         await call.connection.end()
         await call.until_over(_PATIENCE)
         check(call)
