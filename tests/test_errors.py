@@ -320,7 +320,7 @@ def test_redaction_takes_no_time() -> None:
     assert time.perf_counter() - started < 2
 
 
-HARD_KEY = 'a,b"c\'d e%f&g<h>\\i\u00f0\U0001f389'
+HARD_KEY = "a,b\"c'd e%f&g<h>\\i\u00f0\U0001f389"
 HARD_FORMS = {
     "plain": HARD_KEY,
     "url": quote(HARD_KEY, safe=""),
