@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import pickle
 import re
+import traceback
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from livekit.plugins import tiro
-from livekit.plugins.tiro.options import DEFAULT_BASE_URL, Options, wire_language
+from livekit.plugins.tiro.options import (
+    DEFAULT_BASE_URL,
+    Key,
+    Options,
+    changed_options,
+    wire_language,
+)
 
 KEY = "lykill-0123456789"
 
@@ -51,7 +59,11 @@ def test_a_language_is_brought_to_the_form_of_the_wire(given_tag: str, wire: str
     assert options(language=given_tag).language == wire
 
 
-@pytest.mark.parametrize("tag", ["is-IS-x-exp", "is-is-x-Exp", "is-IS-X-EXP", "is_IS_x_Exp"])
+@pytest.mark.parametrize(
+    "tag",
+    ["is-IS-x-exp", "is-is-x-Exp", "is-IS-X-EXP", "is_IS_x_Exp"]
+    + ["is-x-radiology-ct", "is-x-a", "is-x-" + "a" * 16, "is-IS-x-radiology-ct-2"],
+)
 def test_a_tag_with_a_private_part_goes_out_letter_by_letter(tag: str) -> None:
     assert options(language=tag).language == tag
 
@@ -59,6 +71,7 @@ def test_a_tag_with_a_private_part_goes_out_letter_by_letter(tag: str) -> None:
 @pytest.mark.parametrize(
     "value",
     ["", " ", "i", "is-", "-is", "is--IS", "is IS", "is-IS\n-x", "123", "þý-IS", "x-exp", "is.IS"]
+    + ["is-x", "is-x-", "is-x-" + "a" * 17, "is-x-a-x-", "is-x-é"]
     + ["a" * 9, "is-" + "a" * 9, None, 7, True, b"is", ["is"]],
 )
 def test_what_is_no_language_tag_is_refused(value: Any) -> None:
@@ -66,13 +79,19 @@ def test_what_is_no_language_tag_is_refused(value: Any) -> None:
         options(language=value)
 
 
-@given(st.text(max_size=20))
+TAG_LIKE = st.lists(
+    st.sampled_from(["is", "IS", "x", "exp", "Latn", "1", "þ", "a" * 16]), max_size=5
+)
+
+
+@settings(max_examples=60)
+@given(st.text(max_size=8) | TAG_LIKE.map("-".join) | TAG_LIKE.map("_".join))
 def test_wire_language_is_a_tag_or_a_value_error(text: str) -> None:
     try:
         tag = wire_language(text)
     except ValueError:
         return
-    assert re.fullmatch(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*", tag)
+    assert re.fullmatch(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,16})*", tag)
     assert wire_language(tag) == tag
 
 
@@ -232,6 +251,14 @@ def test_replace_validates_again() -> None:
         dataclasses.replace(changed, min_speakers=2)
 
 
+def test_changed_options_are_a_copy() -> None:
+    before = options()
+    assert changed_options(before, {}) == before
+    assert changed_options(before, {"punctuate": False}) == options(punctuate=False)
+    with pytest.raises(ValueError, match="punctuate"):
+        changed_options(before, {"punctuate": "no"})
+
+
 def test_equal_settings_are_equal() -> None:
     assert options(language="is") == options(language="is-IS")
     assert options() != options(punctuate=False)
@@ -246,6 +273,31 @@ def test_a_key_that_can_be_none_is_refused(value: Any) -> None:
 
 def test_white_space_around_the_key_is_not_of_the_key() -> None:
     assert Options(api_key=f" {KEY}\r\n").api_key == KEY
+
+
+def test_a_key_hides_itself() -> None:
+    """A traceback with locals shows the repr of each."""
+    key = Key(KEY)
+    assert repr(key) == "'***'"
+    assert KEY not in f"{key!r} {[key]} {(key, {key})}"
+    assert key == KEY and str(key) == KEY, "it is sent as it is"
+    assert isinstance(options().api_key, Key)
+    assert repr(pickle.loads(pickle.dumps(key))) == "'***'"
+    assert repr(copy.deepcopy(key)) == "'***'"
+    assert isinstance(tiro.STT(api_key=KEY)._options.api_key, Key)
+
+
+@pytest.mark.parametrize("bad", [{"language": "?"}, {"max_alternatives": 99}, {"punctuate": 1}])
+def test_no_frame_of_a_refusal_shows_the_key(
+    bad: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generated `__init__` holds all arguments."""
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    for make in (lambda: tiro.STT(**bad), lambda: changed_options(tiro.STT()._options, bad)):
+        with pytest.raises(ValueError) as raised:
+            make()
+        for frame, _ in traceback.walk_tb(raised.value.__traceback__):
+            assert KEY not in repr(frame.f_locals)
 
 
 def test_the_key_is_not_shown() -> None:

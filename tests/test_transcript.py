@@ -13,53 +13,38 @@ from hypothesis import given, settings, strategies as st
 from livekit.agents.stt import SpeechData, SpeechEvent
 from livekit.agents.types import NOT_GIVEN, TimedString
 from livekit.plugins.tiro.protocol import Alternative, Response, Result, ServiceError, Word
-from livekit.plugins.tiro.timeline import Clock, Timeline
 from livekit.plugins.tiro.transcript import Transcript
 
+from .support.caller import Caller, quiet, tone
 from .support.harness import END, FINAL, INTERIM, START
 
-RATE = 16000
-START_OF_AUDIO = 1000.0
 EMPTY = Response()
 
 
-class Conversation:
+class Conversation(Caller):
     """A transcript over audio that is pushed and sent live."""
 
     def __init__(self, seconds: float = 60.0, *, wall: float | None = None) -> None:
-        self.clock = Clock()
-        self.timeline = Timeline(self.clock)
-        self.transcript = Transcript(self.timeline, self.clock)
+        super().__init__()
+        # Epoch seconds of the first sample; long ago, unless the test is about the present.
+        self.epoch = (time.time() - 3600 if wall is None else wall) - self.now
+        self.transcript = Transcript(self.clock, self.backlog, self.feed)
         self.transcript.request_id = "tiro_1"
         self.connections = 1
-        self.now = START_OF_AUDIO
-        # Epoch seconds of the first sample; long ago, unless the test is about the present.
-        self.wall = time.time() - 3600 if wall is None else wall
         self.events: list[SpeechEvent] = []
         self.listen(seconds)
 
     def listen(self, seconds: float) -> None:
         """Push and send audio in which nobody speaks."""
-        for _ in range(round(seconds / 0.5)):
-            self.now += 0.5
-            self.clock.push(0.5, self.now, self.wall + self.now - START_OF_AUDIO)
-            self.timeline.push(bytes(RATE), RATE)
-            self.send()
-
-    def send(self) -> None:
-        while self.timeline.next_chunk(self.now) is not None:
-            pass
-        self.timeline.reach(self.timeline.position)
+        self.say(quiet(seconds))
 
     def mute(self, seconds: float) -> None:
         self.now += seconds
 
-    def reconnect(self) -> float:
-        """Start a new connection; return the second of the audio from which it is fed."""
-        self.timeline.rewind(self.now)
+    def reconnect(self, *, asking: bool = False) -> float:
+        start = super().reconnect(asking=asking)
         self.connections += 1
-        self.transcript.request_id = f"tiro_{self.connections}"
-        start = self.timeline.start / RATE
+        self.transcript.begin(f"tiro_{self.connections}", self.feed)
         self.send()
         return start
 
@@ -68,6 +53,9 @@ class Conversation:
 
     def respond(self, response: Response) -> list[SpeechEvent]:
         return self.note(self.transcript.on_response(response, self.now))
+
+    def flush(self) -> list[SpeechEvent]:
+        return self.note(self.transcript.flush())
 
     def note(self, events: list[SpeechEvent]) -> list[SpeechEvent]:
         self.events += events
@@ -141,7 +129,9 @@ def test_a_final_without_a_hypothesis(talk: Conversation) -> None:
 def test_a_hypothesis_shows_that_somebody_speaks(talk: Conversation) -> None:
     talk.hear(interim("já", 1, 2))
     assert talk.transcript.speaking
-    assert talk.timeline.speaking, "so that all of it is kept"
+    assert talk.backlog.may_hold_words(), "so that all of it is kept"
+    talk.hear(final("já", 1, 2))
+    assert not talk.backlog.may_hold_words()
 
 
 def test_an_empty_response_to_silence_is_nothing(talk: Conversation) -> None:
@@ -158,11 +148,16 @@ def test_an_empty_response_clears_what_was_shown(talk: Conversation) -> None:
     assert talk.respond(EMPTY) == []
 
 
-def test_a_final_without_text_is_like_an_empty_response(talk: Conversation) -> None:
-    assert talk.hear(untimed("")) == []
+@pytest.mark.parametrize("name", ["END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "4"])
+def test_an_event_is_no_empty_response(talk: Conversation, name: str) -> None:
+    event = Response(event=name)
+    assert talk.respond(event) == []
     talk.hear(interim("ha", 1, 2))
-    assert kinds(talk.hear(untimed(""))) == [FINAL, END]
-    assert kinds(talk.hear(interim("ha", 3, 4))) == [START, INTERIM]
+    talk.flush()
+    assert talk.respond(event) == []
+    assert talk.transcript.speaking and talk.transcript.flush_pending
+    assert not talk.feed.found_nothing_in_all
+    assert kinds(talk.hear(final("hana", 1, 2))) == [FINAL, END]
 
 
 def test_an_interim_without_text_is_nothing(talk: Conversation) -> None:
@@ -181,7 +176,21 @@ def test_a_final_with_a_hypothesis_behind_it_does_not_end_the_speech(talk: Conve
     assert kinds(talk.hear(final("þrjú fjögur", 2, 4))) == [FINAL, END]
 
 
-def test_the_final_comes_first_wherever_it_stands(talk: Conversation) -> None:
+def test_the_hypothesis_of_a_final_in_one_frame_is_not_shown_behind_it(
+    talk: Conversation,
+) -> None:
+    """v2beta1: interims first, then the final of them; with and without times."""
+    events = talk.hear(interim("eitt", 1, 1.5), interim("tvö", 1.5, 2), final("eitt tvö", 1, 2))
+    assert kinds(events) == [START, FINAL, END]
+    assert kinds(talk.hear(interim("þrjú"), untimed("þrjú"))) == [START, FINAL, END]
+    assert kinds(talk.hear(interim("fjögur", 5, 6), untimed("fjögur"))) == [START, FINAL, END]
+    assert kinds(talk.hear(interim("fimm"), final("fimm", 7, 8))) == [START, FINAL, END]
+    assert texts(talk.events) == ["eitt tvö", "þrjú", "fjögur", "fimm"]
+
+
+def test_a_hypothesis_of_what_follows_a_final_is_shown_wherever_it_stands(
+    talk: Conversation,
+) -> None:
     events = talk.hear(interim("þrjú", 2, 3), final("eitt tvö", 1, 2))
     assert kinds(events) == [START, FINAL, INTERIM]
 
@@ -189,11 +198,6 @@ def test_the_final_comes_first_wherever_it_stands(talk: Conversation) -> None:
 def test_several_finals_in_a_response_are_one_utterance(talk: Conversation) -> None:
     events = talk.hear(final("eitt", 1, 2), final("tvö", 2, 3))
     assert kinds(events) == [START, FINAL, FINAL, END]
-
-
-def test_nothing_is_cleared_that_was_not_shown(talk: Conversation) -> None:
-    """E6."""
-    assert kinds(talk.hear(final("eitt", 1, 2), untimed(""))) == [START, FINAL, END]
 
 
 def test_the_parts_of_a_hypothesis_are_one_text(talk: Conversation) -> None:
@@ -297,30 +301,49 @@ def test_audio_that_is_final_is_not_kept(talk: Conversation) -> None:
     assert talk.reconnect() == 59.25
 
 
-def test_the_service_decides_by_what_is_final_only() -> None:
-    """What it heard no word in need not be heard again; a hypothesis says nothing of the kind."""
+SPEECH = tone(1.0) + quiet(2)
+
+
+def test_only_a_final_lets_audio_go() -> None:
     talk = Conversation(2)
-    noise = np.full(2 * RATE, 3000, np.int16).tobytes()
-    talk.timeline.push(noise + bytes(2 * RATE), RATE)
-    talk.send()
-    talk.now += 10
-    talk.hear(interim("ha", 2, 2.5))
-    talk.hear(interim("ha", 2, 2.5), untimed(""))
-    assert talk.timeline.is_loud()
-    talk.respond(Response(error=ServiceError(14)))
-    assert talk.timeline.is_loud()
+    talk.say(SPEECH)
+    for said in (EMPTY, Response(event="END_OF_AUDIO"), Response(error=ServiceError(14))):
+        talk.respond(said)
+        talk.now += 10
+        assert talk.backlog.may_hold_words()
+    talk.hear(interim("ha", 2, 3))
     talk.respond(EMPTY)
-    assert not talk.timeline.is_loud()
+    assert talk.backlog.may_hold_words()
+    assert talk.reconnect() == 1.5
+    talk.hear(final("ha", 0.5, 1.5))
+    assert not talk.backlog.may_hold_words()
 
 
 def test_a_final_of_a_slow_service_decides_up_to_its_end_only() -> None:
     talk = Conversation(0)
-    speech = np.full(2 * RATE, 3000, np.int16).tobytes()
-    talk.timeline.push(speech + bytes(4 * RATE) + speech, RATE)
+    talk.push(SPEECH * 2, waits=False)
     talk.send()
     talk.now += 60
-    talk.hear(final("já", 0.5, 2.0))
-    assert talk.timeline.is_loud(), "the second word is behind it"
+    talk.hear(final("já", 0.1, 1.0))
+    assert talk.backlog.may_hold_words(), "the second word is behind it"
+
+
+def test_a_final_without_times_decides_on_one_stretch_of_sound() -> None:
+    talk = Conversation(0)
+    talk.push(SPEECH * 2, waits=False)
+    talk.send()
+    talk.hear(untimed("já"))
+    assert talk.backlog.may_hold_words()
+    talk.hear(untimed("jú"))
+    assert not talk.backlog.may_hold_words()
+
+
+def test_a_cut_without_times_in_a_response_keeps_what_is_behind_it() -> None:
+    talk = Conversation(1)
+    talk.say(tone(5))
+    talk.hear(untimed("eitt tvö"), interim("þrjú"))
+    assert talk.transcript.speaking
+    assert talk.reconnect() <= 1
 
 
 # -- what a final holds --------------------------------------------------------------------------
@@ -402,7 +425,7 @@ def test_times_are_those_of_the_audio(talk: Conversation) -> None:
 
 def test_the_offset_is_added_to_all_times(talk: Conversation) -> None:
     """T1, T2."""
-    talk.transcript.offset = 100.0
+    talk.transcript.set_offset(100.0)
     assert times(data(talk.hear(interim("já", 1, 2)), INTERIM)) == (101, 102)
     said = data(talk.hear(final("já", 1, 2.5)))
     assert times(said) == (101, 102.5)
@@ -412,7 +435,7 @@ def test_the_offset_is_added_to_all_times(talk: Conversation) -> None:
 
 def test_unknown_times_stay_zero_whatever_the_offset(talk: Conversation) -> None:
     """T3: any other end would be believed."""
-    talk.transcript.offset = 100.0
+    talk.transcript.set_offset(100.0)
     events = talk.hear(interim("já")) + talk.hear(untimed("já já"))
     assert [times(event.alternatives[0]) for event in events if event.alternatives] == [(0, 0)] * 2
     assert data(events).words is None
@@ -438,14 +461,14 @@ def test_times_after_a_mute(talk: Conversation) -> None:
     talk.mute(20)
     talk.listen(5)
     said = data(talk.hear(final("góðan dag", 61, 62)))
-    assert times(said) == (81, 82)
-    assert [word.start_time for word in words(said)] == [81, 81.5]
+    assert times(said) == pytest.approx((81, 82))
+    assert [word.start_time for word in words(said)] == pytest.approx([81, 81.5])
 
 
 def test_speech_is_started_and_ended_by_the_wall_clock() -> None:
     """T6: epoch seconds, without the framework's offset."""
     talk = Conversation(wall=1.6e9)
-    talk.transcript.offset = 100.0
+    talk.transcript.set_offset(100.0)
     events = talk.hear(interim("góðan", 1, 2)) + talk.hear(final("góðan dag", 1, 2.5))
     assert events[0].speech_start_time == 1.6e9 + 1
     assert events[-1].speech_end_time == 1.6e9 + 2.5
@@ -469,52 +492,111 @@ def test_the_end_of_speech_is_that_of_its_own_utterance(talk: Conversation) -> N
 
 def test_times_end_with_the_audio_that_was_sent(talk: Conversation) -> None:
     """T4: a service that counts on behind the audio is not believed."""
-    assert times(data(talk.hear(final("já", 59, 75)))) == (59, 60)
+    sent = talk.feed.sent_to / talk.rate
+    assert times(data(talk.hear(final("já", 55, 62)))) == (55, sent)
+
+
+@pytest.mark.parametrize("end", [66.1, 1000.0, 3e11])
+def test_times_far_beyond_what_was_sent_are_none(talk: Conversation, end: float) -> None:
+    """T3: nothing is let go by them, and nothing later is dropped."""
+    talk.say(SPEECH)
+    events = talk.hear(interim("já", 1, end * 2)) + talk.hear(final("já", 1, end * 2))
+    assert [times(event.alternatives[0]) for event in events if event.alternatives] == [(0, 0)] * 2
+    assert data(events).words is None
+    assert texts(talk.hear(final("jú", 61, 62))) == ["jú"]
+    assert not talk.backlog.may_hold_words()
+
+
+def test_words_keep_the_times_that_can_be_true(talk: Conversation) -> None:
+    possible = Word("já", 1.0, 2.0, 0.0, 0)
+    spoken = (possible, Word("jú", 2.0, 1e6, 0.0, 0))
+    said = data(talk.hear(Result(True, (Alternative("já jú", 0.0, spoken),), 1.0, 1e6)))
+    assert [str(word) for word in words(said)] == ["já"]
+    assert times(said) == (0, 0)
 
 
 # -- flush ---------------------------------------------------------------------------------------
 
 
-def test_a_flush_of_nothing_is_answered_once(talk: Conversation) -> None:
-    talk.transcript.flush()
-    assert talk.transcript.flush_owed
-    events = talk.transcript.give_up_flush()
+def test_a_flush_of_nothing_is_answered_at_once_and_once(talk: Conversation) -> None:
+    events = talk.flush()
     assert kinds(events) == [FINAL]
     assert texts(events) == [""]
-    assert talk.transcript.give_up_flush() == []
+    assert not talk.transcript.flush_pending
     assert talk.respond(EMPTY) == []
     assert talk.transcript.finish() == []
 
 
-def test_an_empty_response_answers_a_flush(talk: Conversation) -> None:
-    talk.transcript.flush()
-    talk.transcript.flush()
+@pytest.mark.parametrize("peak", [30, 100, 200, 3000])
+def test_while_words_may_be_open_no_empty_response_answers_a_flush(peak: int) -> None:
+    """It can be about an earlier pause; the caller's own timeout decides."""
+    talk = Conversation(5)
+    talk.say(tone(0.2, peak) + quiet(1))
+    assert talk.flush() == []
+    for _ in range(3):
+        assert talk.respond(EMPTY) == []
+        talk.now += 5
+    assert talk.transcript.flush_pending
+    assert kinds(talk.hear(final("já", 5, 5.2))) == [START, FINAL, END]
+    assert not talk.transcript.flush_pending
+
+
+def test_an_empty_response_answers_a_flush_once_no_words_may_be_open() -> None:
+    talk = Conversation(5)
+    talk.say(SPEECH)
+    assert talk.flush() == []
+    talk.feed.finalize(5, 6, talk.now)
     assert kinds(talk.respond(EMPTY)) == [FINAL]
     assert talk.respond(EMPTY) == []
-    assert talk.transcript.give_up_flush() == []
+
+
+def test_an_empty_response_that_concludes_a_hypothesis_answers_a_flush() -> None:
+    """The service looked at what was said, and takes it back."""
+    talk = Conversation(5)
+    talk.say(SPEECH)
+    talk.hear(interim("ha", 5, 6))
+    assert talk.flush() == []
+    events = talk.respond(EMPTY)
+    assert kinds(events) == [FINAL, END]
+    assert texts(events) == [""]
+    assert talk.respond(EMPTY) == []
+
+
+def test_an_empty_response_of_a_new_connection_is_not_about_the_old_hypothesis() -> None:
+    """It is about the start of what is sent again; the words come behind it."""
+    talk = Conversation(5)
+    talk.say(SPEECH)
+    talk.hear(interim("ha", 5, 6))
+    talk.flush()
+    start = talk.reconnect()
+    assert talk.respond(EMPTY) == []
+    assert talk.transcript.flush_pending
+    assert kinds(talk.hear(final("hana", 5 - start, 6 - start))) == [FINAL, END]
 
 
 def test_a_final_answers_a_flush(talk: Conversation) -> None:
     talk.hear(interim("já", 1, 2))
-    talk.transcript.flush()
+    assert talk.flush() == []
     assert kinds(talk.hear(final("já", 1, 2))) == [FINAL, END]
-    assert not talk.transcript.flush_owed
-    assert talk.transcript.give_up_flush() == []
+    assert not talk.transcript.flush_pending
     assert talk.respond(EMPTY) == []
 
 
-def test_a_flush_waits_while_somebody_speaks(talk: Conversation) -> None:
-    talk.transcript.flush()
-    talk.hear(interim("já", 1, 2))
-    assert talk.transcript.give_up_flush() == []
-    assert kinds(talk.respond(EMPTY)) == [FINAL, END]
-    assert talk.transcript.give_up_flush() == []
+def test_a_final_that_is_dropped_answers_no_flush() -> None:
+    talk = Conversation(5)
+    talk.say(SPEECH * 2)
+    talk.hear(final("já", 5, 6))
+    assert talk.flush() == []
+    assert talk.hear(final("já", 5, 6)) == []
+    assert talk.transcript.flush_pending
 
 
-def test_an_error_answers_no_flush(talk: Conversation) -> None:
-    talk.transcript.flush()
+def test_an_error_answers_no_flush() -> None:
+    talk = Conversation(5)
+    talk.say(SPEECH)
+    talk.flush()
     assert talk.respond(Response(error=ServiceError(14))) == []
-    assert talk.transcript.flush_owed
+    assert talk.transcript.flush_pending
 
 
 # -- the end -------------------------------------------------------------------------------------
@@ -537,24 +619,28 @@ def test_nothing_is_left_to_finish_behind_a_final(talk: Conversation) -> None:
     assert talk.transcript.finish() == []
 
 
-def test_the_end_closes_an_utterance_and_answers_a_flush(talk: Conversation) -> None:
-    talk.transcript.flush()
+def test_the_end_closes_an_utterance_and_answers_a_flush() -> None:
+    talk = Conversation(5)
+    talk.say(SPEECH)
+    assert talk.flush() == []
     assert kinds(talk.transcript.finish()) == [FINAL]
-    talk.hear(interim("já", 1, 2))
-    talk.transcript.flush()
+    assert talk.transcript.finish() == []
+    talk.hear(interim("já", 5, 6))
+    talk.flush()
     assert kinds(talk.transcript.finish()) == [FINAL, END]
 
 
 # -- any sequence --------------------------------------------------------------------------------
 
 TEXTS = st.sampled_from(["", "já", "já já", "góðan daginn"])
-SECONDS = st.none() | st.tuples(st.floats(0, 70), st.floats(0, 70)).map(sorted)
+SECONDS = st.none() | st.tuples(st.floats(0, 20), st.floats(0, 20)).map(sorted)
 
 
 @st.composite
 def results(draw: st.DrawFn) -> Result:
-    text, span = draw(TEXTS), draw(SECONDS)
-    is_final = draw(st.booleans())
+    span, is_final = draw(SECONDS), draw(st.booleans())
+    # A final without a text is none: the protocol leaves it out.
+    text = draw(TEXTS.filter(bool) if is_final else TEXTS)
     start, end = span if span is not None else (None, None)
     spoken: tuple[Word, ...] = ()
     if is_final and start is not None and end is not None:
@@ -570,19 +656,20 @@ RESPONSES = st.builds(
     Response,
     st.lists(results(), max_size=4).map(tuple),
     st.sampled_from([None, None, None, ServiceError(14)]),
+    st.sampled_from(["", "", "END_OF_SPEECH"]),
 )
-STEPS = RESPONSES | st.sampled_from(["flush", "give up", "listen", "mute", "reconnect", "finish"])
+STEPS = RESPONSES | st.sampled_from(["flush", "listen", "speech", "mute", "reconnect", "finish"])
 
 
 def perform(talk: Conversation, step: Response | str) -> list[SpeechEvent]:
     if isinstance(step, Response):
         return talk.respond(step)
     if step == "flush":
-        talk.transcript.flush()
-    elif step == "give up":
-        return talk.note(talk.transcript.give_up_flush())
+        return talk.flush()
     elif step == "listen":
         talk.listen(2)
+    elif step == "speech":
+        talk.say(SPEECH)
     elif step == "mute":
         talk.mute(5)
     elif step == "reconnect":
@@ -609,11 +696,11 @@ def assert_sound(event: SpeechEvent, audio: float) -> None:
             assert 100 <= word.start_time <= word.end_time <= 100 + audio + 1e-6
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(STEPS, min_size=5, max_size=25))
 def test_any_sequence_gives_sound_events(steps: list[Response | str]) -> None:
     talk = Conversation(10)
-    talk.transcript.offset = 100.0
+    talk.transcript.set_offset(100.0)
     speaking, shown, owed = False, "", False
     for step in [*steps, "finish"]:
         owed = owed or step == "flush"
@@ -640,7 +727,7 @@ def test_any_sequence_gives_sound_events(steps: list[Response | str]) -> None:
     assert not speaking and not shown and not owed, "something was left open (E5)"
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=15)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1.5), st.booleans()), max_size=12),
     st.data(),
@@ -650,7 +737,7 @@ def test_finals_are_heard_once_whatever_the_connections_do(
 ) -> None:
     """A service that hears what it is sent, with cuts and repeats between its answers."""
     talk = Conversation(0)
-    talk.timeline.keep_silent = 60
+    talk.backlog.set_lookback(60)
     said: list[tuple[float, float]] = []
     connected_at = 0.0
     for length, gap, cut in utterances:

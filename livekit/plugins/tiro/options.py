@@ -29,7 +29,7 @@ MAX_ALTERNATIVES = 30
 _METHOD = "/speech:streamingrecognize"
 _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
 # A private part may be longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
-_TAG = re.compile(r"(?i)[a-z]{2,8}(-(?!x-)[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
+_TAG = re.compile(r"(?i)[a-z]{2,8}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
 
