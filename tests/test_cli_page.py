@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
@@ -20,21 +19,25 @@ import numpy.typing as npt
 import pytest
 import typer
 from hypothesis import given, strategies as st
-from typer.testing import CliRunner
 
 from livekit.agents.metrics import STTMetrics
-from livekit.plugins.tiro.cli import app
 from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.cli.formats import Format, LineEvent, Segment, Transcript, Word
-from livekit.plugins.tiro.cli.job import Group, Job
+from livekit.plugins.tiro.cli.job import Job, Task
 from livekit.plugins.tiro.cli.page import LineWatch, Recording, Sound, recording, render_page
 from livekit.plugins.tiro.cli.page.texts import _TEXTS, texts_for
-from livekit.plugins.tiro.cli.transcribe import transcribe as write_down
+from livekit.plugins.tiro.cli.plan import plan
+from livekit.plugins.tiro.cli.service import Service
+from livekit.plugins.tiro.cli.signals import Interruption
+from livekit.plugins.tiro.cli.transcribe import Wanted, transcribe as write_down
 from livekit.plugins.tiro.testing import TiroServer, parse_faults
 
 from .support.chromium import Chromium, Tab, chromium, find_chromium
+from .support.command import ICELANDIC, KEY, SAYS_ICELANDIC, SILENCE, transcribe
 
-DATA = Path(__file__).parent / "data"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 RATE = 16000
 EVIL = (
     "</script></style>--><script>window.harm = 1</script>"
@@ -424,29 +427,23 @@ def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> No
 async def test_a_connection_that_breaks_is_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TIRO_API_KEY", "leyndarmal-1")
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
     output = tmp_path / "page.html"
     hooks = parse_faults(["disconnect:3@1"])
-    async with TiroServer(api_key="leyndarmal-1", hooks=hooks) as server:
-        job = Job(
-            Format.HTML, language="is-IS", base_url=server.base_url, realtime=False, local=False
-        )
-        await job.run([Group(output, [DATA / "is.wav"])])
+    async with TiroServer(api_key=KEY, hooks=hooks) as server:
+        job = Job(Task(Service("is-IS", server.base_url)), Interruption())
+        await job.run(plan([ICELANDIC], [Format.HTML], str(output)))
     assert job.failure is None
     found = Reader(output.read_text(encoding="utf-8"))
     assert [text for _, text in found.all("span", **{"class": "mark connection"})] == ["ný tenging"]
 
 
-def transcribe(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["transcribe", "--format", "html", *arguments])
-
-
 def test_the_command_writes_a_page_with_the_sound_of_the_file(tmp_path: Path) -> None:
     output = tmp_path / "page.html"
-    result = transcribe("--local", str(DATA / "is.wav"), "-o", str(output))
+    result = transcribe("-f", "html", "--local", ICELANDIC, "-o", str(output))
     assert (result.exit_code, result.stdout) == (0, "")
     found = Reader(output.read_text(encoding="utf-8"))
-    assert "Góðan daginn og velkomin í prófunina." in " ".join(t for _, t in found.paragraphs())
+    assert SAYS_ICELANDIC in " ".join(text for _, text in found.paragraphs())
     ((attributes, data),) = found.all("script", id="sound")
     assert attributes["data-type"] == "audio/webm"
     samples, rate = play(Sound(base64.b64decode(data), "audio/webm", b""))
@@ -455,9 +452,9 @@ def test_the_command_writes_a_page_with_the_sound_of_the_file(tmp_path: Path) ->
 
 
 def test_each_file_has_a_page_of_its_own(tmp_path: Path) -> None:
-    files = [str(DATA / name) for name in ("is.wav", "silence.wav")]
-    assert transcribe("--local", *files).exit_code == Exit.USAGE
-    assert transcribe("--local", *files, "-o", str(tmp_path)).exit_code == 0
+    arguments = ("-f", "html", "--local", ICELANDIC, SILENCE)
+    assert transcribe(*arguments).exit_code == Exit.USAGE
+    assert transcribe(*arguments, "-o", str(tmp_path)).exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"is.html", "silence.html"}
 
 
@@ -466,7 +463,7 @@ def test_a_page_is_not_written_to_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(typer.Exit) as ended:
-        write_down([DATA / "is.wav"], form=Format.HTML, local=True)
+        write_down([ICELANDIC], formats=[Wanted.HTML], local=True)
     assert ended.value.exit_code == Exit.USAGE
     assert "--output" in capsys.readouterr().err
 
