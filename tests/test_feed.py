@@ -13,7 +13,18 @@ from hypothesis import given, settings, strategies as st
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, chunk_samples
 from livekit.plugins.tiro.feed import FLUSH_SILENCE, TRIM_INTERVAL, Feed
 
-from .support.caller import RATE, RATES, Caller, Samples, numbered, numbers, quiet, samples, tone
+from .support.caller import (
+    RATE,
+    RATES,
+    Caller,
+    Samples,
+    at_once,
+    numbered,
+    numbers,
+    quiet,
+    samples,
+    tone,
+)
 
 ASKING_SILENCE = 6.0
 WORD = tone(0.4) + quiet(1)
@@ -727,7 +738,7 @@ def test_a_feed_of_its_own_knows_nothing_of_another(caller: Caller) -> None:
     caller.push(1.0)
     caller.feed.flush()
     caller.send()
-    fresh = Feed(caller.backlog, caller.clock, caller.now + 100)
+    fresh = at_once(Feed(caller.backlog, caller.clock, caller.now + 100))
     assert fresh.ahead(caller.now + 100) == 0
     assert fresh.locate(0.5) == 0, "it was sent nothing"
     assert fresh.next_chunk(caller.now) == numbered(0, chunk_samples(RATE))

@@ -357,6 +357,7 @@ def test_every_setting_reaches_the_options() -> None:
         "min_speakers": 1,
         "max_speakers": 4,
         "extra_config": {"model": "m"},
+        "endpointing": 0.5,
         "api_key": KEY,
         "base_url": "ws://mine",
     }
