@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .transcript import Transcript
 
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
-# closed would destroy the error frame, so the config goes alone.
+# closed would destroy the error frame, so the first message goes alone.
 _REFUSAL_WAIT = 0.05
 # s that the service may be behind what it is sent before the caller's frames go through the send
 # task, which lets the receive task run in between and keeps the pace.
@@ -293,6 +293,7 @@ class Exchange:
     async def _send(self) -> bool:
         """Send audio until the input ends. Return False if the connection is gone."""
         connection, feed = self._connection, self._feed
+        is_first = True
         while True:
             if connection.configured is None and feed.has_audio and not await self._configure():
                 return False
@@ -301,6 +302,9 @@ class Exchange:
             if chunk is not None:
                 if not await connection.send(chunk):
                     return False
+                if is_first and feed.has_chunk:
+                    await asyncio.sleep(_REFUSAL_WAIT)
+                is_first = False
                 if feed.ahead(now) > PAUSE:
                     await self._keep_pace()
             elif self._ended:
@@ -318,11 +322,7 @@ class Exchange:
         self._parts.transcript.set_language(options.language)
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
-        if not await self._connection.configure(options, backlog.sample_rate):
-            return False
-        if self._feed.has_chunk:
-            await asyncio.sleep(_REFUSAL_WAIT)
-        return True
+        return await self._connection.configure(options, backlog.sample_rate)
 
     async def _keep_pace(self) -> None:
         """Let a burst go no further ahead of the service than can be sent again."""
