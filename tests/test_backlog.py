@@ -421,3 +421,16 @@ def test_memory_is_bounded(speaking: bool, level: int) -> None:
         assert held == len(backlog._pieces) <= (KEEP_AT_MOST if speaking or level else LOOKBACK) + 1
         assert len(backlog.loudness._levels) <= 50 * (held + 1)
         assert len(backlog.flushes) <= 31
+
+
+# -- what is no word, and no noise either --------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.5])
+def test_a_sound_that_is_no_word_is_not_the_noise_of_the_line(seconds: float) -> None:
+    """ "Ööö já", and a microphone that is off until the next answer, which is as loud."""
+    backlog = holding(tone(seconds, 3000), tone(0.3, 4000))
+    backlog.flush()
+    finalize(backlog, seconds, seconds + 0.3)
+    backlog.push(tone(0.3, 4000), RATE)
+    assert backlog.may_hold_words(), "a flush would be answered with nothing"

@@ -1,18 +1,37 @@
-"""A connection that nobody wants any more is closed, at whatever step of its way."""
+"""One websocket: opened, written to in every state that it can have, read, and closed for good.
+
+Ids are of the contract with the framework (L: life, S: secrets).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import itertools
+import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey, RequestInfo
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
-from livekit.agents import APITimeoutError
-from livekit.plugins.tiro.connection import Connection
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from livekit.plugins.tiro.connection import (
+    Connection,
+    _OneAddress,
+    new_http_session,
+    proxy_for,
+    reason_of,
+)
 from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.protocol import END_OF_AUDIO, encode_audio
+from livekit.plugins.tiro.recovery import Ending, Reason
 
-from .support.fake_socket import FakeSocket
+from .support.fake_socket import FakeMessage, FakeSocket
+from .support.session_fakes import in_virtual_time
+from .support.wire import Wire
 
 OPTIONS = Options(api_key="test", base_url="ws://localhost")
 STEPS = 12
@@ -86,3 +105,498 @@ async def test_what_opens_too_late_is_closed() -> None:
         await opening(socket, timeout=0.01)
     await rounds(2)
     assert socket.is_released
+
+
+# -- opening -------------------------------------------------------------------------------------
+
+
+class Refusing(FakeSocket):
+    """An HTTP session that does not connect."""
+
+    fault: BaseException
+
+    async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        raise self.fault
+
+
+REQUEST = RequestInfo(
+    URL("wss://host/x?token=SECRET"), "GET", CIMultiDictProxy(CIMultiDict()), URL("wss://host")
+)
+KEY = ConnectionKey("host", 443, True, True, None, None, None)
+
+
+async def refused(fault: BaseException) -> APIError:
+    socket = Refusing()
+    socket.fault = fault
+    with pytest.raises(APIError) as raised:
+        await opening(socket)
+    error = raised.value
+    # S2: the framework prints the root of the chain, and tracebacks show it.
+    assert error.__cause__ is None and error.__context__ is None
+    assert "SECRET" not in f"{error} {error!r} {error.args}"
+    return error
+
+
+@pytest.mark.parametrize("status", [301, 401, 404, 429, 503])
+async def test_a_refused_handshake_is_told_by_its_status(status: int) -> None:
+    error = await refused(aiohttp.WSServerHandshakeError(REQUEST, (), status=status))
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == status
+
+
+async def test_a_proxy_that_refuses_is_named() -> None:
+    error = await refused(aiohttp.ClientHttpProxyError(REQUEST, (), status=407))
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == 407
+    assert "proxy" in error.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "SECRET")), "refused"),
+        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "SECRET")), "name is not known"),
+        (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "SECRET")), "the proxy on the way"),
+        (aiohttp.ClientConnectorCertificateError(KEY, ValueError("SECRET")), "certificate"),
+        (aiohttp.ServerDisconnectedError("SECRET"), "ServerDisconnectedError"),
+        (aiohttp.InvalidURL("wss://SECRET"), "InvalidURL"),
+        (OSError("SECRET"), "OSError"),
+        (ValueError("SECRET"), "ValueError"),
+        (RuntimeError("SECRET"), "RuntimeError"),
+    ],
+)
+async def test_a_service_that_is_not_reached_is_told_by_the_kind_of_fault(
+    fault: Exception, told: str
+) -> None:
+    error = await refused(fault)
+    assert type(error) is APIConnectionError
+    assert error.retryable
+    assert "localhost" in error.message
+    assert told in error.message
+
+
+def test_why_a_certificate_is_not_valid_is_told() -> None:
+    why = SimpleNamespace(verify_message="certificate has expired")
+    fault = aiohttp.ClientConnectorCertificateError(KEY, cast(Exception, why))
+    assert "certificate has expired" in reason_of(fault)
+
+
+async def test_a_session_that_can_not_be_used_is_told_as_such() -> None:
+    closed = FakeSocket()
+    closed.closed = True
+
+    class Foreign(FakeSocket):
+        _loop = cast(asyncio.AbstractEventLoop, None)
+
+    for session, why in ((closed, "it is closed"), (Foreign(), "another event loop")):
+        with pytest.raises(APIConnectionError, match=why) as raised:
+            await opening(session)
+        assert not raised.value.retryable
+
+
+async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
+    asked: dict[str, Any] = {}
+
+    class Session:
+        closed = False
+
+        async def request(self, method: str, url: str, **options: Any) -> str:
+            asked.update(options, method=method, url=url)
+            return "answer"
+
+    session = _OneAddress(cast(aiohttp.ClientSession, Session()))
+    assert session.closed is False, "it is the session but for that"
+    assert await session.request("GET", "wss://host", headers={}) == cast(Any, "answer")
+    assert asked == {
+        "method": "GET",
+        "url": "wss://host",
+        "headers": {},
+        "allow_redirects": False,
+        "raise_for_status": False,
+    }
+
+
+WSS, WS = "wss://host/path", "ws://host/path"
+
+
+@pytest.mark.parametrize(
+    ("url", "names", "proxy"),
+    [
+        (WSS, {}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1"}, "http://p1"),
+        (WSS, {"https_proxy": "http://p1"}, "http://p1"),
+        (WSS, {"ALL_PROXY": "http://p2"}, "http://p2"),
+        (WSS, {"ALL_PROXY": "http://p2", "HTTPS_PROXY": "http://p1"}, "http://p1"),
+        (WSS, {"WSS_PROXY": "http://p3", "HTTPS_PROXY": "http://p1"}, "http://p3"),
+        (WSS, {"HTTP_PROXY": "http://p4"}, None),
+        (WS, {"HTTP_PROXY": "http://p4"}, "http://p4"),
+        (WS, {"ALL_PROXY": "http://p2"}, "http://p2"),
+        (WS, {"HTTPS_PROXY": "http://p1"}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "host"}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "other"}, "http://p1"),
+        ("ws://localhost:80", {"ALL_PROXY": "http://p2"}, None),
+        ("ws://127.0.0.1:80", {"ALL_PROXY": "http://p2"}, None),
+        ("ws://[::1]:80", {"ALL_PROXY": "http://p2"}, None),
+    ],
+)
+async def test_the_proxy_of_the_environment(
+    url: str, names: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WSS", "WS", "HTTPS", "HTTP", "ALL", "NO"):
+        for form in (f"{name}_PROXY", f"{name}_PROXY".lower()):
+            monkeypatch.delenv(form, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(url) == proxy
+    async with new_http_session(url) as session:
+        assert session._default_proxy == proxy
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def on(wire: Wire) -> Connection:
+    return Connection(cast(Any, wire), 0.1)
+
+
+async def test_messages_go_out_in_order() -> None:
+    connection = on(wire := Wire())
+    assert connection.configured is None
+    assert await connection.configure(OPTIONS, 16000)
+    assert connection.configured is OPTIONS
+    assert await connection.send(b"11")
+    assert connection.send_now(b"22")
+    assert await connection.drain(), "there is room"
+    assert await connection.end()
+    assert connection.end_sent
+    assert b"16000" in wire.texts[0]
+    assert wire.texts[1:] == [encode_audio(b"11"), encode_audio(b"22"), END_OF_AUDIO]
+
+
+@pytest.mark.parametrize(
+    "fault", [aiohttp.ClientConnectionResetError("x"), BrokenPipeError(), RuntimeError("uvloop")]
+)
+async def test_nothing_that_a_line_does_is_raised(fault: Exception) -> None:
+    class Broken(Wire):
+        async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
+            raise fault
+
+    connection = on(Broken())
+    assert not await connection.configure(OPTIONS, 16000)
+    assert not await connection.send(b"11")
+    assert not connection.send_now(b"11")
+    assert not await connection.drain()
+    connection.ping(1)
+    connection.keep_alive(1)
+    assert not await connection.end()
+    assert not connection.end_sent
+
+
+async def test_a_chunk_that_finds_no_room_is_out_and_the_next_one_waits() -> None:
+    connection = on(wire := Wire())
+    wire.fill()
+    assert not connection.send_now(b"11")
+    assert wire.texts == [encode_audio(b"11")]
+    draining = asyncio.create_task(connection.drain())
+    await rounds(3)
+    assert not draining.done()
+    wire.empty()
+    assert await draining
+    assert connection.send_now(b"22")
+    assert wire.texts == [encode_audio(b"11"), encode_audio(b"22")]
+
+
+@pytest.mark.parametrize("fault", [None, ConnectionError("Connection lost")])
+async def test_a_line_can_break_while_a_chunk_waits(fault: Exception | None) -> None:
+    connection = on(wire := Wire())
+    wire.fill()
+    connection.send_now(b"11")
+    draining = asyncio.create_task(connection.drain())
+    await rounds(2)
+    wire.die(fault)
+    await draining
+    assert not connection.send_now(b"22")
+    assert not await connection.drain()
+    assert wire.texts == [encode_audio(b"11")]
+
+
+async def test_a_line_can_break_though_nobody_waits() -> None:
+    """Its exception is seen, so that nobody is told of it later."""
+    connection = on(wire := Wire())
+    wire.fill()
+    connection.send_now(b"11")
+    wire.die(ConnectionError("Connection lost"))
+    await rounds(2)
+    assert not connection.send_now(b"22")
+
+
+ACTS = ("write", "ping", "pong", "drain", "send", "fill", "empty", "die")
+
+
+class Check:
+    """A connection on a wire; whatever is done, in whatever order, has to be right."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.connection = on(self.wire)
+        self.receiving = asyncio.create_task(self.connection.receive())
+        self.tasks: list[asyncio.Task[bool]] = []
+        self.dead = False
+        self.written: list[bytes] = []
+
+    def next_chunk(self) -> bytes:
+        return bytes([len(self.written), 0])
+
+    async def act(self, what: str) -> None:
+        if what == "write":
+            chunk = self.next_chunk()
+            had_room = self.connection.send_now(chunk)
+            assert not (self.dead and had_room)
+            if not self.dead:
+                self.written.append(encode_audio(chunk))
+        elif what == "ping":
+            self.connection.ping(7)
+        elif what == "pong":
+            self.wire.inbox.put_nowait(FakeMessage(b"?", aiohttp.WSMsgType.PING))
+        elif what == "drain":
+            self.tasks.append(asyncio.create_task(self.connection.drain()))
+        elif what == "send":
+            chunk = self.next_chunk()
+            self.tasks.append(asyncio.create_task(self.connection.send(chunk)))
+            if not self.dead:
+                self.written.append(encode_audio(chunk))
+        elif what == "cancel":
+            # As at the end of an exchange: from then on, nothing is written directly.
+            for task in self.tasks:
+                task.cancel()
+        elif what == "fill":
+            self.wire.fill()
+        elif what == "empty":
+            self.wire.empty()
+        elif not self.dead:
+            self.dead = True
+            self.wire.die(ConnectionError("Connection lost"))
+        await rounds(2)
+
+    async def end(self) -> None:
+        assert self.wire.texts == self.written, "each once, and in order"
+        if not self.dead:
+            self.wire.empty()
+            await rounds(3)
+            assert all(task.done() for task in self.tasks), "who waits for room gets it"
+            assert await self.connection.drain()
+            assert await self.connection.send(b"end")
+        await self.connection.close()
+        self.receiving.cancel()
+        await asyncio.wait({self.receiving, *self.tasks}, timeout=1)
+        assert all(task.done() for task in self.tasks)
+        for task in (self.receiving, *self.tasks):
+            assert task.cancelled() or task.exception() is None
+
+
+@in_virtual_time
+async def test_whatever_happens_on_a_line_no_message_is_lost_or_doubled() -> None:
+    asyncio.get_running_loop().set_debug(False)
+    for acts in itertools.product(ACTS, repeat=3):
+        for first, last in (("fill", "cancel"), ("fill", "write"), ("write", "empty")):
+            check = Check()
+            for what in (first, *acts, last):
+                await check.act(what)
+            await check.end()
+
+
+# -- receiving -----------------------------------------------------------------------------------
+
+
+async def received(*messages: FakeMessage) -> tuple[Connection, Wire, Any]:
+    connection = on(wire := Wire())
+    for message in messages:
+        wire.inbox.put_nowait(message)
+    return connection, wire, await connection.receive()
+
+
+CLOSED = FakeMessage(b"", aiohttp.WSMsgType.CLOSED)
+NOISE = FakeMessage(b"hello")
+EMPTY = FakeMessage(b'{"result":{"results":[]}}')
+EVENT = FakeMessage(b'{"result":{"speechEventType":"END_OF_SPEECH"}}')
+ERROR = FakeMessage(b'{"error":{"code":14,"message":"no"}}')
+
+
+@pytest.mark.parametrize(
+    ("message", "answered", "result"),
+    [(EMPTY, True, True), (EVENT, True, False), (ERROR, False, False)],
+)
+@pytest.mark.parametrize("kind", [aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY])
+async def test_what_counts_as_an_answer(
+    message: FakeMessage, answered: bool, result: bool, kind: aiohttp.WSMsgType
+) -> None:
+    connection, _, response = await received(NOISE, FakeMessage(message.data, kind))
+    assert response is not None
+    assert connection.answered is answered
+    assert (connection.answered_at > 0) is result
+
+
+@pytest.mark.parametrize(
+    "kind", [aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR]
+)
+async def test_the_end_is_none(kind: aiohttp.WSMsgType) -> None:
+    connection, _, response = await received(NOISE, FakeMessage(b"", kind))
+    assert response is None
+    assert not connection.answered
+
+
+async def test_what_is_not_the_services_is_no_part_of_a_log_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """S1."""
+    await received(FakeMessage(b"secret words"), CLOSED)
+    (record,) = caplog.records
+    assert "secret" not in record.getMessage()
+    assert record.__dict__["lk.pii.data"] == b"secret words"
+
+
+async def test_a_ping_of_the_peer_is_answered() -> None:
+    _, wire, _ = await received(FakeMessage(b"x", aiohttp.WSMsgType.PING), CLOSED)
+    assert wire.of(aiohttp.WSMsgType.PONG) == [b"x"]
+
+
+# -- whether the peer takes what it is sent ------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
+    connection = on(wire := Wire())
+    wire.reads = False
+    for position in (100, 200, 300):
+        connection.ping(position)
+    assert (connection.pinged_to, connection.acknowledged_to) == (300, 0)
+    pings = wire.of(aiohttp.WSMsgType.PING)
+    for pong, acknowledged in ((b"other", 0), (pings[1], 200), (pings[0], 200), (pings[2], 300)):
+        wire.inbox.put_nowait(FakeMessage(pong, aiohttp.WSMsgType.PONG))
+        wire.inbox.put_nowait(EMPTY)
+        await connection.receive()
+        assert connection.acknowledged_to == acknowledged
+
+
+@in_virtual_time
+async def test_pings_go_out_when_there_is_no_sign_of_life() -> None:
+    connection = on(wire := Wire())
+    for second in range(10):
+        connection.keep_alive(second)
+        await asyncio.sleep(1)
+    assert [int.from_bytes(ping, "big") for ping in wire.of(aiohttp.WSMsgType.PING)] == [2, 4, 6, 8]
+
+
+async def live(connection: Connection, seconds: float) -> float | None:
+    """Look after a connection once a second; return when it is dead, None if it is not."""
+    for second in range(round(seconds)):
+        connection.keep_alive(second)
+        if connection.is_dead:
+            return second
+        await asyncio.sleep(1)
+    return None
+
+
+@in_virtual_time
+async def test_a_peer_that_takes_nothing_is_dead_within_15_s() -> None:
+    wire = Wire()
+    wire.reads = False
+    dead = await live(on(wire), 60)
+    assert dead is not None and 13 <= dead <= 15
+
+
+@in_virtual_time
+async def test_a_peer_that_pings_and_does_not_read_is_dead() -> None:
+    """That it speaks proves nothing."""
+    connection = on(wire := Wire())
+    wire.reads = False
+    receiving = asyncio.create_task(connection.receive())
+    for _ in range(60):
+        wire.inbox.put_nowait(FakeMessage(b"", aiohttp.WSMsgType.PING))
+    dead = await live(connection, 60)
+    assert dead is not None and 13 <= dead <= 15
+    receiving.cancel()
+
+
+@in_virtual_time
+async def test_a_peer_that_answers_is_not_dead() -> None:
+    connection = on(Wire())
+    receiving = asyncio.create_task(connection.receive())
+    assert await live(connection, 60) is None
+    receiving.cancel()
+
+
+@in_virtual_time
+async def test_something_new_shows_that_audio_was_taken() -> None:
+    connection = on(wire := Wire())
+    wire.reads = False
+    for _ in range(6):
+        assert await live(connection, 10) is None
+        wire.inbox.put_nowait(EMPTY)
+        await connection.receive()
+        connection.note_news()
+
+
+# -- its end -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_it_is_quiet_since_all_was_sent_or_since_the_last_news() -> None:
+    connection = on(wire := Wire())
+    await asyncio.sleep(3)
+    await connection.end()
+    ended = time.monotonic()
+    assert connection.done_sending_at == connection.quiet_since == ended
+    await asyncio.sleep(2)
+    wire.inbox.put_nowait(EMPTY)
+    await connection.receive()
+    assert connection.quiet_since == ended, "nothing new"
+    connection.note_news()
+    assert connection.quiet_since == pytest.approx(ended + 2, abs=0.01)
+    assert connection.done_sending_at == ended
+    assert connection.age == pytest.approx(5, abs=0.01)
+
+
+@in_virtual_time
+async def test_a_write_that_failed_is_the_last_of_what_is_sent() -> None:
+    connection = on(wire := Wire())
+    await asyncio.sleep(3)
+    wire.die()
+    connection.send_now(b"11")
+    failed = time.monotonic()
+    await asyncio.sleep(3)
+    connection.send_now(b"22")
+    assert connection.done_sending_at == pytest.approx(failed, abs=0.01)
+
+
+@in_virtual_time
+async def test_what_is_known_at_the_end() -> None:
+    connection = on(wire := Wire())
+    ending = connection.ending(Reason.CLOSED, found_nothing=False, unanswered=1.5)
+    assert ending == Ending(Reason.CLOSED, ending.age, configured=False, unanswered=1.5)
+    await connection.configure(OPTIONS, 16000)
+    wire.inbox.put_nowait(EMPTY)
+    await connection.receive()
+    await connection.end()
+    await asyncio.sleep(1)
+    ending = connection.ending(Reason.DRAIN_TIMEOUT, found_nothing=True, unanswered=0.0)
+    assert ending == Ending(
+        Reason.DRAIN_TIMEOUT, ending.age, end_sent=True, answered=True, found_nothing=True
+    )
+    assert ending.age == pytest.approx(1, abs=0.01)
+
+
+@in_virtual_time
+async def test_a_peer_that_does_not_read_holds_up_no_close() -> None:
+    """L5."""
+
+    class Stuck(Wire):
+        async def close(self) -> bool:
+            await asyncio.Event().wait()
+            return True
+
+    connection = on(wire := Stuck())
+    started = time.monotonic()
+    await connection.close()
+    assert time.monotonic() - started < 1
+    assert wire.is_released

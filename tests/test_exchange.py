@@ -1,0 +1,608 @@
+"""What goes over a connection: as it is pushed, or by the send task; and when it is looked after.
+
+Ids are of the contract with the framework (L: life, I: input).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from base64 import b64decode
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import aiohttp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from livekit import rtc
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from livekit.agents.stt import SpeechEvent
+from livekit.plugins import tiro
+from livekit.plugins.tiro.feed import FLUSH_SILENCE
+from livekit.plugins.tiro.protocol import END_OF_AUDIO
+from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
+
+from .support import virtual
+from .support.caller import numbers, samples
+from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
+from .support.harness import FINAL, finals
+from .support.session_fakes import in_virtual_time
+from .support.wire import Wire, Wires
+
+MS = RATE // 1000
+FIRST = 400
+"""What the first 10 ms of numbered audio hold: no quieter than speech can be."""
+
+
+@dataclass
+class Recorder(FakeSocket):
+    """Keeps the audio of each connection, and can be full or broken."""
+
+    connections: list[bytearray] = field(default_factory=list)
+    _drain_waiter: asyncio.Future[None] | None = None
+    """What a message waits for, once it is sent, while there is no room."""
+    broken = False
+    """Whether no more can be sent on this connection, which its reader does not notice."""
+
+    def fill(self) -> None:
+        """Have no room until `empty`."""
+        self._drain_waiter = asyncio.get_running_loop().create_future()
+
+    def empty(self) -> None:
+        if self._drain_waiter is not None:
+            self._drain_waiter.set_result(None)
+            self._drain_waiter = None
+
+    async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
+        socket = cast(Recorder, self._itself)
+        socket.connections.append(bytearray())
+        socket.config, socket.broken = b"", False
+        return socket
+
+    async def send_frame(self, message: bytes, kind: aiohttp.WSMsgType) -> None:
+        if self.broken:
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        if self.config and kind is aiohttp.WSMsgType.TEXT:
+            self.connections[-1] += b64decode(json.loads(message)["audioContent"])
+        await super().send_frame(message, kind)
+        if self._drain_waiter is not None:
+            # As in aiohttp: who gives up waiting does not end it for others.
+            await self._drain_waiter
+        if self.broken:
+            raise aiohttp.ClientConnectionResetError("Connection lost")
+
+    def numbers(self, connection: int = -1) -> list[int]:
+        """Return what each 10 ms of audio on a connection hold, silence left out."""
+        held = np.frombuffer(self.connections[connection], np.int16)[:: 10 * MS]
+        return [int(number) for number in held if number >= FIRST]
+
+
+def numbered(first: int, count: int, ms: int = 50) -> list[rtc.AudioFrame]:
+    """Return frames of `ms` in which each 10 ms hold another number, from `FIRST + first` on."""
+    blocks = ms // 10
+    numbers = np.arange(FIRST + first, FIRST + first + count * blocks, dtype=np.int16)
+    parts = np.repeat(numbers, 10 * MS).reshape(count, -1)
+    return [rtc.AudioFrame(part.tobytes(), RATE, 1, part.size) for part in parts]
+
+
+def all_of(frames: Sequence[rtc.AudioFrame]) -> list[int]:
+    """Return the numbers that frames hold."""
+    return [int(n) for pushed in frames for n in np.frombuffer(pushed.data, np.int16)[:: 10 * MS]]
+
+
+QUIET = frame(50, FIRST - 1)
+"""Loud enough for the line not to be silent, so that nothing is held back."""
+
+
+@in_virtual_time
+async def test_a_chunk_is_out_before_push_frame_returns() -> None:
+    async with calling(QUIET, socket := Recorder()) as call:
+        for number, pushed in enumerate(numbered(0, 20)):
+            call.stream.push_frame(pushed)
+            assert len(socket.numbers()) == 5 * (number + 1)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("ms", [10, 30, 60, 120])
+@in_virtual_time
+async def test_frames_of_any_length_lose_nothing(ms: int) -> None:
+    pushed = numbered(0, 1200 // ms, ms)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for number, part in enumerate(pushed):
+            call.stream.push_frame(part)
+            # All whole chunks are out.
+            assert len(socket.numbers()) == (number + 1) * ms // 50 * 5
+            await asyncio.sleep(part.duration)
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_chunk_that_has_to_wait_for_room_is_sent_once_and_stops_all_that_follow() -> None:
+    pushed = numbered(0, 30)
+    async with calling(QUIET, socket := Recorder()) as call:
+        socket.fill()
+        await call.push(*pushed[:20])
+        assert socket.numbers() == all_of(pushed[:1])
+        socket.empty()
+        await call.push(*pushed[20:])
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_connection_can_fail_while_a_chunk_waits_for_room() -> None:
+    pushed = numbered(0, 40)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await call.hear(b'{"result": {"results": []}}')
+        socket.fill()
+        await call.push(*pushed[:10])
+        socket.broken = True
+        socket.empty()
+        await call.push(*pushed[10:])
+        assert len(socket.connections) == 2
+        assert socket.numbers(0) == all_of(pushed[:1])
+        assert socket.numbers(1) == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_stream_can_be_closed_while_a_chunk_waits_for_room() -> None:
+    async with calling(QUIET, socket := Recorder()) as call:
+        socket.fill()
+        await call.push(*numbered(0, 10))
+        await call.stream.aclose()
+        assert socket.is_released
+
+
+@in_virtual_time
+async def test_a_chunk_that_fails_is_sent_again_on_the_next_connection() -> None:
+    pushed = numbered(0, 40)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await call.hear(b'{"result": {"results": []}}')
+        await call.push(*pushed[:10])
+        socket.broken = True
+        await call.push(*pushed[10:])
+        assert len(socket.connections) == 2
+        assert socket.numbers(0) == all_of(pushed[:10])
+        assert socket.numbers(1) == all_of(pushed)
+
+
+@in_virtual_time
+async def test_what_follows_a_flush_stays_behind_it() -> None:
+    pushed = numbered(0, 20)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for part in pushed[:10]:
+            call.stream.push_frame(part)
+        call.stream.flush()
+        for part in pushed[10:]:
+            call.stream.push_frame(part)
+        assert socket.numbers() == all_of(pushed[:10])
+        await asyncio.sleep(0.1)
+        assert socket.numbers() == all_of(pushed)
+        held = np.frombuffer(socket.connections[-1], np.int16)
+        before, behind = (int(np.flatnonzero(held == n)[0]) for n in (FIRST + 49, FIRST + 50))
+        assert (behind - before) / RATE >= FLUSH_SILENCE
+
+
+@in_virtual_time
+async def test_a_burst_goes_at_its_pace() -> None:
+    """The rest is for the send task, which lets the receive task have its turn."""
+    pushed = numbered(0, 200)
+    async with calling(QUIET, socket := Recorder()) as call:
+        for part in pushed:
+            call.stream.push_frame(part)
+        assert len(socket.numbers()) <= 400
+        await asyncio.sleep(0.1)
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_a_frame_of_another_rate_is_refused_in_mid_call() -> None:
+    pushed = numbered(0, 10)
+    async with calling(QUIET, socket := Recorder()) as call:
+        await call.push(*pushed[:5])
+        with pytest.raises(ValueError, match="sample rate"):
+            call.stream.push_frame(rtc.AudioFrame(bytes(3200), 16000, 1, 1600))
+        await call.push(*pushed[5:])
+        assert socket.numbers() == all_of(pushed)
+
+
+@in_virtual_time
+async def test_nothing_is_passed_on_once_the_input_ended() -> None:
+    async with calling(QUIET, socket := Recorder()) as call:
+        call.stream.end_input()
+        with pytest.raises(RuntimeError, match="input ended"):
+            call.stream.push_frame(numbered(0, 1)[0])
+        await asyncio.sleep(0.01)
+        with pytest.raises(RuntimeError, match="input ended"):
+            call.stream.push_frame(numbered(0, 1)[0])
+        assert socket.numbers() == []
+
+
+# -- a call on wires that fill up and break ------------------------------------------------------
+
+EMPTY = b'{"result":{"results":[]}}'
+
+
+def said(text: str, start: float, end: float, *behind: str) -> bytes:
+    """Return a final, and hypotheses behind it."""
+    word = {"word": text, "startTime": f"{start}s", "endTime": f"{end}s"}
+    results: list[dict[str, Any]] = [
+        {"isFinal": True, "alternatives": [{"transcript": text, "words": [word]}]}
+    ]
+    results += [{"alternatives": [{"transcript": other}]} for other in behind]
+    return json.dumps({"result": {"results": results}}).encode()
+
+
+@dataclass
+class WiredCall:
+    """A stream on wires, with what came of it."""
+
+    stream: tiro.SpeechStream
+    wires: Wires
+    events: list[SpeechEvent] = field(default_factory=list)
+    fault: APIError | None = None
+
+    async def listen(self) -> None:
+        try:
+            async for event in self.stream:
+                self.events.append(event)
+        except APIError as fault:
+            self.fault = fault
+
+    async def push(self, audio: rtc.AudioFrame, times: int = 1) -> None:
+        for _ in range(times):
+            self.stream.push_frame(audio)
+            await asyncio.sleep(audio.duration)
+
+    def hear(self, *messages: bytes) -> None:
+        for message in messages:
+            self.wires.last.inbox.put_nowait(FakeMessage(message))
+
+    async def over(self, within: float) -> float:
+        """Wait for the end of the stream; return how long it took."""
+        started = time.monotonic()
+        while not self.stream._task.done():
+            assert time.monotonic() - started < within, "it goes on"
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
+        return time.monotonic() - started
+
+
+def _ignore(level: float) -> None: ...
+
+
+@asynccontextmanager
+async def wired(*says: bytes) -> AsyncIterator[WiredCall]:
+    """Open a stream on wires, on each of which the service says something at first."""
+    wires = Wires(says=says)
+    stt = tiro.STT(
+        api_key="test", base_url="ws://localhost", http_session=cast(aiohttp.ClientSession, wires)
+    )
+    call = WiredCall(stt.stream(), wires)
+    # Speech has quiet moments to learn the noise of a line from; this audio has none.
+    call.stream._backlog.loudness._learn_from_seconds = lambda: None  # type: ignore[method-assign]
+    listening = asyncio.create_task(call.listen())
+    try:
+        await asyncio.sleep(0.01)
+        yield call
+    finally:
+        await stt.aclose()
+        await listening
+
+
+def tagged(first: int, ms: int) -> rtc.AudioFrame:
+    """Return audio in which each sample tells where it is."""
+    count = RATE * ms // 1000
+    return rtc.AudioFrame(numbers(first, count).astype(np.int16).tobytes(), RATE, 1, count)
+
+
+def assert_whole(wires: Sequence[Wire], pushed: int) -> None:
+    """Each connection got the audio from its start on, in order, each sample once."""
+    for wire in wires:
+        values = samples(wire.audio)
+        voiced = values[values != 0]
+        assert np.array_equal(voiced, numbers(0, len(voiced))), "lost, doubled or out of order"
+    last = samples(wires[-1].audio)
+    assert pushed - np.count_nonzero(last) < RATE // 20, "not all of it is out"
+
+
+# -- the line does what it likes -----------------------------------------------------------------
+
+ACTS = st.sampled_from(
+    ["push", "push", "push", "wait", "fill", "empty", "die", "vanish", "break", "ping", "flush"]
+)
+
+
+async def act(call: WiredCall, what: str) -> None:
+    """Do one thing to the line."""
+    wire = call.wires.last
+    if what == "wait":
+        await asyncio.sleep(0.02)
+    elif what == "fill":
+        wire.fill()
+    elif what == "empty":
+        wire.empty()
+    elif what == "ping":
+        wire.inbox.put_nowait(FakeMessage(b"?", aiohttp.WSMsgType.PING))
+    elif what == "flush":
+        call.stream.flush()
+    elif len(call.wires.opened) < 3:
+        wire.die(ConnectionError("x") if what == "break" else None, seen=what != "vanish")
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([5, 10, 20, 30, 50, 60, 100]),
+    st.lists(st.tuples(ACTS, st.integers(0, 3)), min_size=5, max_size=30),
+)
+def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, int]]) -> None:
+    """`push_frame` raises for nothing that it does; turns of the loop come where they like."""
+
+    async def conversation() -> None:
+        async with wired(EMPTY) as call:
+            pushed = 0
+            for what, turns in acts:
+                if what == "push":
+                    audio = tagged(pushed, ms)
+                    call.stream.push_frame(audio)
+                    pushed += audio.samples_per_channel
+                else:
+                    await act(call, what)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            for _ in range(8):
+                # Who comes late has room as well.
+                call.wires.last.empty()
+                await asyncio.sleep(1)
+                audio = tagged(pushed, ms)
+                call.stream.push_frame(audio)
+                pushed += audio.samples_per_channel
+            await asyncio.sleep(0.1)
+            assert call.fault is None
+            assert_whole(call.wires.opened, pushed)
+
+    virtual.run(conversation(), debug=False)
+
+
+@pytest.mark.parametrize("ms", [5, 20, 100])
+@pytest.mark.parametrize("full", [False, True])
+@in_virtual_time
+async def test_a_stream_can_be_closed_at_any_step(ms: int, full: bool) -> None:
+    """L5: pushes go on meanwhile, and are told that the stream is closed at most."""
+    for steps in range(12):
+        async with wired(EMPTY) as call:
+            await call.push(tagged(0, 50), 4)
+            if full:
+                call.wires.last.fill()
+            call.stream.push_frame(tagged(0, ms))
+            closing = asyncio.create_task(call.stream.aclose())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+                try:
+                    call.stream.push_frame(tagged(0, ms))
+                    call.stream.flush()
+                except RuntimeError as fault:
+                    assert "closed" in str(fault)
+            await closing
+            assert call.wires.last.is_released
+
+
+@in_virtual_time
+async def test_a_line_that_stalls_keeps_the_audio() -> None:
+    """Frames shorter than a chunk, for 3 s without room."""
+    async with wired(EMPTY) as call:
+        for step in range(400):
+            if step == 50:
+                call.wires.last.fill()
+            if step == 200:
+                call.wires.last.empty()
+            await call.push(tagged(step * RATE // 50, 20))
+        assert_whole(call.wires.opened, 400 * RATE // 50)
+        assert len(call.wires.opened) == 1
+
+
+# -- the config ----------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_the_config_follows_the_first_audio() -> None:
+    async with wired() as call:
+        await asyncio.sleep(3)
+        assert call.wires.last.texts == []
+        await call.push(frame(50), 2)
+        config = json.loads(call.wires.last.texts[0])
+        assert config["streamingConfig"]["config"]["sampleRateHertz"] == RATE
+
+
+@in_virtual_time
+async def test_a_line_that_breaks_at_the_config_is_a_failure_that_loses_nothing() -> None:
+    async with wired(EMPTY) as call:
+        call.wires.last.die(seen=False)
+        for step in range(80):
+            await call.push(tagged(step * RATE // 20, 50))
+        assert call.fault is None
+        assert_whole(call.wires.opened[1:], 80 * RATE // 20)
+
+
+@in_virtual_time
+async def test_options_that_were_not_sent_yet_need_no_new_connection() -> None:
+    async with wired() as call:
+        call.stream.update_options(language="en-US")
+        await call.push(frame(50), 2)
+        assert len(call.wires.opened) == 1
+        assert b"en-US" in call.wires.last.texts[0]
+        call.stream.update_options(language="en-US")
+        await asyncio.sleep(0.1)
+        assert len(call.wires.opened) == 1
+        call.stream.update_options(language="is-IS")
+        call.stream.update_options(language="fo-FO")
+        await call.push(frame(50), 2)
+        assert len(call.wires.opened) == 2
+        assert b"fo-FO" in call.wires.last.texts[0]
+
+
+# -- looking after it ----------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_peer_that_takes_nothing_is_left_and_nothing_is_lost() -> None:
+    async with wired(EMPTY) as call:
+        await call.push(tagged(0, 50))
+        call.wires.last.reads = False
+        for step in range(1, 340):
+            await call.push(tagged(step * RATE // 20, 50))
+        assert len(call.wires.opened) == 2
+        assert_whole(call.wires.opened, 340 * RATE // 20)
+
+
+@in_virtual_time
+async def test_a_peer_that_takes_nothing_is_left_while_a_file_is_drained() -> None:
+    """It is given 30 s for the file, and 15 s to show that it is there."""
+    async with wired(EMPTY) as call:
+        for step in range(600):
+            call.stream.push_frame(tagged(step * RATE // 20, 50))
+        await asyncio.sleep(0.2)
+        call.wires.last.reads = False
+        call.stream.end_input()
+        await asyncio.sleep(17)
+        assert len(call.wires.opened) == 2
+
+
+@in_virtual_time
+async def test_speech_that_is_not_answered_gets_another_connection() -> None:
+    async with wired(EMPTY) as call:
+        await asyncio.sleep(0.1)
+        await call.push(frame(50), 20 * 20)
+        assert len(call.wires.opened) == 2
+        call.hear(EMPTY)
+        await call.push(frame(50), 20 * 5)
+        assert len(call.wires.opened) == 2
+
+
+@in_virtual_time
+async def test_an_utterance_is_flushed_when_the_audio_stops() -> None:
+    """The service's endpointer runs on audio: without any, it would wait for ever."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        await asyncio.sleep(5)
+        zeros = np.count_nonzero(samples(call.wires.last.audio) == 0) / RATE
+        assert FLUSH_SILENCE <= zeros < FLUSH_SILENCE + 0.5, "once for a pause"
+
+
+# -- the end of the input ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_the_end_sends_the_tail_silence_and_the_marker() -> None:
+    async with wired(EMPTY) as call:
+        await call.push(tagged(0, 50), 1)
+        await call.push(tagged(RATE // 20, 30), 1)
+        call.stream.end_input()
+        await asyncio.sleep(0.5)
+        wire = call.wires.last
+        assert wire.texts[-1] == END_OF_AUDIO
+        pcm = samples(
+            b"".join(b64decode(json.loads(text)["audioContent"]) for text in wire.texts[1:-1])
+        )
+        assert np.array_equal(pcm[: RATE * 80 // 1000], numbers(0, RATE * 80 // 1000))
+        assert np.count_nonzero(pcm == 0) / RATE >= FLUSH_SILENCE
+        call.hear(said("já", 0.01, 0.08))
+        wire.die()
+        await call.over(5)
+        assert call.fault is None
+        assert finals(call.events) == ["já"]
+
+
+@in_virtual_time
+async def test_a_tail_behind_a_flush_is_sent_though_it_holds_no_word() -> None:
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        call.stream.flush()
+        await asyncio.sleep(0.1)
+        call.stream.push_frame(frame(30))
+        call.stream.end_input()
+        await asyncio.sleep(0.5)
+        assert call.wires.last.texts[-1] == END_OF_AUDIO
+        held = samples(call.wires.last.audio)
+        assert np.count_nonzero(held) / RATE == pytest.approx(1.03)
+
+
+@in_virtual_time
+async def test_a_service_that_stays_is_left() -> None:
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        call.stream.end_input()
+        call.hear(said("já", 0.0, 1.0))
+        waited = await call.over(20)
+        assert DRAIN_TIMEOUT - 0.1 <= waited <= DRAIN_TIMEOUT + 5, "and the silence is worked off"
+        assert call.fault is None
+
+
+@in_virtual_time
+async def test_a_service_that_stays_and_says_nothing_is_a_failure() -> None:
+    async with wired() as call:
+        await call.push(frame(50), 20)
+        call.stream.end_input()
+        await call.over(120)
+        assert call.fault is not None
+        assert isinstance(call.fault.__cause__, APITimeoutError), "behind the framework's retries"
+
+
+@in_virtual_time
+async def test_without_any_audio_the_end_is_the_end() -> None:
+    async with wired() as call:
+        call.stream.end_input()
+        assert await call.over(5) < 2
+        assert call.fault is None
+        assert [event for event in call.events if event.type is FINAL] == []
+
+
+@in_virtual_time
+async def test_a_hypothesis_behind_the_last_final_is_asked_for_and_shown() -> None:
+    """L4: no audio is left to send again, so that nothing would keep a new connection busy."""
+    async with wired() as call:
+        for _ in range(20):
+            await call.push(frame(50))
+        call.hear(EMPTY)
+        call.stream.end_input()
+        await asyncio.sleep(0.2)
+        call.hear(said("já", 0.1, 1.0, "og"))
+        for _ in range(40):
+            call.wires.last.die()
+            if call.stream._task.done():
+                break
+            await asyncio.sleep(0.5)
+        await call.over(20)
+        assert len(call.wires.opened) <= 8
+        assert isinstance(call.fault, APIConnectionError)
+        assert finals(call.events) == ["já", "og"], "no word that was shown is lost"
+        assert all(len(wire.texts) > 2 for wire in call.wires.opened[1:2]), "it is asked"
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_error_of_the_service_ends_it() -> None:
+    async with wired() as call:
+        await call.push(frame(50), 2)
+        call.hear(b'{"error":{"code":16,"message":"the key is no good"}}')
+        await call.over(5)
+        assert isinstance(call.fault, APIStatusError)
+        assert call.fault.status_code == 401
+
+
+@in_virtual_time
+async def test_what_came_beside_an_error_is_heard() -> None:
+    frame_with_both = json.loads(said("já", 0.1, 0.9))
+    frame_with_both["error"] = {"code": 16, "message": "no"}
+    async with wired() as call:
+        await call.push(frame(50), 20)
+        call.hear(json.dumps(frame_with_both).encode())
+        await call.over(5)
+        assert isinstance(call.fault, APIStatusError)
+        assert finals(call.events) == ["já"]
