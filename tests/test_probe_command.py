@@ -204,8 +204,9 @@ def test_settings_that_cannot_be_right(invoke: Invoke, arguments: tuple[str, ...
 def test_json_that_cannot_be_written(
     invoke: Invoke, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = invoke("--yes", "--json", str(tmp_path))
-    assert result.exit_code == Exit.OUTPUT and "is it so?" not in result.output
+    for place in (tmp_path, tmp_path / "nowhere" / "a.json"):
+        result = invoke("--yes", "--json", str(place))
+        assert result.exit_code == Exit.OUTPUT and "is it so?" not in result.output
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -229,10 +230,11 @@ def test_json_that_cannot_be_written(
     ],
 )
 def test_a_service_that_lets_nobody_in(
-    invoke: Invoke, short: None, server: dict[str, Any], text: str
+    invoke: Invoke, short: None, tmp_path: Path, server: dict[str, Any], text: str
 ) -> None:
-    result = invoke("--yes", **server)
-    assert result.exit_code == 1
+    path = tmp_path / "probe.json"
+    result = invoke("--yes", "--json", str(path), **server)
+    assert result.exit_code == 1 and not path.exists()
     assert text in result.stderr and "doctor" in result.stderr
     assert result.stdout == ""
 

@@ -145,15 +145,11 @@ def _ask(plan: str, yes: bool) -> None:
 
 def _check_writable(path: Path | None) -> None:
     """Raise CliError unless a file can be written: minutes of work would be for nothing."""
-    if path is not None:
-        try:
-            path.open("a", encoding="utf-8").close()
-        except OSError as error:
-            raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> CliError:
-    return CliError(Exit.OUTPUT, f"{path}: cannot be written: {error.strerror}")
+    if path is None:
+        return
+    place = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        raise CliError(Exit.OUTPUT, f"--json {path}: no file can be written there")
 
 
 def _deliver(report: Report, path: Path | None) -> None:
@@ -165,7 +161,8 @@ def _deliver(report: Report, path: Path | None) -> None:
         try:
             path.write_text(report.as_json(), encoding="utf-8")
         except OSError as error:
-            raise _unwritable(path, error) from None
+            text = f"--json {path}: cannot be written: {error.strerror}"
+            raise CliError(Exit.OUTPUT, text) from None
 
 
 @dataclass(frozen=True)
