@@ -211,6 +211,18 @@ def test_confidence_is_a_shade_and_a_number_where_it_is_given() -> None:
     assert "Því sterkari" not in page(said("já", 0.0), said("nei", 1.0, 0.99))
 
 
+def test_who_speaks_stands_before_what_is_said() -> None:
+    spoken = replace(said("já", 0.0), speaker="1"), replace(said("nei", 1.0), speaker="<2>")
+    found = Reader(page(*spoken, said("jú", 2.0), duration=2.3))
+    assert [text for _, text in found.paragraphs()] == [
+        "0:00 Mælandi 1: já",
+        "0:01 Mælandi <2>: nei",
+        "0:02 jú",
+    ]
+    # A name is no word of the transcript.
+    assert "3 orð" in found.all("header")[0][1]
+
+
 def test_a_run_that_was_cut_short_and_silence_are_said() -> None:
     assert "ekki var hlustað á alla skrána" in page(complete=False)
     assert "Ekkert tal heyrðist" in page()
