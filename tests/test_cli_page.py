@@ -422,7 +422,7 @@ class Reports:
             listener(metrics)
 
 
-def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> None:
+def test_connections_that_take_over_are_an_event_behind_the_last_final() -> None:
     heard = transcript()
     engine: Any = Reports()
     with LineWatch(engine, heard):
@@ -431,6 +431,7 @@ def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> No
         engine.report(0.02)
         heard.segments.append(said("já", 2.0))
         engine.report(0.0)
+        engine.report(0.02)
         engine.report(0.02)
     assert heard.events == [LineEvent("connection", 0.0), LineEvent("connection", 2.3)]
     assert engine.listeners == []
@@ -447,7 +448,8 @@ async def test_a_connection_that_breaks_is_marked(
         await job.run(plan([ICELANDIC], [Format.HTML], str(output)))
     assert job.failure is None
     found = Reader(output.read_text(encoding="utf-8"))
-    assert [text for _, text in found.all("span", **{"class": "mark connection"})] == ["ný tenging"]
+    broken, text = found.all("span", **{"class": "mark connection"})[0]
+    assert (broken["data-event"], text) == ("connection 0 0", "ný tenging")
 
 
 def test_the_command_writes_a_page_with_the_sound_of_the_file(tmp_path: Path) -> None:
