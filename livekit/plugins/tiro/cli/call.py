@@ -32,6 +32,8 @@ _DATA = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 def quietest_noise(seconds: float, sample_rate: int) -> Samples:
     """Return the quietest noise there is; plain zeros are dropped before a recogniser hears them.
 
+    It is a square wave of 2 kHz at any rate, so that it is left when the service resamples it.
+
     Args:
         seconds: Its length.
         sample_rate: Hz.
@@ -39,7 +41,8 @@ def quietest_noise(seconds: float, sample_rate: int) -> Samples:
     Returns:
         Samples of 1 and -1, shape `(n,)`.
     """
-    return np.resize(np.array([1, 1, -1, -1], np.int16), round(seconds * sample_rate))
+    half_waves = np.arange(round(seconds * sample_rate)) * 4000 // sample_rate
+    return np.where(half_waves % 2, -1, 1).astype(np.int16)
 
 
 class WatchedConnection(Connection):
