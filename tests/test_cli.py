@@ -517,8 +517,11 @@ def test_standard_streams_that_are_closed_are_not_needed(
     assert path.read_text("utf-8") == f"{SAYS_ICELANDIC}\n"
 
 
-def test_a_standard_output_that_is_closed_is_told_of_before_the_work(server: TiroServer) -> None:
-    with Forked("transcribe", ICELANDIC, closed=(1,)) as started:
+@pytest.mark.parametrize("form", ["text", "html"])
+def test_a_standard_output_that_is_closed_is_told_of_before_the_work(
+    server: TiroServer, form: str
+) -> None:
+    with Forked("transcribe", ICELANDIC, "-f", form, closed=(1,)) as started:
         assert started.wait() == Exit.OUTPUT
         assert b"the standard output is closed" in started.errors.read()
     assert server.sessions == []

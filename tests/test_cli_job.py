@@ -204,7 +204,7 @@ async def test_a_directory_is_made_and_gets_every_format(
     assert made == sorted(
         f"{name}.{ending}"
         for name in ("is", "silence")
-        for ending in ("txt", "json", "srt", "vtt", "tsv")
+        for ending in ("txt", "json", "srt", "vtt", "tsv", "html")
     )
     assert (place / "is.txt").read_text("utf-8") == f"{SAYS_ICELANDIC}\n"
     assert (place / "silence.vtt").read_text() == "WEBVTT\n"
@@ -336,7 +336,7 @@ async def test_a_signal_ends_the_batch_behind_the_file_of_the_moment(
         is None
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"fox.{ending}" for ending in ("json", "srt", "tsv", "txt", "vtt")
+        f"fox.{ending}" for ending in ("html", "json", "srt", "tsv", "txt", "vtt")
     ]
     assert json.loads((tmp_path / "fox.json").read_text())["complete"] is False
 

@@ -211,6 +211,18 @@ def test_confidence_is_a_shade_and_a_number_where_it_is_given() -> None:
     assert "Því sterkari" not in page(said("já", 0.0), said("nei", 1.0, 0.99))
 
 
+def test_who_speaks_stands_before_what_is_said() -> None:
+    spoken = replace(said("já", 0.0), speaker="1"), replace(said("nei", 1.0), speaker="<2>")
+    found = Reader(page(*spoken, said("jú", 2.0), duration=2.3))
+    assert [text for _, text in found.paragraphs()] == [
+        "0:00 Mælandi 1: já",
+        "0:01 Mælandi <2>: nei",
+        "0:02 jú",
+    ]
+    # A name is no word of the transcript.
+    assert "3 orð" in found.all("header")[0][1]
+
+
 def test_a_run_that_was_cut_short_and_silence_are_said() -> None:
     assert "ekki var hlustað á alla skrána" in page(complete=False)
     assert "Ekkert tal heyrðist" in page()
@@ -410,7 +422,7 @@ class Reports:
             listener(metrics)
 
 
-def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> None:
+def test_connections_that_take_over_are_an_event_behind_the_last_final() -> None:
     heard = transcript()
     engine: Any = Reports()
     with LineWatch(engine, heard):
@@ -419,6 +431,7 @@ def test_each_connection_but_the_first_is_an_event_behind_the_last_final() -> No
         engine.report(0.02)
         heard.segments.append(said("já", 2.0))
         engine.report(0.0)
+        engine.report(0.02)
         engine.report(0.02)
     assert heard.events == [LineEvent("connection", 0.0), LineEvent("connection", 2.3)]
     assert engine.listeners == []
@@ -435,7 +448,8 @@ async def test_a_connection_that_breaks_is_marked(
         await job.run(plan([ICELANDIC], [Format.HTML], str(output)))
     assert job.failure is None
     found = Reader(output.read_text(encoding="utf-8"))
-    assert [text for _, text in found.all("span", **{"class": "mark connection"})] == ["ný tenging"]
+    broken, text = found.all("span", **{"class": "mark connection"})[0]
+    assert (broken["data-event"], text) == ("connection 0 0", "ný tenging")
 
 
 def test_the_command_writes_a_page_with_the_sound_of_the_file(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def transcribe(
             raise CliError(Exit.USAGE, "--skip-existing needs --output, for files to look for")
         forms = {place.form for place in places}
         to_screen = any(place.path is None and place.form is Format.HTML for place in places)
-        if to_screen and sys.stdout.isatty():
+        if to_screen and sys.stdout is not None and sys.stdout.isatty():
             raise CliError(Exit.USAGE, "a page is for a browser: name its file with --output")
         settings = {
             "max_alternatives": max_alternatives,

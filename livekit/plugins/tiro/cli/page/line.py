@@ -14,7 +14,8 @@ class LineWatch:
     """Adds an event to a transcript when another connection takes over, while a block runs.
 
     The event's place is the end of the last final: a new connection is sent all that no final
-    covers.
+    covers. Connections that take over one after the other in one place are one event: sound
+    behind the last word is asked about on several.
 
     Args:
         engine: The one that hears the file, and nothing else meanwhile.
@@ -39,5 +40,7 @@ class LineWatch:
         if self._connected:
             segments = self._transcript.segments
             at = segments[-1].end if segments else 0.0
-            self._transcript.events.append(LineEvent("connection", at))
+            event = LineEvent("connection", at)
+            if event not in self._transcript.events[-1:]:
+                self._transcript.events.append(event)
         self._connected = True

@@ -135,6 +135,9 @@ class _Page:
             name = f'<span class="unseen">{escape(self._texts["confidence"])}</span>'
             beside = f" <small{self._lang}>{name} {segment.confidence:.0%}</small>"
         attributes = f'class="said" data-doubt="{doubt}"' if doubt else 'class="said"'
+        if segment.speaker is not None:
+            name = escape(self._texts["speaker"].format(segment.speaker))
+            pieces.insert(0, f'<b class="speaker"{self._lang}>{name}:</b>')
         return _Paragraph(segment.start, 2, attributes, " ".join(pieces), beside)
 
     def _gaps(self) -> Iterator[_Paragraph]:
