@@ -161,6 +161,13 @@ def test_a_frame_of_a_kind_that_comes_once_is_damage() -> None:
     assert found.damaged == 3
 
 
+@pytest.mark.parametrize("rate", [1, 999, 2_000_000])
+def test_a_rate_that_nothing_has_is_damage(rate: int) -> None:
+    found = decoder()
+    assert decoded(found, [frame(rate=rate)], [frame(rate=rate)]) == []
+    assert found.damaged == 2
+
+
 def test_damage_at_the_end_is_counted_too() -> None:
     found = decoder()
     assert len(decoded(found, [frame()], [frame()], [frame("stereo")])) == 2

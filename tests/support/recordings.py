@@ -127,8 +127,8 @@ def write_wav(path: Path, samples: Channels, rate: int = 16000, *, promised: int
 
 
 def _time(packet: Packet[Any]) -> float:
-    assert packet.pts is not None
-    return float(packet.pts * packet.time_base)
+    assert packet.dts is not None
+    return float(packet.dts * packet.time_base)
 
 
 def _add_sound(container: OutputContainer, sound: Sound) -> AudioStream:

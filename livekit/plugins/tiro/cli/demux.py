@@ -16,6 +16,8 @@ from .source import unreadable
 # Failures in a row after which the demuxer has come to its end in the middle of the file; some
 # give an error for each piece that they cannot read, and go on behind it.
 _MAX_FAILURES = 50
+# Hz; any other rate is what damage made of a header, and a second of it could be hours.
+_MIN_RATE, _MAX_RATE = 1000, 1_000_000
 
 
 class Demuxer:
@@ -112,6 +114,9 @@ class Decoder:
     def _check(self, frame: AudioFrame) -> Iterator[AudioFrame]:
         """Yield a frame unless it is of a kind that damage made up: such a kind comes once."""
         shape = _shape(frame)
+        if not _MIN_RATE <= frame.sample_rate <= _MAX_RATE:
+            self.damaged += 1
+            return
         if shape not in self._shapes:
             odd, self._odd = self._odd, frame
             if odd is None or _shape(odd) != shape:
