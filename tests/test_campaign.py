@@ -71,4 +71,4 @@ def test_what_is_lost_is_reported(
         campaign.main()
     assert ended.value.code == 1
     printed = capsys.readouterr().out
-    assert "--seed" in printed and "0 lost" not in printed
+    assert "--seed" in printed and " 0 lost" not in printed

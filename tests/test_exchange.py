@@ -300,6 +300,10 @@ def tagged(first: int, ms: int) -> rtc.AudioFrame:
     return rtc.AudioFrame(numbers(first, count).astype(np.int16).tobytes(), RATE, 1, count)
 
 
+HELD_AT_MOST = 0.3
+"""Seconds: 150 ms of quiet and the first 100 ms of a sound are held back, and a chunk is 50 ms."""
+
+
 def assert_whole(wires: Sequence[Wire], pushed: int) -> None:
     """Each connection got the audio from its start on, in order, each sample once."""
     for wire in wires:
@@ -307,7 +311,7 @@ def assert_whole(wires: Sequence[Wire], pushed: int) -> None:
         voiced = values[values != 0]
         assert np.array_equal(voiced, numbers(0, len(voiced))), "lost, doubled or out of order"
     last = samples(wires[-1].audio)
-    assert pushed - np.count_nonzero(last) < RATE // 20, "not all of it is out"
+    assert pushed - np.count_nonzero(last) < HELD_AT_MOST * RATE, "not all of it is out"
 
 
 # -- the line does what it likes -----------------------------------------------------------------

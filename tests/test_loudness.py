@@ -174,16 +174,17 @@ def test_what_is_in_words_yet_to_come_is_not_learned() -> None:
 
 def test_audio_without_words_is_the_noise() -> None:
     loudness = measured(noise(1, 400), speech(1, 4000))
-    loudness.learn_no_words(0, RATE)
-    assert loudness.floor == pytest.approx(400, rel=0.05)
+    loudness.learn_no_words(0, RATE, 2 * RATE)
+    # Words stand out by 20 dB from what is noise for certain.
+    assert loudness.floor == pytest.approx(4000 / 30, rel=0.05)
     assert sound(loudness) == pytest.approx(1, abs=0.06)
 
 
 def test_a_moment_without_words_says_nothing() -> None:
     loudness = measured(quiet(1), tone(0.1))
-    loudness.learn_no_words(RATE, 2 * RATE)
-    loudness.learn_no_words(5 * RATE, 9 * RATE)
-    loudness.learn_no_words(RATE, 0)
+    loudness.learn_no_words(RATE, 2 * RATE, 3 * RATE)
+    loudness.learn_no_words(5 * RATE, 9 * RATE, 9 * RATE)
+    loudness.learn_no_words(RATE, 0, 0)
     assert loudness.floor == 1
 
 

@@ -114,7 +114,9 @@ class Caller:
         """Start a new connection; return the second from which it is fed."""
         self.feed.limit(self.now)
         self.feed = at_once(Feed(self.backlog, self.clock, self.now, asking=asking))
-        assert self.feed.sent_to == self.backlog.start
+        start = self.backlog.start
+        assert self.feed.sent_to >= start
+        assert self.backlog.first_sound(start, self.feed.sent_to) is None, "nothing but quiet"
         return self.start
 
     def final(self, start: float, end: float) -> None:

@@ -145,7 +145,7 @@ class Backlog:
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
         self._measure()
-        self.loudness.learn_no_words(self.start, start)
+        self.loudness.learn_no_words(self.start, start, stop)
         self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
         self._unplaced_finals = 0

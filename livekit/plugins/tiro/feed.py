@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
-from .onset import STILL_TALKING, Onset
+from .onset import DECIDED_AFTER, STILL_TALKING, Onset
 
 if TYPE_CHECKING:
     from .backlog import Backlog
@@ -156,9 +156,19 @@ class Feed:
         self._onset.gather()
 
     def _gather_unless_talking(self) -> None:
-        """Gather quiet audio behind a decision, unless it is a cut in the middle of speech."""
-        since = self.sent_to - round(STILL_TALKING * self._backlog.sample_rate)
-        if self._backlog.first_loud(max(0, since), self.sent_to) is None:
+        """Gather quiet audio behind a decision, unless there is more to decide.
+
+        That is a cut in the middle of speech, or an utterance that was sent before the decision
+        on the one before it came. A long message would be the end of it: what the service has
+        looked ahead over when it decides, between two messages, is dropped.
+        """
+        backlog, sent_to = self._backlog, self.sent_to
+        recent = max(0, sent_to - round(STILL_TALKING * backlog.sample_rate))
+        undecided = max(backlog.start, sent_to - round(DECIDED_AFTER * backlog.sample_rate))
+        if (
+            backlog.first_loud(recent, sent_to) is None
+            and backlog.first_sound(undecided, sent_to) is None
+        ):
             self._onset.gather()
 
     def release(self) -> bool:

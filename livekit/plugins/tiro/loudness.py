@@ -114,11 +114,19 @@ class Loudness:
         self._learned_to = max(self._learned_to, -(-stop // self._frame))
         self._seconds = []
 
-    def learn_no_words(self, start: int, stop: int) -> None:
-        """Learn that the service heard no word from `start` to `stop`: that is noise."""
+    def learn_no_words(self, start: int, stop: int, end: int) -> None:
+        """Learn that the service heard no word from `start` to `stop`, but one behind it.
+
+        That is noise, or a sound that is no word ("er"); so it never makes the floor so high that
+        the words behind it, up to `end`, do not stand out by far.
+        """
         levels = self._between(start, stop)
-        if len(levels) >= _SHORTEST_LESSON:
-            self._set_floor(_quietest_tenth(levels))
+        if len(levels) < _SHORTEST_LESSON:
+            return
+        quiet = _quietest_tenth(levels)
+        words = float(self._between(stop, end).max(initial=0))
+        below_words = max(1.0, words / (_RATIO * _UTTERANCE_RATIO))
+        self._set_floor(min(quiet, max(self.floor, below_words)))
 
     def _set_floor(self, level: float) -> None:
         self.floor, self.is_learned = level, True
