@@ -9,10 +9,9 @@ import asyncio
 import json
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import numpy as np
@@ -21,7 +20,6 @@ from hypothesis import given, settings, strategies as st
 
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
-from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
 from livekit.plugins.tiro.feed import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
@@ -33,6 +31,11 @@ from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
 from .support.harness import FINAL, finals
 from .support.session_fakes import in_virtual_time
 from .support.wire import Wire, Wires
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from livekit.agents.stt import SpeechEvent
 
 MS = RATE // 1000
 FIRST = 400
@@ -59,7 +62,7 @@ class Recorder(FakeSocket):
             self._drain_waiter = None
 
     async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
-        socket = cast(Recorder, self._itself)
+        socket = cast("Recorder", self._itself)
         socket.connections.append(bytearray())
         socket.config, socket.broken = b"", False
         return socket
@@ -280,7 +283,7 @@ async def wired(*says: bytes) -> AsyncIterator[WiredCall]:
     """Open a stream on wires, on each of which the service says something at first."""
     wires = Wires(says=says)
     stt = tiro.STT(
-        api_key="test", base_url="ws://localhost", http_session=cast(aiohttp.ClientSession, wires)
+        api_key="test", base_url="ws://localhost", http_session=cast("aiohttp.ClientSession", wires)
     )
     call = WiredCall(stt.stream(), wires)
     # Speech has quiet moments to learn the noise of a line from; this audio has none.

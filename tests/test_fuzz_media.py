@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from multiprocessing.connection import Connection
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from livekit.plugins.tiro.cli.source import Source
 
 from . import fuzz_media
 from .fuzz_media import DAMAGES, KINDS, WAYS, Kind, damaged, main, read, run_kind, try_kind
 from .support.recordings import tone, write_wav
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=lambda number: KINDS[number].name)
@@ -25,7 +30,7 @@ def test_what_is_not_damaged_is_heard(tmp_path: Path) -> None:
     for kind in (KINDS[0], KINDS[13], KINDS[25]):
         path = tmp_path / "whole"
         path.write_bytes(kind.make(tmp_path))
-        assert read(fuzz_media.Source(str(path))) == pytest.approx(2.0, abs=0.1)
+        assert read(Source(str(path))) == pytest.approx(2.0, abs=0.1)
         piped = fuzz_media.PipeSource(path.read_bytes())
         assert read(piped) == pytest.approx(2.0, abs=0.1)
 
@@ -34,7 +39,7 @@ def test_too_much_audio_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = write_wav(tmp_path / "a.wav", tone(2.0, 16000))
     monkeypatch.setattr(fuzz_media, "MOST_AUDIO", 1.0)
     with pytest.raises(AssertionError, match="too much"):
-        read(fuzz_media.Source(str(path)))
+        read(Source(str(path)))
 
 
 def test_the_same_number_is_the_same_damage() -> None:
