@@ -129,6 +129,23 @@ def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once() -> None:
     assert {length for _, length in talk.messages} == {0.05}
 
 
+def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
+    """The service is behind: what it has looked ahead over when it decides is dropped.
+
+    A message that is longer than that would take the onset of a third utterance with it.
+    """
+    talk = Talk()
+    talk.push(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(0.5))
+    talk.feed.finalize(1.0, 2.0, 4.5)
+    talk.messages.clear()
+    talk.push(quiet(0.5))
+    assert {length for _, length in talk.messages} == {0.05}
+    talk.feed.finalize(3.0, 4.0, 5.0)
+    talk.messages.clear()
+    talk.push(quiet(0.5))
+    assert {length for _, length in talk.messages} == {0.15}
+
+
 def test_a_flush_sends_what_is_held_before_its_silence() -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(0.06))
