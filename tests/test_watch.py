@@ -11,9 +11,9 @@ NEVER = 0.0
 
 def watching(*looks: tuple[float, bool, float]) -> AnswerWatch:
     """Return a watch from second 100 on; a look is (when, speech, last answer)."""
-    watch = AnswerWatch(100.0, 7)
-    for number, (now, speech, answered_at) in enumerate(looks):
-        watch.look(now, number, speech, answered_at)
+    watch = AnswerWatch(100.0)
+    for now, speech, answered_at in looks:
+        watch.look(now, speech, answered_at)
     return watch
 
 
@@ -22,7 +22,7 @@ def watching(*looks: tuple[float, bool, float]) -> AnswerWatch:
 
 def test_nothing_is_unanswered_at_first() -> None:
     watch = watching()
-    assert (watch.unanswered, watch.position) == (0, 7)
+    assert watch.unanswered == 0
     assert not watch.is_unresponsive(0, 0.0)
 
 
@@ -43,19 +43,13 @@ def test_an_answer_before_the_last_look_is_no_answer_to_what_came_since() -> Non
     assert watching((101, True, 100.5), (102, True, 101.5), (103, True, 101.5)).unanswered == 1.5
 
 
-def test_it_looks_on_from_where_it_looked_to() -> None:
-    watch = watching()
-    watch.look(101, 16000, False, NEVER)
-    assert watch.position == 16000
-
-
 @pytest.mark.parametrize(
     ("doublings", "limit"), [(0, 15.0), (1, 30.0), (2, 60.0), (3, 60.0), (40, 60.0)]
 )
 def test_patience_is_doubled_but_has_an_end(doublings: int, limit: float) -> None:
     watch = watching((100 + limit, True, NEVER))
     assert not watch.is_unresponsive(doublings, 0.0)
-    watch.look(100.5 + limit, 0, True, NEVER)
+    watch.look(100.5 + limit, True, NEVER)
     assert watch.is_unresponsive(doublings, 0.0)
 
 
@@ -64,7 +58,7 @@ def test_a_service_that_is_busy_has_its_time() -> None:
     watch = watching((100 + busy + DRAIN_TIMEOUT, True, NEVER))
     assert watch.is_unresponsive(0, 0.0)
     assert not watch.is_unresponsive(0, busy)
-    watch.look(101 + busy + DRAIN_TIMEOUT, 0, False, NEVER)
+    watch.look(101 + busy + DRAIN_TIMEOUT, False, NEVER)
     assert watch.is_unresponsive(0, busy)
 
 
@@ -72,7 +66,7 @@ def test_a_click_is_dismissed() -> None:
     watch = watching((120, True, NEVER))
     watch.dismiss()
     assert not watch.is_unresponsive(0, 0.0)
-    watch.look(121, 0, False, NEVER)
+    watch.look(121, False, NEVER)
     assert watch.unanswered == 0
 
 

@@ -242,6 +242,11 @@ class Backlog:
         stop = self.end if stop is None else stop
         return self.loudness.first_sound(start, stop, after_word=after_word)
 
+    def is_loud(self, start: int, stop: int) -> bool:
+        """Tell whether any audio stands out from the noise of the line; the cheapest look."""
+        newest = self._starts[-1:] == [start] and stop == self.end
+        return self.loudness.stands_out(self._pieces[-1] if newest else self._read(start, stop))
+
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
         self._measure()
@@ -260,8 +265,9 @@ class Backlog:
 
     def _measure(self) -> None:
         # In frames of 20 ms; less is left.
-        if self.end - self.loudness.measured_to >= self.sample_rate // FRAMES_PER_SECOND:
-            self.loudness.measure(self._read(self.loudness.measured_to, self.end))
+        measured_to = self.loudness.measured_to
+        if self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
+            self.loudness.measure(self._read(measured_to, self.end))
 
     def take_usage(self, at_least: float) -> float:
         """Return the seconds sent since the last call, each counted once, if that is enough.

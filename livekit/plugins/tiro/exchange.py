@@ -12,7 +12,6 @@ from livekit.agents import utils
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
-from .onset import DECIDED_AFTER
 from .recovery import Ending, Reason
 from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
 
@@ -88,9 +87,8 @@ class Exchange:
         self._options = options
         self._ended = ended
         self._unresponsive_before = unresponsive_before
-        self._watch = AnswerWatch(time.monotonic(), feed.sent_to)
+        self._watch = AnswerWatch(time.monotonic())
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
-        self._speech_at = time.monotonic()
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_direct = False
@@ -161,7 +159,10 @@ class Exchange:
         looked_at = 0.0
         try:
             while not receiving.done() and not self._changed.done():
-                patience = min(self._look_every, max(0.0, self._ask_again_at - time.monotonic()))
+                endpointing = self._options.endpointing
+                # Who wants to know soon that an utterance has ended has to look often.
+                look_every = PAUSE if endpointing is None else _ENDPOINTING_LOOK
+                patience = min(look_every, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -171,7 +172,8 @@ class Exchange:
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
-                self._notice_end_of_utterance()
+                if endpointing is not None:
+                    self._notice_end_of_utterance(endpointing)
                 now = time.monotonic()
                 if (
                     now - looked_at > PAUSE - _ENDPOINTING_LOOK
@@ -219,13 +221,10 @@ class Exchange:
         backlog, sent_to = self._parts.backlog, feed.sent_to
         speech = (
             self._parts.transcript.speaking
-            or backlog.first_sound(watch.position, sent_to) is not None
+            or backlog.first_sound(feed.heard_to, sent_to) is not None
         )
-        watch.look(now, sent_to, speech, connection.answered_at)
-        if speech:
-            self._speech_at = now
-        elif now - self._speech_at >= DECIDED_AFTER:
-            feed.gather()
+        watch.look(now, speech, connection.answered_at)
+        feed.gather_behind_quiet()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -239,15 +238,10 @@ class Exchange:
         watch.dismiss()
         return None
 
-    @property
-    def _look_every(self) -> float:
-        """Seconds; who wants to know soon that an utterance has ended has to look often."""
-        return PAUSE if self._options.endpointing is None else _ENDPOINTING_LOOK
-
-    def _notice_end_of_utterance(self) -> None:
-        """Ask for the final of an open hypothesis behind as much quiet as the options say."""
-        seconds, parts = self._options.endpointing, self._parts
-        if seconds is None or self._ended or not parts.transcript.speaking:
+    def _notice_end_of_utterance(self, seconds: float) -> None:
+        """Ask for the final of an open hypothesis behind so many seconds of quiet."""
+        parts = self._parts
+        if self._ended or not parts.transcript.speaking:
             return
         if parts.backlog.is_quiet_for(seconds):
             self.flush()

@@ -62,6 +62,8 @@ class Feed:
         """
         self.sent_to = _first_to_send(backlog, clock)
         """The caller's sample up to which audio was handed out."""
+        self.heard_to = self.sent_to
+        """The position up to which the service has said what is in the audio, as far as known."""
         self.drained_at = now
         """When a service that works at the pace of speech is through with it; monotonic seconds."""
         self.found_nothing_in_all = False
@@ -71,6 +73,8 @@ class Feed:
         self._asking = asking
         self._onset = Onset(gathering=not asking)
         self._held_to = 0
+        self._looked_to = 0
+        self._loud_at: int | None = None
         self._pending_flushes = self._due_flushes()
         self._silence_left = 0
         self._silent_at: int | None = None
@@ -145,15 +149,27 @@ class Feed:
         """Return the samples of the next message while the service has nothing to decode."""
         start, rate = self.sent_to, self._backlog.sample_rate
         stop = start + ready
-        loud = self._backlog.first_loud(start, stop)
+        loud = self._first_loud(stop)
         size = self._onset.next_message(start, stop, loud, chunk=chunk, sample_rate=rate)
         if not size and (self._pending_flushes or stop <= self._held_to):
             size = self._onset.held(ready, loud is not None, chunk=chunk, sample_rate=rate)
         return size
 
-    def gather(self) -> None:
-        """Note that the service has nothing to decode: gather quiet audio."""
-        self._onset.gather()
+    def _first_loud(self, stop: int) -> int | None:
+        """Return the position of the first loud audio to be sent, or None. Look once at each."""
+        if self._loud_at is None or self._loud_at < self.sent_to:
+            start = max(self.sent_to, self._looked_to)
+            is_loud = self._backlog.is_loud(start, stop)
+            self._loud_at = self._backlog.first_loud(start, stop) if is_loud else None
+            # The end of the audio fills no frame that could be told to be loud.
+            self._looked_to = stop if not is_loud else self._loud_at or start
+        return self._loud_at
+
+    def gather_behind_quiet(self) -> None:
+        """Gather quiet audio if it has been quiet for so long that all is decided."""
+        since = self.sent_to - round(DECIDED_AFTER * self._backlog.sample_rate)
+        if since >= 0 and self._backlog.first_loud(since, self.sent_to) is None:
+            self._onset.gather()
 
     def _gather_unless_talking(self) -> None:
         """Gather quiet audio behind a decision, unless there is more to decide.
@@ -269,6 +285,7 @@ class Feed:
         self._backlog.answered(self.sent_to)
         if start is None or end is None:
             self._backlog.finalize_without_times(self.sent_to)
+            self.heard_to = self.sent_to
         else:
             self.hear(end, now)
             self._backlog.finalize(self.locate(start), self.locate(end))
@@ -284,11 +301,14 @@ class Feed:
         behind = max(0.0, self._samples / self._backlog.sample_rate - second)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
-        return self.locate(second) > self._backlog.finalized_to
+        position = self.locate(second)
+        self.heard_to = max(self.heard_to, position)
+        return position > self._backlog.finalized_to
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
         self.found_nothing_in_all = self.sent_to == self._backlog.end
+        self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
         self.drained_at = max(now, self.drained_at - _EMPTY_SEGMENT)
         self._gather_unless_talking()
@@ -326,6 +346,6 @@ def _first_to_send(backlog: Backlog, clock: Clock) -> int:
     rate = backlog.sample_rate
     for seconds in reversed(clock.pauses_behind(backlog.start / rate)):
         pause = min(round(seconds * rate), backlog.end)
-        if backlog.first_sound(backlog.start, pause) is None:
+        if not backlog.is_loud(backlog.start, pause):
             return pause
     return backlog.start

@@ -155,6 +155,14 @@ class Loudness:
         first = window + int(np.flatnonzero(loud[window:])[0])
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
+    def stands_out(self, pcm: bytes) -> bool:
+        """Tell whether any of the 16-bit samples stand out, measured or not yet."""
+        samples = np.frombuffer(pcm, np.int16)
+        if not len(samples):
+            return False
+        peak = max(int(np.maximum.reduce(samples)), -int(np.minimum.reduce(samples)))
+        return peak > _RATIO * self.floor
+
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
         loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)

@@ -26,33 +26,26 @@ _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
 class AnswerWatch:
     """How long audio that may be speech has gone unanswered on one connection."""
 
-    def __init__(self, now: float, position: int) -> None:
-        """Start with a new connection.
-
-        Args:
-            now: Monotonic seconds.
-            position: The caller's sample from which it is fed.
-        """
+    def __init__(self, now: float) -> None:
+        """Start with a new connection, at monotonic `now`."""
         self.unanswered = 0.0
         """Seconds since such audio was sent, unless there was an answer."""
-        self.position = position
-        """The caller's sample up to which it looked."""
         self._looked_at = now
 
-    def look(self, now: float, position: int, speech: bool, answered_at: float) -> None:
+    def look(self, now: float, speech: bool, answered_at: float) -> None:
         """Take in what happened since the last look.
 
         Args:
             now: Monotonic seconds.
-            position: The caller's sample up to which audio was sent.
-            speech: Whether that audio may be speech, or a hypothesis is open.
+            speech: Whether a hypothesis is open, or there may be speech in what was sent behind
+                the audio that the answers are about.
             answered_at: When the service last gave a result, an empty one included.
         """
         if answered_at > self._looked_at:
             self.unanswered = 0.0
         if self.unanswered or speech:
             self.unanswered += now - max(self._looked_at, answered_at)
-        self._looked_at, self.position = now, position
+        self._looked_at = now
 
     def is_unresponsive(self, doublings: int, busy: float) -> bool:
         """Tell whether audio has gone unanswered for too long.
