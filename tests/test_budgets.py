@@ -16,10 +16,12 @@ from livekit.plugins.tiro.stream import SpeechStream
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import (
     Close,
+    Combined,
     Disconnect,
     Fault,
     HalfOpen,
     Moment,
+    Mute,
     PerConnection,
     Refuse,
     When,
@@ -31,6 +33,7 @@ from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .support.trial import KEY, Outcome, hear
+from .support.trouble import Latency
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,3 +324,11 @@ def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
     check_exact(outcome)
     assert fault.struck
     assert outcome.silence_behind(fault) < 0.01
+
+
+def test_a_late_answer_to_the_first_words_is_none_to_those_behind_them() -> None:
+    """The service falls silent behind the first words, whose final comes 8 s late."""
+    said = talk(4, 1, 1, gap=1.0)
+    silent = PerConnection(Mute(3.1), then=Hooks())
+    outcome = virtual.run(hear(said, Combined(silent, Latency(8.0)), live=True))
+    check_exact(outcome)
