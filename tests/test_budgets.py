@@ -329,6 +329,6 @@ def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
 def test_a_late_answer_to_the_first_words_is_none_to_those_behind_them() -> None:
     """The service falls silent behind the first words, whose final comes 8 s late."""
     said = talk(4, 1, 1, gap=1.0)
-    silent = PerConnection(Mute(3.1), then=Hooks())
+    silent = PerConnection(Mute(2.6), then=Hooks())
     outcome = virtual.run(hear(said, Combined(silent, Latency(8.0)), live=True))
     check_exact(outcome)
