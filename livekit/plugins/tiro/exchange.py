@@ -12,9 +12,17 @@ from livekit.agents import utils
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
+from .feed import FLUSH_SILENCE
 from .onset import DECIDED_AFTER
 from .recovery import Ending, Reason
-from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+from .watch import (
+    CLOSE_TIMEOUT,
+    DRAIN_AT_MOST,
+    DRAIN_TIMEOUT,
+    AnswerWatch,
+    PauseWatch,
+    QuietWatch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,8 +48,6 @@ _MAX_BEHIND = 30.0
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s from look to look, with `endpointing`.
-_ENDPOINTING_LOOK = 0.05
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -89,12 +95,14 @@ class Exchange:
         self._ended = ended
         self._unresponsive_before = unresponsive_before
         self._watch = AnswerWatch(time.monotonic(), feed.sent_to)
+        self._quiet = QuietWatch()
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._speech_at = time.monotonic()
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
+        self._note_hypothesis()
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -114,6 +122,8 @@ class Exchange:
             if not self._connection.send_now(chunk):
                 # The send task waits until there is room, or sees what is wrong.
                 return self._wake_sender()
+        if self._parts.backlog.end >= self._quiet.look_from:
+            self._notice_end_of_utterance(seconds, now)
 
     def flush(self, *, again: bool = False) -> None:
         """Bring the service's endpointer to a decision on what was pushed so far.
@@ -121,7 +131,10 @@ class Exchange:
         Args:
             again: Whether it may be the second time for the same audio.
         """
-        self._ask_again_at = inf if again else time.monotonic() + _ASK_AGAIN_AFTER
+        now = time.monotonic()
+        self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
+        # A service at the pace of speech takes that long for it.
+        self._quiet.asked(self._parts.backlog.end, now + FLUSH_SILENCE)
         if self._feed.flush(again=again):
             self._wake_sender()
 
@@ -140,6 +153,7 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
+        self._note_hypothesis()
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
@@ -158,10 +172,9 @@ class Exchange:
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
-        looked_at = 0.0
         try:
             while not receiving.done() and not self._changed.done():
-                patience = min(self._look_every, max(0.0, self._ask_again_at - time.monotonic()))
+                patience = min(PAUSE, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -171,19 +184,11 @@ class Exchange:
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
-                self._notice_end_of_utterance()
-                now = time.monotonic()
-                if (
-                    now - looked_at > PAUSE - _ENDPOINTING_LOOK
-                    or receiving.done()
-                    or sending.done()
-                ):
-                    looked_at = now
-                    self._notice_pause()
-                    self._parts.report_usage()
-                    reason = self._look_after()
-                    if reason is not None and not receiving.done():
-                        return reason
+                self._notice_pause()
+                self._parts.report_usage()
+                reason = self._look_after()
+                if reason is not None and not receiving.done():
+                    return reason
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
@@ -239,17 +244,27 @@ class Exchange:
         watch.dismiss()
         return None
 
-    @property
-    def _look_every(self) -> float:
-        """Seconds; who wants to know soon that an utterance has ended has to look often."""
-        return PAUSE if self._options.endpointing is None else _ENDPOINTING_LOOK
+    def _note_hypothesis(self) -> None:
+        """Take in whether there is a hypothesis whose final may be asked for."""
+        backlog, transcript = self._parts.backlog, self._parts.transcript
+        self._quiet.note(
+            backlog.end,
+            is_open=transcript.speaking,
+            finals=transcript.finals,
+            endpointing=self._options.endpointing,
+            rate=backlog.sample_rate,
+        )
 
-    def _notice_end_of_utterance(self) -> None:
-        """Ask for the final of an open hypothesis behind as much quiet as the options say."""
-        seconds, parts = self._options.endpointing, self._parts
-        if seconds is None or self._ended or not parts.transcript.speaking:
-            return
-        if parts.backlog.is_quiet_for(seconds):
+    def _notice_end_of_utterance(self, seconds: float, now: float) -> None:
+        """Ask for the final behind as much quiet as the options say, or in a long monologue.
+
+        Args:
+            seconds: The length of what was just pushed, all of which is sent.
+            now: Monotonic seconds.
+        """
+        backlog = self._parts.backlog
+        step = seconds * backlog.sample_rate
+        if self._quiet.is_due(backlog.end, backlog.quiet_from(), now, step):
             self.flush()
 
     def _ask_again(self) -> None:
@@ -286,6 +301,7 @@ class Exchange:
             if events:
                 connection.note_news()
                 self._parts.emit(events)
+                self._note_hypothesis()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED

@@ -156,9 +156,12 @@ class Feed:
         self._onset.gather()
 
     def _gather_unless_talking(self) -> None:
-        """Gather quiet audio behind a decision, unless it is a cut in the middle of speech."""
+        """Gather quiet audio behind a decision, unless it is a cut in the middle of speech.
+
+        What was sent before the last silence is no such speech: that is what was decided on.
+        """
         since = self.sent_to - round(STILL_TALKING * self._backlog.sample_rate)
-        if self._backlog.first_loud(max(0, since), self.sent_to) is None:
+        if self._backlog.first_loud(max(since, self._silent_at or 0), self.sent_to) is None:
             self._onset.gather()
 
     def release(self) -> bool:
@@ -169,7 +172,7 @@ class Feed:
     @property
     def _piece(self) -> int:
         chunk = self._backlog.chunk
-        return max(1, round(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
+        return max(1, int(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
 
     def _take_silence(self, ready: int) -> bytes:
         """Return the next piece of silence, with the `ready` last samples of the audio first."""

@@ -20,8 +20,11 @@ Levels = npt.NDArray[np.uint16]
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
-# How far below its loudest frame an utterance is quiet: 10 is 20 dB.
+# How far below its own level an utterance is quiet: 10 is 20 dB. Its level is what three frames of
+# the last 5 s exceed or reach: a click is shorter, and who has come to speak softly is not cut.
 _UTTERANCE_RATIO = 10
+_UTTERANCE_FRAMES = 3
+_UTTERANCE_WINDOW = 5 * FRAMES_PER_SECOND
 # Frames that stand out within 0.2 s and can be a word: 60 ms. The shortest words ("já", "ha")
 # have 100 ms of sound; a click is shorter.
 _WORD_FRAMES = 3
@@ -154,14 +157,19 @@ class Loudness:
             return None
         return max(start, (max(start // self._frame, self._first) + int(loud[0])) * self._frame)
 
-    def is_quiet_for(self, seconds: float, start: int) -> bool:
-        """Tell whether the last seconds are quiet against the loudest audio since a position."""
-        levels = self._between(start, self.measured_to)
-        last = levels[-max(1, round(seconds * FRAMES_PER_SECOND)) :]
-        if len(last) == len(levels):
-            return False
-        quiet = max(levels.max() / _UTTERANCE_RATIO, _RATIO * self.floor)
-        return bool(last.max() <= quiet)
+    def quiet_from(self, start: int) -> int | None:
+        """Return the position from which on it is quiet against the audio from `start` on.
+
+        None without audio that is louder than that: with noise so loud, no pause can be told.
+        """
+        levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
+        if len(levels) < _UTTERANCE_FRAMES:
+            return None
+        peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
+        voice = np.flatnonzero(levels > peak / _UTTERANCE_RATIO)
+        if not len(voice):
+            return None
+        return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
 
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
