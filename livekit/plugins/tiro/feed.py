@@ -14,6 +14,8 @@ from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .onset import STILL_TALKING, Onset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .backlog import Backlog
     from .clock import Clock
 
@@ -160,6 +162,8 @@ class Feed:
 
         What was sent before the last silence is no such speech: that is what was decided on.
         """
+        if self._onset.is_gathering:
+            return
         since = self.sent_to - round(STILL_TALKING * self._backlog.sample_rate)
         if self._backlog.first_loud(max(since, self._silent_at or 0), self.sent_to) is None:
             self._onset.gather()
@@ -263,7 +267,7 @@ class Feed:
         if start is None or end is None:
             self._backlog.finalize_without_times(self.sent_to)
         else:
-            self.hear(end, now)
+            self._note_lag(end, now)
             self._backlog.finalize(self.locate(start), self.locate(end))
         self._trim(now, self.sent_to)
         self._gather_unless_talking()
@@ -273,11 +277,14 @@ class Feed:
 
         Return False if all up to there is final by the times of finals.
         """
+        self._note_lag(second, now)
+        return self.locate(second) > self._backlog.finalized_to
+
+    def _note_lag(self, second: float, now: float) -> None:
         self.found_nothing_in_all = False
         behind = max(0.0, self._samples / self._backlog.sample_rate - second)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
-        return self.locate(second) > self._backlog.finalized_to
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
@@ -297,10 +304,39 @@ class Feed:
 
         A span never straddles a pause: the pauses before its middle count for both ends.
         """
+        return self.spans(((start, end),))[0]
+
+    def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Do so with many spans: what holds for one mostly holds for the next."""
         rate = self._backlog.sample_rate
-        first, last = self.locate(start) / rate, self.locate(end) / rate
-        pause = self._clock.pause_before((first + last) / 2)
-        return first + pause, last + pause
+        found = []
+        low = high = shift = 0
+        pause = since = until = 0.0
+        for start, end in times:
+            first, last = round(start * rate), round(end * rate)
+            if not low <= first <= last < high:
+                low, high, shift = self._audio_around(last)
+            if low <= first <= last < high:
+                first, last = first + shift, last + shift
+            else:
+                first, last = self.locate(start), self.locate(end)
+            begins, ends = first / rate, last / rate
+            middle = (begins + ends) / 2
+            if not since <= middle < until:
+                pause, since, until = self._clock.pause_around(middle)
+            found.append((begins + pause, ends + pause))
+        return found
+
+    def _audio_around(self, sample: int) -> tuple[int, int, int]:
+        """Return from which to which sample the positions are those of audio, and how far off."""
+        segments = self._segments
+        index = bisect_right(segments, (sample, inf)) - 1
+        if index < 0 or not segments[index].is_audio:
+            return 0, 0, 0
+        segment = segments[index]
+        shift = segment.position - segment.sample
+        behind = segments[index + 1].sample if index + 1 < len(segments) else self._samples
+        return segment.sample, min(behind, self.sent_to - shift + 1), shift
 
     def locate(self, second: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""

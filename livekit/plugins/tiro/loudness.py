@@ -152,10 +152,11 @@ class Loudness:
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
-        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
-        if not len(loud):
+        loud = self._between(start, stop) > _RATIO * self.floor
+        first = int(loud.argmax()) if len(loud) else 0
+        if not len(loud) or not loud[first]:
             return None
-        return max(start, (max(start // self._frame, self._first) + int(loud[0])) * self._frame)
+        return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
     def quiet_from(self, start: int) -> int | None:
         """Return the position from which on it is quiet against the audio from `start` on.
