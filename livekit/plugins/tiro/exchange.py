@@ -9,6 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
+from livekit.agents.stt import SpeechEvent, SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
@@ -26,8 +27,6 @@ from .watch import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from livekit.agents.stt import SpeechEvent
 
     from .backlog import Backlog
     from .clock import Clock
@@ -301,7 +300,8 @@ class Exchange:
             if events:
                 connection.note_news()
                 self._parts.emit(events)
-                self._note_hypothesis()
+                if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
+                    self._note_hypothesis()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED

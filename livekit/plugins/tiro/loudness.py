@@ -58,6 +58,8 @@ class Loudness:
         """The peak level of the line's noise; 1 until it is learned."""
         self.is_learned = False
         """Whether the floor is known."""
+        self.measured_to = 0
+        """The position up to which audio was measured."""
         self._frame = 0
         self._levels: Levels = np.zeros(0, np.uint16)
         self._first = 0
@@ -71,11 +73,6 @@ class Loudness:
 
     # -- measuring -------------------------------------------------------------------------------
 
-    @property
-    def measured_to(self) -> int:
-        """The position up to which audio was measured."""
-        return (self._first + len(self._levels)) * self._frame
-
     def measure(self, pcm: bytes) -> None:
         """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
         samples = np.frombuffer(pcm, np.int16)
@@ -83,10 +80,10 @@ class Loudness:
         if not whole:
             return
         frames = samples[: whole * self._frame].reshape(whole, self._frame)
-        # The negative of -32768 does not fit 16 bits.
-        low = frames.min(axis=1).astype(np.int32)
-        levels = np.maximum(frames.max(axis=1), -low).astype(np.uint16)
+        # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
+        levels = np.maximum.reduce(np.abs(frames).view(np.uint16), axis=1)
         self._levels = np.concatenate((self._levels, levels))
+        self.measured_to += whole * self._frame
         self._learn_from_seconds()
 
     def forget(self, position: int) -> None:
@@ -113,7 +110,7 @@ class Loudness:
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
         last = self._between(max(start, stop - _WORD_WINDOW * self._frame), stop)
-        self._word_level = float(last.max(initial=0))
+        self._word_level = float(np.maximum.reduce(last, initial=0))
         self._learned_to = max(self._learned_to, -(-stop // self._frame))
         self._seconds = []
 
