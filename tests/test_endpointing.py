@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from livekit import rtc
 from livekit.plugins import tiro
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
@@ -15,7 +16,7 @@ from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.harness import FINAL, frames
 from .support.numbered import NumberedRecognizer, Talk, talk
-from .support.session_fakes import in_virtual_time
+from .support.session_fakes import in_virtual_time, local_server, new_stt
 
 if TYPE_CHECKING:
     from livekit.agents.stt import SpeechEvent
@@ -54,6 +55,30 @@ async def final_after(endpointing: float | None, said: Talk = SAID) -> float:
 @in_virtual_time
 async def test_the_final_comes_behind_so_much_quiet(endpointing: float) -> None:
     assert await final_after(endpointing) == pytest.approx(endpointing, abs=0.2)
+
+
+@pytest.mark.parametrize("text", ["Einn tveir.", "einn tveir,", "einn tveir…"])
+@pytest.mark.parametrize("asking", ["endpointing", "flush"])
+@in_virtual_time
+async def test_silence_is_long_enough_for_every_rule(asking: str, text: str) -> None:
+    """The endpointer waits for 0.5, 1.0 or 2.0 s, and the model looks 0.3 s ahead."""
+    server = local_server(script=text, words_per_second=4)
+    endpointing = 0.2 if asking == "endpointing" else None
+    async with server, new_stt(server, endpointing=endpointing) as stt:
+        stream = stt.stream()
+        for frame in frames(talk(2, word=0.3, lead=0.3, gap=0.0).pcm()):
+            stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+        ended = asyncio.get_running_loop().time()
+        if asking == "flush":
+            stream.flush()
+        for _ in range(8):
+            stream.push_frame(rtc.AudioFrame(bytes(1600), 16000, 1, 800))
+            await asyncio.sleep(0.05)
+        event = await anext(event async for event in stream if event.type is FINAL)
+        assert event.alternatives[0].text == "einn tveir"
+        await stream.aclose()
+    assert asyncio.get_running_loop().time() - ended < 0.45
 
 
 @in_virtual_time
