@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
 from livekit.plugins.tiro.testing import (
+    At,
+    RecognizerFactory,
     ScriptedRecognizer,
     SpeechConfig,
+    TimedRecognizer,
     TiroServer,
     Word,
 )
@@ -133,3 +137,86 @@ async def test_failure_of_a_recogniser_ends_its_session(caplog: pytest.LogCaptur
         await client.end()
     assert json.loads(client.frames[0])["error"]["grpcCode"] == 13
     assert broken.calls == ["close"] and "no such luck" in caplog.text
+
+
+# -- how it listens ------------------------------------------------------------------------------
+
+MS = 16
+"""Samples."""
+VOICE = 3000
+
+
+def listening(script: str | list[At], **options: Any) -> Backend:
+    """Return a backend that says a script, with hypotheses left out."""
+    config = SpeechConfig("is-IS", 16000, word_offsets=True)
+    factory: RecognizerFactory = (
+        ScriptedRecognizer(script) if isinstance(script, str) else TimedRecognizer(script)
+    )
+    return Backend(
+        config,
+        factory(config),
+        style=FrameStyle(),
+        timing=Timing(),
+        clock=lambda: 0.0,
+        **options,
+    )
+
+
+async def hear(backend: Backend, *parts: tuple[int, int], ms: int = 50) -> list[str]:
+    """Send audio of so many ms and such a level, in messages of `ms`."""
+    audio = np.concatenate([np.full(length * MS, level, np.int16) for length, level in parts])
+    frames: list[str] = []
+    for at in range(0, len(audio), ms * MS):
+        frames += await backend.audio(audio[at : at + ms * MS].tobytes())
+    return frames
+
+
+def first_start(frame: str) -> str:
+    words = json.loads(frame)["result"]["results"][0]["alternatives"][0]["words"]
+    return str(words[0]["startTime"])
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(
+    ("text", "silence"), [("Einn, tveir", 500), ("einn tveir,", 1000), ("einn tveir…", 2000)]
+)
+async def test_the_endpointer_has_three_rules(text: str, silence: int, timed: bool) -> None:
+    """How long it waits hangs on how complete the sentence looks. The look-ahead comes on top."""
+    backend = listening([At(0.0, text)] if timed else text)
+    assert await hear(backend, (800, VOICE), (silence + 300 - 50, 0)) == []
+    frames = await hear(backend, (50, 0))
+    assert [transcript(frame) for frame in frames] == ["einn tveir"]
+
+
+async def test_the_gate_looks_at_whole_frames_of_one_message() -> None:
+    """Of 50 ms it looks at 30: a sound in the rest is thrown away with its message."""
+    backend = listening("einn")
+    await hear(backend, (230, 0), (500, VOICE), (350, 0))
+    (frame,) = await backend.end()
+    assert first_start(frame) == "0.250s"
+    backend = listening("einn")
+    await hear(backend, (210, 0), (500, VOICE), (350, 0), ms=60)
+    (frame,) = await backend.end()
+    assert first_start(frame) == "0.200s", "nothing is thrown away; words start at frames of 20 ms"
+
+
+async def test_the_gate_is_closed_again_behind_a_final() -> None:
+    backend = listening("einn tveir")
+    said = (500, VOICE), (800, 0)
+    first = await hear(backend, *said)
+    second = await hear(backend, (80, 0), *said)
+    starts = [first_start(frame) for frame in (*first, *second)]
+    assert starts == ["0s", "1.400s"], "20 ms of the second are thrown away"
+
+
+async def test_a_short_message_opens_the_gate() -> None:
+    backend = listening("einn")
+    assert await hear(backend, (6000, 0), ms=60) == []
+    assert len(await hear(backend, (5400, 0), ms=20)) == 1, "it says that it heard nothing"
+
+
+async def test_the_gate_can_be_left_out() -> None:
+    backend = listening("einn", voice_gate=False)
+    await hear(backend, (230, 0), (500, VOICE), (350, 0))
+    (frame,) = await backend.end()
+    assert first_start(frame) == "0.220s"

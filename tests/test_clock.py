@@ -43,7 +43,7 @@ class Microphone:
         return self.now - self.started
 
     def time(self, audio: float) -> float:
-        return audio + self.clock.pause_before(audio)
+        return audio + self.clock.pause_around(audio)[0]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def microphone() -> Microphone:
 def test_time_is_audio_while_there_is_no_pause(microphone: Microphone) -> None:
     microphone.talk(10)
     assert microphone.clock.pushed == pytest.approx(10)
-    assert microphone.clock.pause_before(10) == 0
+    assert microphone.clock.pause_around(10)[0] == 0
     assert microphone.clock.wall(0.0) == pytest.approx(microphone.started + 5e8)
 
 
@@ -282,11 +282,11 @@ def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, 
     for index, (_, arrival) in enumerate(frames):
         clock.push(0.05, 1000 + arrival, 5e8 + arrival)
         audio = (index + 1) * 0.05
-        assert audio + clock.pause_before(audio - 0.01) <= arrival + 1e-6, "in the future (T4)"
+        assert audio + clock.pause_around(audio - 0.01)[0] <= arrival + 1e-6, "in the future (T4)"
     times = []
     for index, (end, _) in enumerate(frames):
         middle = index * 0.05 + 0.025
-        times.append(middle + clock.pause_before(middle))
+        times.append(middle + clock.pause_around(middle)[0])
         assert times[-1] == pytest.approx(end - 0.025, abs=1e-6)
     assert all(before < after for before, after in pairwise(times))
 
@@ -300,6 +300,6 @@ def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
         now += gap
         clock.push(seconds, now, now)
         grid = [clock.pushed * i / 20 for i in range(21)]
-        times = [audio + clock.pause_before(audio) for audio in grid]
+        times = [audio + clock.pause_around(audio)[0] for audio in grid]
         assert all(before <= after for before, after in pairwise(times))
         assert all(time >= audio for time, audio in zip(times, grid, strict=True))

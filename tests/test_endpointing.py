@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from livekit import rtc
 from livekit.plugins import tiro
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
+from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.harness import FINAL, frames
 from .support.numbered import NumberedRecognizer, Talk, talk
-from .support.session_fakes import in_virtual_time
+from .support.session_fakes import in_virtual_time, local_server, new_stt
 
 if TYPE_CHECKING:
     from livekit.agents.stt import SpeechEvent
@@ -55,27 +57,189 @@ async def test_the_final_comes_behind_so_much_quiet(endpointing: float) -> None:
     assert await final_after(endpointing) == pytest.approx(endpointing, abs=0.2)
 
 
+@pytest.mark.parametrize("text", ["Einn tveir.", "einn tveir,", "einn tveir…"])
+@pytest.mark.parametrize("asking", ["endpointing", "flush"])
+@in_virtual_time
+async def test_silence_is_long_enough_for_every_rule(asking: str, text: str) -> None:
+    """The endpointer waits for 0.5, 1.0 or 2.0 s, and the model looks 0.3 s ahead."""
+    server = local_server(script=text, words_per_second=4)
+    endpointing = 0.2 if asking == "endpointing" else None
+    async with server, new_stt(server, endpointing=endpointing) as stt:
+        stream = stt.stream()
+        for frame in frames(talk(2, word=0.3, lead=0.3, gap=0.0).pcm()):
+            stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+        ended = asyncio.get_running_loop().time()
+        if asking == "flush":
+            stream.flush()
+        for _ in range(8):
+            stream.push_frame(rtc.AudioFrame(bytes(1600), 16000, 1, 800))
+            await asyncio.sleep(0.05)
+        event = await anext(event async for event in stream if event.type is FINAL)
+        assert event.alternatives[0].text == "einn tveir"
+        await stream.aclose()
+    assert asyncio.get_running_loop().time() - ended < 0.45
+
+
 @in_virtual_time
 async def test_without_it_the_service_decides() -> None:
     assert await final_after(None) > 2.0
 
 
-@pytest.mark.parametrize("value", [0.05, 6.0, "0.5", True])
+@pytest.mark.parametrize("value", [0.05, 2.1, "0.5", True])
 def test_what_makes_no_sense_is_refused(value: object) -> None:
     with pytest.raises(
-        ValueError, match=r"endpointing must be a number of seconds, from 0\.1 to 5"
+        ValueError, match=r"endpointing must be a number of seconds, from 0\.1 to 2"
     ):
         tiro.STT(api_key="test", endpointing=value)  # type: ignore[arg-type]
 
 
-def test_quiet_is_measured_against_the_utterance() -> None:
+# -- what is quiet -------------------------------------------------------------------------------
+
+RATE = 16000
+
+
+def levels(*parts: tuple[float, int]) -> Loudness:
+    """Return the measure of audio of so many seconds and such a level, one part after the other."""
+    loudness = Loudness()
+    loudness.set_rate(RATE)
+    pcm = [np.full(round(seconds * RATE), level, np.int16) for seconds, level in parts]
+    loudness.measure(np.concatenate(pcm).tobytes())
+    return loudness
+
+
+@pytest.mark.parametrize("peak", [12000, 120])
+def test_quiet_is_measured_against_the_utterance(peak: int) -> None:
     """Room noise that is far below the voice is quiet, and so is the same call, but whispered."""
-    for peak in (12000, 120):
-        loudness = Loudness()
-        loudness.set_rate(16000)
-        voice = np.full(16000, peak, np.int16)
-        room = np.full(8000, peak // 20, np.int16)
-        loudness.measure(np.concatenate((voice, room)).tobytes())
-        assert loudness.is_quiet_for(0.4, 0)
-        assert not loudness.is_quiet_for(0.6, 0)
-        assert not loudness.is_quiet_for(2.0, 0), "there was nothing before"
+    assert levels((1, peak), (0.5, peak // 20)).quiet_from(0) == RATE
+
+
+def test_a_line_noisier_than_that_is_left_to_the_service() -> None:
+    loudness = levels((3, 1500), (1, 12000), (2, 1500))
+    assert loudness.quiet_from(0) == 6 * RATE, "nothing is quiet"
+
+
+def test_a_click_is_no_measure() -> None:
+    assert levels((1, 0), (0.04, 30000), (1, 900)).quiet_from(0) == 2.04 * RATE
+
+
+def test_who_comes_to_speak_softly_is_not_cut() -> None:
+    assert levels((1, 30000), (6, 900)).quiet_from(0) == 7 * RATE
+
+
+def test_without_a_sound_nothing_is_quiet() -> None:
+    assert levels((1, 0)).quiet_from(0) is None
+    assert levels((0.04, 9000)).quiet_from(0) is None
+
+
+# -- when it is asked ----------------------------------------------------------------------------
+
+STEP = 800
+"""Samples of 50 ms."""
+
+
+class Asking:
+    """A call in which audio is pushed, and the seconds at which its final is asked for."""
+
+    def __init__(self, endpointing: float | None) -> None:
+        self.watch = QuietWatch()
+        self.endpointing = endpointing
+        self.position = self.finals = 0
+        self.quiet_from: int | None = None
+        self.asked: list[float] = []
+
+    def hear(self, *, is_open: bool = True, final: bool = False) -> None:
+        self.finals += final
+        self.watch.note(
+            self.position,
+            is_open=is_open,
+            finals=self.finals,
+            endpointing=self.endpointing,
+            rate=RATE,
+        )
+
+    def push(self, seconds: float, *, quiet: bool = False) -> None:
+        for _ in range(round(seconds * 20)):
+            self.position += STEP
+            if not quiet:
+                self.quiet_from = self.position
+            now = self.position / RATE
+            if self.position >= self.watch.look_from and self.watch.is_due(
+                self.position, self.quiet_from, now, STEP
+            ):
+                self.watch.asked(self.position, now + 2.5)
+                self.asked.append(now)
+
+
+def test_it_asks_once_for_a_quiet() -> None:
+    call = Asking(0.3)
+    call.push(1)
+    call.hear()
+    call.push(3, quiet=True)
+    call.push(1)
+    call.push(1, quiet=True)
+    assert call.asked == pytest.approx([1.3, 5.3])
+
+
+def test_it_does_not_ask_while_it_is_answered() -> None:
+    call = Asking(0.3)
+    call.push(1)
+    call.hear()
+    call.push(0.5, quiet=True)
+    call.push(1)
+    call.push(0.5, quiet=True)
+    assert call.asked == pytest.approx([1.3]), "the silence takes 2.5 s at the pace of speech"
+    call.hear(final=True)
+    call.push(0.5)
+    call.push(0.5, quiet=True)
+    assert call.asked == pytest.approx([1.3, 3.8])
+
+
+def test_it_does_not_ask_again_for_what_others_asked_for() -> None:
+    call = Asking(0.3)
+    call.push(1)
+    call.hear()
+    call.push(0.1, quiet=True)
+    call.watch.asked(call.position, call.position / RATE + 2.5)
+    call.push(5, quiet=True)
+    assert call.asked == []
+
+
+@pytest.mark.parametrize("endpointing", [0.1, 0.5, None])
+def test_nothing_is_asked_without_a_hypothesis(endpointing: float | None) -> None:
+    call = Asking(endpointing)
+    for is_open in (True, False):
+        call.hear(is_open=is_open)
+    call.push(15)
+    call.push(5, quiet=True)
+    assert call.asked == []
+
+
+@pytest.mark.parametrize(("endpointing", "at"), [(None, 0.2), (1.0, 0.2), (0.1, 0.1)])
+def test_a_monologue_is_cut_at_the_first_short_quiet(endpointing: float | None, at: float) -> None:
+    call = Asking(endpointing)
+    call.hear()
+    call.push(11)
+    call.push(0.05, quiet=True)
+    call.push(2)
+    call.push(0.4, quiet=True)
+    assert call.asked == pytest.approx([13.05 + at])
+    call.hear(final=True)
+    call.push(11)
+    call.push(0.05, quiet=True)
+    assert len(call.asked) == 1, "the time is that since the final"
+
+
+@in_virtual_time
+async def test_the_service_is_asked_in_a_monologue() -> None:
+    """It would cut after 20 s, in the middle of a word."""
+    said = talk(44, 30, gap=0.3)
+    server = TiroServer(recognizers={"is": NumberedRecognizer(said)}, endpoint_silence=1.0)
+    async with server, tiro.STT(base_url=server.base_url, api_key="test") as stt:
+        stream = stt.stream()
+        for frame in frames(said.pcm()):
+            stream.push_frame(frame)
+            await asyncio.sleep(frame.duration)
+        stream.end_input()
+        texts = [e.alternatives[0].text async for e in stream if e.type is FINAL]
+    assert texts == [" ".join(said.texts[:44]), " ".join(said.texts[44:])]

@@ -365,7 +365,8 @@ def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, i
                 # Who comes late has room as well.
                 call.wires.last.empty()
                 await asyncio.sleep(1)
-                audio = tagged(pushed, ms)
+                # Enough for what is held back to go out.
+                audio = tagged(pushed, max(ms, 30))
                 call.stream.push_frame(audio)
                 pushed += audio.samples_per_channel
             await asyncio.sleep(0.1)

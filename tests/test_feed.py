@@ -672,7 +672,7 @@ class Model:
             return
         start, end = feed.span(ends[0] / rate, ends[1] / rate)
         assert end - start == pytest.approx((positions[1] - positions[0]) / rate, abs=1e-6)
-        pause = self.caller.clock.pause_before(sum(positions) / 2 / rate)
+        pause = self.caller.clock.pause_around(sum(positions) / 2 / rate)[0]
         assert start == pytest.approx(positions[0] / rate + pause, abs=1e-6)
         for sample, position in zip(ends, positions, strict=True):
             assert feed.is_final(sample / rate) == (position <= self.said)

@@ -705,7 +705,7 @@ def test_any_sequence_gives_sound_events(steps: list[Response | str]) -> None:
     for step in [*steps, "finish"]:
         owed = owed or step == "flush"
         for event in perform(talk, step):
-            assert_sound(event, talk.clock.pushed + talk.clock.pause_before(talk.clock.pushed))
+            assert_sound(event, talk.clock.pushed + talk.clock.pause_around(talk.clock.pushed)[0])
             if event.type is START:
                 assert not speaking, "START twice (E4)"
                 speaking = True

@@ -252,10 +252,10 @@ class Backlog:
         self._measure()
         return self.loudness.first_loud(start, stop)
 
-    def is_quiet_for(self, seconds: float) -> bool:
-        """Tell whether the last seconds are quiet against the loudest audio that is not final."""
+    def quiet_from(self) -> int | None:
+        """Return from where on it is quiet against the audio that is not final, or None."""
         self._measure()
-        return self.loudness.is_quiet_for(seconds, self.start)
+        return self.loudness.quiet_from(self.start)
 
     def may_hold_words(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""

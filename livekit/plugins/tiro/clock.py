@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import inf
 
 PAUSE = 1.0
 """Seconds without audio after which a caller who was talking is taken to be muted."""
@@ -92,9 +93,11 @@ class Clock:
         """Tell live audio from a file that is pushed as fast as it can be read."""
         return self._last is not None and self._audio < now - self._started + _FARTHEST_AHEAD
 
-    def pause_before(self, seconds: float) -> float:
-        """Return how long the pauses before the sample at `seconds` of audio were, together."""
-        return self._pause_totals[bisect_right(self._pause_starts, seconds) - 1]
+    def pause_around(self, seconds: float) -> tuple[float, float, float]:
+        """Return how long the pauses before a sample are, and from where to where that holds."""
+        index = bisect_right(self._pause_starts, seconds) - 1
+        behind = self._pause_starts[index + 1 : index + 2]
+        return self._pause_totals[index], self._pause_starts[index], behind[0] if behind else inf
 
     def pauses_behind(self, seconds: float) -> list[float]:
         """Return the seconds of audio, behind the given one, where there is a `PAUSE` or more."""

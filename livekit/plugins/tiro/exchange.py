@@ -9,16 +9,23 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
+from livekit.agents.stt import SpeechEvent, SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
+from .feed import FLUSH_SILENCE
 from .recovery import Ending, Reason
-from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+from .watch import (
+    CLOSE_TIMEOUT,
+    DRAIN_AT_MOST,
+    DRAIN_TIMEOUT,
+    AnswerWatch,
+    PauseWatch,
+    QuietWatch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from livekit.agents.stt import SpeechEvent
 
     from .backlog import Backlog
     from .clock import Clock
@@ -39,8 +46,6 @@ _MAX_BEHIND = 30.0
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s from look to look, with `endpointing`.
-_ENDPOINTING_LOOK = 0.05
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -88,11 +93,13 @@ class Exchange:
         self._ended = ended
         self._unresponsive_before = unresponsive_before
         self._watch = AnswerWatch(time.monotonic())
+        self._quiet = QuietWatch()
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
+        self._note_hypothesis()
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -112,6 +119,8 @@ class Exchange:
             if not self._connection.send_now(chunk):
                 # The send task waits until there is room, or sees what is wrong.
                 return self._wake_sender()
+        if self._parts.backlog.end >= self._quiet.look_from:
+            self._notice_end_of_utterance(seconds, now)
 
     def flush(self, *, again: bool = False) -> None:
         """Bring the service's endpointer to a decision on what was pushed so far.
@@ -119,7 +128,10 @@ class Exchange:
         Args:
             again: Whether it may be the second time for the same audio.
         """
-        self._ask_again_at = inf if again else time.monotonic() + _ASK_AGAIN_AFTER
+        now = time.monotonic()
+        self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
+        # A service at the pace of speech takes that long for it.
+        self._quiet.asked(self._parts.backlog.end, now + FLUSH_SILENCE)
         if self._feed.flush(again=again):
             self._wake_sender()
 
@@ -138,6 +150,7 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
+        self._note_hypothesis()
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
@@ -156,13 +169,9 @@ class Exchange:
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
-        looked_at = 0.0
         try:
             while not receiving.done() and not self._changed.done():
-                endpointing = self._options.endpointing
-                # Who wants to know soon that an utterance has ended has to look often.
-                look_every = PAUSE if endpointing is None else _ENDPOINTING_LOOK
-                patience = min(look_every, max(0.0, self._ask_again_at - time.monotonic()))
+                patience = min(PAUSE, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -172,20 +181,11 @@ class Exchange:
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
-                if endpointing is not None:
-                    self._notice_end_of_utterance(endpointing)
-                now = time.monotonic()
-                if (
-                    now - looked_at > PAUSE - _ENDPOINTING_LOOK
-                    or receiving.done()
-                    or sending.done()
-                ):
-                    looked_at = now
-                    self._notice_pause()
-                    self._parts.report_usage()
-                    reason = self._look_after()
-                    if reason is not None and not receiving.done():
-                        return reason
+                self._notice_pause()
+                self._parts.report_usage()
+                reason = self._look_after()
+                if reason is not None and not receiving.done():
+                    return reason
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
@@ -238,12 +238,27 @@ class Exchange:
         watch.dismiss()
         return None
 
-    def _notice_end_of_utterance(self, seconds: float) -> None:
-        """Ask for the final of an open hypothesis behind so many seconds of quiet."""
-        parts = self._parts
-        if self._ended or not parts.transcript.speaking:
-            return
-        if parts.backlog.is_quiet_for(seconds):
+    def _note_hypothesis(self) -> None:
+        """Take in whether there is a hypothesis whose final may be asked for."""
+        backlog, transcript = self._parts.backlog, self._parts.transcript
+        self._quiet.note(
+            backlog.end,
+            is_open=transcript.speaking,
+            finals=transcript.finals,
+            endpointing=self._options.endpointing,
+            rate=backlog.sample_rate,
+        )
+
+    def _notice_end_of_utterance(self, seconds: float, now: float) -> None:
+        """Ask for the final behind as much quiet as the options say, or in a long monologue.
+
+        Args:
+            seconds: The length of what was just pushed, all of which is sent.
+            now: Monotonic seconds.
+        """
+        backlog = self._parts.backlog
+        step = seconds * backlog.sample_rate
+        if self._quiet.is_due(backlog.end, backlog.quiet_from(), now, step):
             self.flush()
 
     def _ask_again(self) -> None:
@@ -280,6 +295,8 @@ class Exchange:
             if events:
                 connection.note_news()
                 self._parts.emit(events)
+                if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
+                    self._note_hypothesis()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED

@@ -14,6 +14,8 @@ from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .onset import DECIDED_AFTER, STILL_TALKING, Onset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .backlog import Backlog
     from .clock import Clock
 
@@ -176,11 +178,15 @@ class Feed:
 
         That is a cut in the middle of speech, or an utterance that was sent before the decision
         on the one before it came. A long message would be the end of it: what the service has
-        looked ahead over when it decides, between two messages, is dropped.
+        looked ahead over when it decides, between two messages, is dropped. What was sent before
+        the last silence is decided on within that.
         """
-        backlog, sent_to = self._backlog, self.sent_to
-        recent = max(0, sent_to - round(STILL_TALKING * backlog.sample_rate))
-        undecided = max(backlog.start, sent_to - round(DECIDED_AFTER * backlog.sample_rate))
+        if self._onset.is_gathering:
+            return
+        backlog, sent_to, silent_at = self._backlog, self.sent_to, self._silent_at or 0
+        recent = max(silent_at, sent_to - round(STILL_TALKING * backlog.sample_rate))
+        undecided = sent_to - round(DECIDED_AFTER * backlog.sample_rate)
+        undecided = max(backlog.start, silent_at, undecided)
         if (
             backlog.first_loud(recent, sent_to) is None
             and backlog.first_sound(undecided, sent_to) is None
@@ -195,7 +201,7 @@ class Feed:
     @property
     def _piece(self) -> int:
         chunk = self._backlog.chunk
-        return max(1, round(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
+        return max(1, int(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
 
     def _take_silence(self, ready: int) -> bytes:
         """Return the next piece of silence, with the `ready` last samples of the audio first."""
@@ -287,8 +293,7 @@ class Feed:
             self._backlog.finalize_without_times(self.sent_to)
             self.heard_to = self.sent_to
         else:
-            self.hear(end, now)
-            self._backlog.finalize(self.locate(start), self.locate(end))
+            self._backlog.finalize(self.locate(start), self._note_heard(end, now))
         self._trim(now, self.sent_to)
         self._gather_unless_talking()
 
@@ -297,13 +302,17 @@ class Feed:
 
         Return False if all up to there is final by the times of finals.
         """
+        return self._note_heard(second, now) > self._backlog.finalized_to
+
+    def _note_heard(self, second: float, now: float) -> int:
+        """Note how far the service is. Return the position of the second."""
+        position = self.locate(second)
+        self.heard_to = max(self.heard_to, position)
         self.found_nothing_in_all = False
         behind = max(0.0, self._samples / self._backlog.sample_rate - second)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
-        position = self.locate(second)
-        self.heard_to = max(self.heard_to, position)
-        return position > self._backlog.finalized_to
+        return position
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
@@ -324,10 +333,39 @@ class Feed:
 
         A span never straddles a pause: the pauses before its middle count for both ends.
         """
+        return self.spans(((start, end),))[0]
+
+    def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Do so with many spans: what holds for one mostly holds for the next."""
         rate = self._backlog.sample_rate
-        first, last = self.locate(start) / rate, self.locate(end) / rate
-        pause = self._clock.pause_before((first + last) / 2)
-        return first + pause, last + pause
+        found = []
+        low = high = shift = 0
+        pause = since = until = 0.0
+        for start, end in times:
+            first, last = round(start * rate), round(end * rate)
+            if not low <= first <= last < high:
+                low, high, shift = self._audio_around(last)
+            if low <= first <= last < high:
+                first, last = first + shift, last + shift
+            else:
+                first, last = self.locate(start), self.locate(end)
+            begins, ends = first / rate, last / rate
+            middle = (begins + ends) / 2
+            if not since <= middle < until:
+                pause, since, until = self._clock.pause_around(middle)
+            found.append((begins + pause, ends + pause))
+        return found
+
+    def _audio_around(self, sample: int) -> tuple[int, int, int]:
+        """Return from which to which sample the positions are those of audio, and how far off."""
+        segments = self._segments
+        index = bisect_right(segments, (sample, inf)) - 1
+        if index < 0 or not segments[index].is_audio:
+            return 0, 0, 0
+        segment = segments[index]
+        shift = segment.position - segment.sample
+        behind = segments[index + 1].sample if index + 1 < len(segments) else self._samples
+        return segment.sample, min(behind, self.sent_to - shift + 1), shift
 
     def locate(self, second: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""

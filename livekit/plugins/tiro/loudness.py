@@ -20,8 +20,11 @@ Levels = npt.NDArray[np.uint16]
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
-# How far below its loudest frame an utterance is quiet: 10 is 20 dB.
+# How far below its own level an utterance is quiet: 10 is 20 dB. Its level is what three frames of
+# the last 5 s exceed or reach: a click is shorter, and who has come to speak softly is not cut.
 _UTTERANCE_RATIO = 10
+_UTTERANCE_FRAMES = 3
+_UTTERANCE_WINDOW = 5 * FRAMES_PER_SECOND
 # Frames that stand out within 0.2 s and can be a word: 60 ms. The shortest words ("já", "ha")
 # have 100 ms of sound; a click is shorter.
 _WORD_FRAMES = 3
@@ -55,6 +58,8 @@ class Loudness:
         """The peak level of the line's noise; 1 until it is learned."""
         self.is_learned = False
         """Whether the floor is known."""
+        self.measured_to = 0
+        """The position up to which audio was measured."""
         self._frame = 0
         self._levels: Levels = np.zeros(0, np.uint16)
         self._first = 0
@@ -68,11 +73,6 @@ class Loudness:
 
     # -- measuring -------------------------------------------------------------------------------
 
-    @property
-    def measured_to(self) -> int:
-        """The position up to which audio was measured."""
-        return (self._first + len(self._levels)) * self._frame
-
     def measure(self, pcm: bytes) -> None:
         """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
         samples = np.frombuffer(pcm, np.int16)
@@ -80,10 +80,10 @@ class Loudness:
         if not whole:
             return
         frames = samples[: whole * self._frame].reshape(whole, self._frame)
-        # The negative of -32768 does not fit 16 bits.
-        low = frames.min(axis=1).astype(np.int32)
-        levels = np.maximum(frames.max(axis=1), -low).astype(np.uint16)
+        # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
+        levels = np.maximum.reduce(np.abs(frames).view(np.uint16), axis=1)
         self._levels = np.concatenate((self._levels, levels))
+        self.measured_to += whole * self._frame
         self._learn_from_seconds()
 
     def forget(self, position: int) -> None:
@@ -110,7 +110,7 @@ class Loudness:
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
         last = self._between(max(start, stop - _WORD_WINDOW * self._frame), stop)
-        self._word_level = float(last.max(initial=0))
+        self._word_level = float(np.maximum.reduce(last, initial=0))
         self._learned_to = max(self._learned_to, -(-stop // self._frame))
         self._seconds = []
 
@@ -165,19 +165,25 @@ class Loudness:
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
-        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
-        if not len(loud):
+        loud = self._between(start, stop) > _RATIO * self.floor
+        first = int(loud.argmax()) if len(loud) else 0
+        if not len(loud) or not loud[first]:
             return None
-        return max(start, (max(start // self._frame, self._first) + int(loud[0])) * self._frame)
+        return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
-    def is_quiet_for(self, seconds: float, start: int) -> bool:
-        """Tell whether the last seconds are quiet against the loudest audio since a position."""
-        levels = self._between(start, self.measured_to)
-        last = levels[-max(1, round(seconds * FRAMES_PER_SECOND)) :]
-        if len(last) == len(levels):
-            return False
-        quiet = max(levels.max() / _UTTERANCE_RATIO, _RATIO * self.floor)
-        return bool(last.max() <= quiet)
+    def quiet_from(self, start: int) -> int | None:
+        """Return the position from which on it is quiet against the audio from `start` on.
+
+        None without audio that is louder than that: with noise so loud, no pause can be told.
+        """
+        levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
+        if len(levels) < _UTTERANCE_FRAMES:
+            return None
+        peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
+        voice = np.flatnonzero(levels > peak / _UTTERANCE_RATIO)
+        if not len(voice):
+            return None
+        return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
 
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""

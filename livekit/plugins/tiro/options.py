@@ -21,7 +21,7 @@ MAX_SAMPLE_RATE = 48000
 
 # s; less is a pause between words, more is longer than the service itself waits.
 MIN_ENDPOINTING = 0.1
-MAX_ENDPOINTING = 5.0
+MAX_ENDPOINTING = 2.0
 
 # Tiro's API definition: `maxAlternatives` is 0 to 30, and 0 means 1.
 MAX_ALTERNATIVES = 30

@@ -134,8 +134,11 @@ def decode(frame: str | bytes) -> Response | None:
     body = document.get("result", document)
     if not isinstance(body, dict):
         body = {}
-    error = _error(document) or (_error(body) if body is not document else None)
-    results = tuple(_results(body.get("results")))
+    error = None
+    for holder in (document, body):
+        if error is None and (holder.get("error") or "code" in holder):
+            error = _error(holder)
+    results = _results(body.get("results"))
     event = "" if results else _event(body)
     if error is None and not results and not event and not _is_empty_response(document, body):
         return None
@@ -199,49 +202,87 @@ def _violations(details: Any) -> list[str]:
     return [violation for violation in found if violation]
 
 
-def _results(raw: Any) -> list[Result]:
+def _results(raw: Any) -> tuple[Result, ...]:
     results = []
     for item in _dicts(raw):
         alternatives = _dicts(item.get("alternatives"))
         if alternatives:
             is_final = _either(item, "isFinal", "is_final") is True
-            result = _result(alternatives, is_final)
-            if result.alternatives[0].text or not is_final:
+            result = _final(alternatives) if is_final else _interim(alternatives[0])
+            if not is_final or result.alternatives[0].text:
                 results.append(result)
-    return results
+    return tuple(results)
 
 
-def _result(raw: list[dict[str, Any]], is_final: bool) -> Result:
-    """Build a result; an interim, which lives 350 ms, of its best reading and without words."""
-    read = [_alternative(item, is_final) for item in (raw if is_final else raw[:1])]
-    words = _dicts(raw[0].get("words"))
-    if not words:
-        return Result(is_final, tuple(read))
-    first, last = _span(words[0]), _span(words[-1])
+def _interim(best: dict[str, Any]) -> Result:
+    """Build a hypothesis, which lives 350 ms: of its best reading, and without words."""
+    words = best.get("words")
+    first = last = None
+    if isinstance(words, list) and words:
+        if not isinstance(words[0], dict) or not isinstance(words[-1], dict):
+            words = _dicts(words) or [{}]
+        first, last = _span(words[0]), _span(words[-1])
+    return _result(False, (_alternative(best, ()),), first, last)
+
+
+def _final(raw: list[dict[str, Any]]) -> Result:
+    best, spans = _words(raw[0].get("words"))
+    read = [_alternative(raw[0], best)]
+    read += [_alternative(other, _words(other.get("words"))[0]) for other in raw[1:]]
+    return _result(True, tuple(read), spans[0], spans[-1])
+
+
+def _result(
+    is_final: bool,
+    alternatives: tuple[Alternative, ...],
+    first: tuple[float, float] | None,
+    last: tuple[float, float] | None,
+) -> Result:
+    """Build a result of the times of its first and last word, if there are any that can be true."""
     if first is None or last is None or last[1] < first[0]:
-        return Result(is_final, tuple(read))
-    return Result(is_final, tuple(read), first[0], last[1])
+        return Result(is_final, alternatives)
+    return Result(is_final, alternatives, first[0], last[1])
 
 
-def _alternative(raw: dict[str, Any], with_words: bool) -> Alternative:
-    words = filter(None, map(_word, _dicts(raw.get("words")))) if with_words else ()
+def _alternative(raw: dict[str, Any], words: tuple[Word, ...]) -> Alternative:
+    confidence = raw.get("confidence")
     return Alternative(
-        _clean(raw.get("transcript")), _fraction(raw.get("confidence")), tuple(words)
+        _clean(raw.get("transcript")), _fraction(confidence) if confidence else 0.0, words
     )
 
 
-def _word(raw: dict[str, Any]) -> Word | None:
-    """Build a word, or None if it says nothing or not when."""
-    text = _clean(raw.get("word"))
-    span = _span(raw)
-    if not text or span is None:
-        return None
-    speaker = _first_int(raw, "speakerTag", "speaker_tag") or 0
-    return Word(text, *span, _fraction(raw.get("confidence")), max(0, speaker))
+def _words(raw: Any) -> tuple[tuple[Word, ...], list[tuple[float, float] | None]]:
+    """Build the words that say something, and when. Return when each of all is, too."""
+    words, spans = [], []
+    for item in _dicts(raw):
+        span = _span(item)
+        spans.append(span)
+        text = _clean(item.get("word"))
+        if text and span is not None:
+            # Both are 0 where the service does not fill them, which is nearly everywhere.
+            confidence, tag = item.get("confidence"), item.get("speakerTag")
+            confidence = _fraction(confidence) if confidence else 0.0
+            if tag != 0:
+                tag = max(0, _first_int(item, "speakerTag", "speaker_tag") or 0)
+            words.append(Word(text, span[0], span[1], confidence, tag))
+    return tuple(words), spans or [None]
 
 
 def _span(word: dict[str, Any]) -> tuple[float, float] | None:
     """Return when a word starts and ends, or None if it does not say."""
+    first, last = word.get("startTime"), word.get("endTime")
+    if isinstance(first, str) and isinstance(last, str):
+        # As the service writes them; what is odd in any way goes the other way.
+        try:
+            start, end = float(first.removesuffix("s")), float(last.removesuffix("s"))
+        except ValueError:
+            return _odd_span(word)
+        if 0 <= start <= end <= _MAX_SECONDS and end:
+            return start, end
+    return _odd_span(word)
+
+
+def _odd_span(word: dict[str, Any]) -> tuple[float, float] | None:
     start = _seconds(_either(word, "startTime", "start_time"))
     end = _seconds(_either(word, "endTime", "end_time"))
     if not end:
@@ -293,6 +334,8 @@ def _clean(value: Any) -> str:
     """Return text in NFC, trimmed, without the lone surrogates that no encoder takes."""
     if not isinstance(value, str):
         return ""
+    if value.isascii():
+        return value.strip()
     try:
         value.encode()
     except UnicodeEncodeError:

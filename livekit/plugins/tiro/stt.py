@@ -64,9 +64,10 @@ class STT(stt.STT[Any]):
             min_speakers: How many speakers there are at least; needs `diarization`.
             max_speakers: How many speakers there are at most; needs `diarization`.
             extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON.
-            endpointing: Seconds of quiet (0.1 to 5), measured against the utterance's own level,
-                behind an open hypothesis, after which its final is asked for. Not given, the
-                service's own endpointer decides, or whoever calls `flush`.
+            endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, behind
+                an open hypothesis, after which its final is asked for; a line that is noisier than
+                that is left to the service. Not given, the service's own endpointer decides, or
+                whoever calls `flush`. It needs `interim_results`.
             api_key: Tiro's key; else `TIRO_API_KEY`, then `TIRO_SPEECH_KEY` of the environment.
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.

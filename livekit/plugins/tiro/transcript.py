@@ -16,6 +16,8 @@ from livekit.agents.types import NOT_GIVEN, TimedString
 from .log import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .backlog import Backlog
     from .clock import Clock
     from .feed import Feed
@@ -114,8 +116,8 @@ class Transcript:
         if end is not None and self._feed.is_final(end):
             logger.debug("dropped a final that covers nothing new")
             return []
-        events = [] if self._speaking else [self._start(start, end)]
         alternatives = [self._spoken(item, start, end) for item in result.alternatives]
+        events = [] if self._speaking else [self._start(alternatives[0])]
         events.append(self._final(alternatives))
         self._feed.finalize(start, end, now)
         self.finals += 1
@@ -133,9 +135,7 @@ class Transcript:
         if start is not None and end is not None and self._feed.is_possible(end):
             if not self._feed.hear(end, now):
                 return []
-            data.start_time, data.end_time = self._span(start, end)
-        else:
-            start = end = None
+            self._place(data, *self._feed.span(start, end))
         data.confidence = interim.alternatives[0].confidence
         if self._is_behind_shown_hypothesis(data):
             return []
@@ -143,7 +143,7 @@ class Transcript:
         self._interim, self._interim_id = data, self.request_id
         if shown is not None and shown.text == text:
             return []
-        events = [] if self._speaking else [self._start(start, end)]
+        events = [] if self._speaking else [self._start(data)]
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
 
     def _is_behind_shown_hypothesis(self, data: SpeechData) -> bool:
@@ -180,11 +180,11 @@ class Transcript:
 
     # -- events ----------------------------------------------------------------------------------
 
-    def _start(self, start: float | None, end: float | None) -> SpeechEvent:
+    def _start(self, data: SpeechData) -> SpeechEvent:
         self._set_speaking(True)
         event = self._event(SpeechEventType.START_OF_SPEECH)
-        if start is not None and end is not None:
-            event.speech_start_time = self._wall(self._feed.span(start, end)[0])
+        if data.end_time:
+            event.speech_start_time = self._wall(data.start_time - self.offset)
         return event
 
     def _set_speaking(self, speaking: bool) -> None:
@@ -212,40 +212,48 @@ class Transcript:
     def _data(self, text: str) -> SpeechData:
         return SpeechData(self._language, text)
 
-    def _span(self, start: float, end: float) -> tuple[float, float]:
-        """Turn seconds of the connection into the framework's."""
-        first, last = self._feed.span(start, end)
-        self._heard_until = last
-        return first + self.offset, last + self.offset
+    def _place(self, data: SpeechData, start: float, end: float) -> None:
+        """Give the data its times, from seconds of the caller's audio to the framework's."""
+        self._heard_until = end
+        data.start_time, data.end_time = start + self.offset, end + self.offset
 
     def _spoken(
         self, alternative: Alternative, start: float | None, end: float | None
     ) -> SpeechData:
         """Build the data of a final. Unknown times stay 0.0: any other would be believed."""
         data = self._data(alternative.text)
-        if start is not None and end is not None:
-            data.start_time, data.end_time = self._span(start, end)
         data.confidence = alternative.confidence
         words = alternative.words
-        if start is None:
+        if start is None or end is None:
             # Without times of its own, or with times that can not be true.
             words = tuple(word for word in words if self._feed.is_possible(word.end))
+            spans = self._feed.spans([word[1:3] for word in words])
+        else:
+            whole, *spans = self._feed.spans([(start, end), *[word[1:3] for word in words]])
+            self._place(data, *whole)
         if words:
-            data.words = [self._timed(word) for word in words]
-            data.confidence = data.confidence or sum(w.confidence for w in words) / len(words)
-            data.speaker_id = _speaker(Counter(w.speaker for w in words).most_common(1)[0][0])
+            data.words = self._timed(words, spans)
+            data.confidence = data.confidence or sum([w.confidence for w in words]) / len(words)
+            speakers = [word.speaker for word in words]
+            if any(speakers):
+                data.speaker_id = _speaker(Counter(speakers).most_common(1)[0][0])
         return data
 
-    def _timed(self, word: Word) -> TimedString:
-        start, end = self._feed.span(word.start, word.end)
-        return TimedString(
-            word.text,
-            start_time=start + self.offset,
-            end_time=end + self.offset,
-            confidence=word.confidence or NOT_GIVEN,
-            start_time_offset=self.offset,
-            speaker_id=_speaker(word.speaker),
-        )
+    def _timed(
+        self, words: Sequence[Word], spans: Sequence[tuple[float, float]]
+    ) -> list[TimedString]:
+        offset = self.offset
+        return [
+            TimedString(
+                text,
+                start_time=start + offset,
+                end_time=end + offset,
+                confidence=confidence or NOT_GIVEN,
+                start_time_offset=offset,
+                speaker_id=_speaker(speaker) if speaker else None,
+            )
+            for (text, _, _, confidence, speaker), (start, end) in zip(words, spans, strict=True)
+        ]
 
     def _wall(self, seconds: float) -> float | None:
         """Return the epoch seconds at which a second of the caller's audio was heard."""

@@ -1,6 +1,8 @@
-"""Tells a service that has stopped answering, and a caller who is muted, from silence. No I/O."""
+"""Tells a service that has stopped answering, a caller who is muted and one who is done. No I/O."""
 
 from __future__ import annotations
+
+from math import inf
 
 from .backlog import KEEP_AT_MOST
 
@@ -21,6 +23,10 @@ CLOSE_TIMEOUT = 1.0
 _UNRESPONSIVE_AFTER = 15.0
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
+# s without a final, after which the first quiet of 0.2 s is taken for one: after 20 s the service
+# cuts wherever it is, in the middle of a word.
+_MONOLOGUE = 12.0
+_BREATH = 0.2
 
 
 class AnswerWatch:
@@ -85,3 +91,70 @@ class PauseWatch:
     def noticed(self) -> None:
         """Ask for nothing more in this pause."""
         self._noticed = True
+
+
+class QuietWatch:
+    """Notices that somebody is done, or takes a breath in a monologue: the final can be asked for.
+
+    Positions are samples of the caller's audio.
+    """
+
+    def __init__(self) -> None:
+        """Start with no hypothesis open."""
+        self.look_from = inf
+        """The position from which on to look for quiet; inf while there is none to look for."""
+        self._open_from: int | None = None
+        self._finals = 0
+        self._wanted = inf
+        self._monologue_from = inf
+        self._breath = 0.0
+        self._asked_to = 0
+        self._answer_due = 0.0
+
+    def note(
+        self, position: int, *, is_open: bool, finals: int, endpointing: float | None, rate: int
+    ) -> None:
+        """Take in what the service said, or what the options say now.
+
+        Args:
+            position: Up to which audio was pushed.
+            is_open: Whether there is a hypothesis.
+            finals: How many finals there were.
+            endpointing: The option: seconds of quiet.
+            rate: Hz.
+        """
+        if finals != self._finals or not is_open:
+            self._finals, self._open_from, self._answer_due = finals, None, 0.0
+        if not is_open:
+            self.look_from = inf
+            return
+        if self._open_from is None:
+            self._open_from = position
+        self._wanted = inf if endpointing is None else endpointing * rate
+        self._monologue_from = self._open_from + _MONOLOGUE * rate
+        self._breath = min(self._wanted, _BREATH * rate)
+        self.look_from = self._monologue_from if endpointing is None else self._open_from
+
+    def asked(self, position: int, answer_due: float) -> None:
+        """Note that the final of all up to a position was asked for, by whomever.
+
+        Args:
+            position: The caller's sample.
+            answer_due: Monotonic seconds by which it is there, if there is one.
+        """
+        self._asked_to, self._answer_due = position, answer_due
+
+    def is_due(self, position: int, quiet_from: int | None, now: float, step: float) -> bool:
+        """Tell whether to ask for the final now: once for each quiet, one at a time.
+
+        Args:
+            position: Up to which audio was pushed.
+            quiet_from: From where on it is quiet; None if it is not known to be.
+            now: Monotonic seconds.
+            step: The samples that are pushed at a time: what comes nearest to what is wanted is
+                taken for it.
+        """
+        if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
+            return False
+        wanted = self._breath if position >= self._monologue_from else self._wanted
+        return position - quiet_from + step / 2 >= wanted

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .recognizer import RECOGNIZER_RATE, Attentive, Hypothesis, Recognition, Samples
+from .recognizer import (
+    RECOGNIZER_RATE,
+    Attentive,
+    Hypothesis,
+    Judging,
+    Recognition,
+    Samples,
+)
 from .resample import Resampler
 from .wire import Alternative, FrameStyle, SpeechConfig, TimedWord
 
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Samples; a shorter message opens the gate even if it is silent (30 ms).
+# Samples of a frame that the voice gate looks at (30 ms); a message shorter than one opens it.
 GATE_SAMPLES = 480
 # Samples the acoustic model looks ahead over: so much of the newest audio is never decoded (0.3 s).
 LOOKAHEAD_SAMPLES = 4800
@@ -35,7 +42,8 @@ class Timing:
     """The times of the service that tests change, in seconds.
 
     Attributes:
-        endpoint_silence: Decoded silence behind speech that ends a segment.
+        endpoint_silence: Decoded silence behind speech that ends a segment; a hypothesis that does
+            not look complete takes more, see `Ending`.
         interim_interval: Wall clock from one result to the next interim, at least.
     """
 
@@ -55,11 +63,14 @@ class Backend:
         timing: Timing,
         clock: Callable[[], float],
         executor: Executor | None = None,
+        voice_gate: bool = True,
     ) -> None:
         self._config = config
         self._recognition = recognition
         self._attentive = recognition if isinstance(recognition, Attentive) else None
+        self._judging = recognition if isinstance(recognition, Judging) else None
         self._style = style
+        self._voice_gate = voice_gate
         self._timing = timing
         self._clock = clock
         self._executor = executor
@@ -82,7 +93,7 @@ class Backend:
         self._now_ms += len(raw) * 1000 // self._config.sample_rate
         wanted = self._attentive is not None and self._attentive.attend(samples, start_ms / 1000)
         if not self._open:
-            if len(samples) >= GATE_SAMPLES and not samples.any() and not wanted:
+            if self._voice_gate and not wanted and not opens_gate(samples):
                 return []
             self._open, self._start_ms = True, start_ms
         await self._decode(samples)
@@ -126,8 +137,11 @@ class Backend:
         silence = self._recognition.silence()
         if silence is None:
             return length >= SILENT_SEGMENT
+        enough = self._timing.endpoint_silence
+        if self._judging is not None:
+            enough = max(enough, self._judging.ending().value)
         # Half a millisecond of room for sums of binary fractions.
-        return silence >= self._timing.endpoint_silence - 0.0005 or length >= LONGEST_SEGMENT
+        return silence >= enough - 0.0005 or length >= LONGEST_SEGMENT
 
     async def _close_segment(self) -> list[str]:
         count = max(1, self._config.max_alternatives)
@@ -168,6 +182,16 @@ class Backend:
         except asyncio.CancelledError:
             await asyncio.wait([running])
             raise
+
+
+def opens_gate(samples: Samples) -> bool:
+    """Tell whether a message opens the voice gate: what came before it was thrown away then.
+
+    The service asks WebRTC's VAD, at its second most lenient, about whole frames of 30 ms, and does
+    not look at what is left over. That takes anything but digital silence for a voice at first.
+    """
+    whole = len(samples) // GATE_SAMPLES * GATE_SAMPLES
+    return not whole or bool(samples[:whole].any())
 
 
 def _text(words: Hypothesis) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,7 +23,7 @@ VOICED_RMS = 300.0
 # Words a second of voiced audio; a calm talker.
 WORDS_PER_SECOND = 2.5
 # Marks that end a sentence of a script.
-SENTENCE_MARKS = ".!?"
+SENTENCE_MARKS = ".!?…"
 # Marks that a transcript without punctuation does not have.
 MARKS = SENTENCE_MARKS + ",;:"
 
@@ -115,6 +116,29 @@ class Attentive(Protocol):
         ...
 
 
+class Ending(Enum):
+    """How complete a hypothesis looks: the value is the silence in seconds that it takes then.
+
+    They are the rules of Kaldi's endpointer, which the service uses.
+    """
+
+    COMPLETE = 0.5
+    """A whole sentence."""
+    UNCERTAIN = 1.0
+    """It may go on."""
+    BROKEN_OFF = 2.0
+    """It is no sentence; this rule holds whatever it is."""
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """What a recognition may have besides: it knows how complete what was said looks."""
+
+    def ending(self) -> Ending:
+        """How complete the words of the open segment look so far."""
+        ...
+
+
 # Called once for each connection, with its validated config.
 RecognizerFactory = Callable[[SpeechConfig], Recognition]
 
@@ -134,6 +158,13 @@ class ScriptWord:
         text = self.punctuated if config.punctuation else self.plain
         return text, self.speaker if config.diarization else 0
 
+    @property
+    def ending(self) -> Ending:
+        """How complete what ends with it looks, by its marks: "…" breaks off, a comma may go on."""
+        if self.punctuated.endswith(("…", "...")):
+            return Ending.BROKEN_OFF
+        return Ending.UNCERTAIN if self.punctuated[-1] in ",;:" else Ending.COMPLETE
+
 
 class ScriptedRecognizer:
     """A factory of recognitions that say a script, word by word, while there is voiced audio.
@@ -145,6 +176,8 @@ class ScriptedRecognizer:
         script: A text, or sentences, or pairs of speaker number (from 1) and sentence. Without
             `enableAutomaticPunctuation` the marks and the capital of each sentence's first
             word are left out; with it they are there, supplied where the script lacks them.
+            Behind a word that ends in a comma the endpointer waits for 1.0 s of silence, behind
+            one that ends in "…" for 2.0 s, see `Ending`.
         words_per_second: How many words a second of voiced audio gives.
 
     Raises:
@@ -208,6 +241,15 @@ class ScriptedRecognition:
         if not self._voiced:
             return None
         return (self._frames - 1 - self._voiced[-1]) * FRAME_SAMPLES / RECOGNIZER_RATE
+
+    def ending(self) -> Ending:
+        """By the marks of the last complete word."""
+        count = len(self._voiced) // self._frames_per_word
+        return (
+            self._words[(self._next + count - 1) % len(self._words)].ending
+            if count
+            else (Ending.COMPLETE)
+        )
 
     def partial(self) -> Hypothesis:
         """The complete words, and the first half of the next once half of it is heard."""
@@ -278,7 +320,7 @@ def _sentence(words: list[str], speaker: int) -> list[ScriptWord]:
     if words:
         plain[0] = plain[0][:1].lower() + plain[0][1:]
         marked[0] = marked[0][:1].upper() + marked[0][1:]
-        if marked[-1][-1] not in SENTENCE_MARKS:
+        if marked[-1][-1] not in MARKS:
             marked[-1] += "."
     pairs = zip(plain, marked, strict=True)
     return [ScriptWord(bare, mark, speaker) for bare, mark in pairs if bare]

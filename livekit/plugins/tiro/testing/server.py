@@ -50,8 +50,12 @@ class TiroServer:
             audio, see `ScriptedRecognizer`; utterances with their times, `At`: at these times,
             whatever the audio is, see `TimedRecognizer`; None for a default.
         words_per_second: Its pace in words a second.
-        endpoint_silence: Seconds of silence behind speech that make a final.
+        endpoint_silence: Seconds of silence behind speech that make a final. A script whose
+            utterance ends in a comma takes 1.0 s at least, one that ends in "…" 2.0 s: the
+            service waits longer for a sentence that does not look complete.
         interim_interval: Seconds of wall clock between interims, at least.
+        voice_gate: Whether messages of digital silence in front of an utterance are thrown away, as
+            the service does: of each message it looks at whole frames of 30 ms.
         emit_unpopulated: Whether frames carry fields with default values, as Tiro's do.
         error_style: `v1` or `v2`, the major version of grpc-gateway that writes errors.
         recognizers: Factories by prefix of the language tag, letter by letter, the longest one
@@ -73,6 +77,7 @@ class TiroServer:
         words_per_second: float = WORDS_PER_SECOND,
         endpoint_silence: float = 0.5,
         interim_interval: float = 0.35,
+        voice_gate: bool = True,
         emit_unpopulated: bool = True,
         error_style: ErrorStyle = "v1",
         recognizers: Mapping[str, RecognizerFactory] | None = None,
@@ -85,6 +90,7 @@ class TiroServer:
         self._api_key = api_key
         self._style = FrameStyle(error_style, emit_unpopulated)
         self._timing = Timing(endpoint_silence, interim_interval)
+        self._voice_gate = voice_gate
         self._recognizers: dict[str, RecognizerFactory] = {
             "is": _scripted(script, words_per_second),
             "en": SphinxRecognizer(),
@@ -291,6 +297,7 @@ class TiroServer:
             timing=self._timing,
             clock=asyncio.get_running_loop().time,
             executor=self._executor,
+            voice_gate=self._voice_gate,
         )
 
     def _recognizer(self, language: str) -> RecognizerFactory | None:

@@ -13,6 +13,7 @@ import numpy as np
 from .recognizer import (
     RECOGNIZER_RATE,
     WORDS_PER_SECOND,
+    Ending,
     Hypothesis,
     Samples,
     ScriptWord,
@@ -104,7 +105,8 @@ class TimedRecognizer:
 
     The audio may be silence, a tone or speech: a second of it is a second of the script. The
     silence that `tiro.STT` adds of its own, to bring a final on, takes no time of the script.
-    Endpoints are the service's: a final comes when there was no word for `endpoint_silence`.
+    Endpoints are the service's: a final comes when there was no word for `endpoint_silence`, and
+    for longer behind an utterance that ends in a comma or in "…", see `Ending`.
 
     The script is said once in a call. The first connection of a call starts at second 0. One that
     follows a connection which a fault broke off, or which the client left for less than a second
@@ -190,6 +192,11 @@ class TimedRecognition:
         """Seconds behind the last word that has begun, 0 while it lasts; None without one."""
         ends = [word.end for word in self._words() if word.start < self._now]
         return max(0.0, self._now - ends[-1]) if ends else None
+
+    def ending(self) -> Ending:
+        """By the marks of the last word that is over."""
+        over = [cue for cue, word in self._heard if word.end <= self._now + ROOM]
+        return over[-1].word.ending if over else Ending.COMPLETE
 
     def partial(self) -> Hypothesis:
         """The words so far, and the first half of the next once half of it is over."""
