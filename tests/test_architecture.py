@@ -34,7 +34,7 @@ LAYERS = [
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog"},
-    {"loudness", "clock", "errors", "onset"},
+    {"loudness", "drift", "clock", "errors", "onset"},
     {"options", "log", "version"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
