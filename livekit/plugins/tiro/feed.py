@@ -293,7 +293,7 @@ class Feed:
         """Note that the service found no word in a segment; it does not say in which."""
         self.found_nothing_in_all = self.sent_to == self._backlog.end
         self._backlog.answered(self.sent_to)
-        self.drained_at = max(now, self.drained_at - _EMPTY_SEGMENT)
+        self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
         self._gather_unless_talking()
 
     # -- seconds and positions -------------------------------------------------------------------
