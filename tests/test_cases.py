@@ -298,10 +298,15 @@ def test_a_final_without_times_covers_no_more_than_it_can_be_about(live: bool) -
 # -- the line ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("live", [False, True])
-def test_a_peer_that_pings_and_does_not_read_is_left_within_15_s(live: bool) -> None:
-    fault = PingWithoutReading(0.7)
-    trial = hear(SAID, PerConnection(fault), live=live, buffer=32768)
+@pytest.mark.parametrize(
+    ("moment", "live"), [(0.7, False), (0.7, True), (Moment.FINAL, True)], ids=str
+)
+def test_a_peer_that_pings_and_does_not_read_is_left_within_15_s(
+    moment: float | Moment, live: bool
+) -> None:
+    """Also while the caller is silent, before the buffers on the way are full."""
+    fault = PingWithoutReading(moment)
+    trial = hear(talk(3, 2, gap=24.0), PerConnection(fault), live=live, buffer=32768)
     outcomes = exact([trial], errors=True)
     assert outcomes[0].silence_behind(fault) < 16
 
