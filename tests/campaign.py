@@ -187,7 +187,7 @@ def _talk(rng: Random) -> Talk:
     words: list[Spoken] = []
     for _ in range(rng.randint(1, 4)):
         for _ in range(rng.randint(1, 5)):
-            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(22, 45)))
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 45)))
             at = words[-1].last
         at += rng.randint(_SHORTEST_GAP, _LONGEST_GAP)
     peak = rng.choice((12000, 12000, 32767, 200, 100, 30))

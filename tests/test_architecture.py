@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -34,7 +35,7 @@ LAYERS = [
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog"},
-    {"loudness", "clock", "errors", "onset"},
+    {"loudness", "drift", "clock", "errors", "onset"},
     {"options", "log", "version"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
@@ -212,13 +213,66 @@ def test_every_attribute_is_written_by_its_own_class() -> None:
     assert foreign_writes == []
 
 
+OF_LEVELS = re.compile(r"level|loud|peak|samples|pcm|amplitude|floor|\.max\(")
+COUNTS = re.compile(r"len|count_nonzero|flatnonzero")
+
+
+class _WithoutCounts(ast.NodeTransformer):
+    """Takes out calls that count samples or frames, whatever is in them."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if COUNTS.search(ast.unparse(node.func)):
+            return ast.Name("how_many", ast.Load())
+        return self.generic_visit(node)
+
+
+def absolute_levels(source: str) -> list[str]:
+    """Return the comparisons of how loud something is with numbers alone."""
+    module = ast.parse(source)
+    constants = {
+        target.id
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and not isinstance(node.value, ast.Name)
+    }
+
+    def is_number(node: ast.expr) -> bool:
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        values = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+        if any(isinstance(n, ast.Call | ast.Attribute) for n in ast.walk(node)):
+            return False
+        return names <= constants and all(isinstance(n, int | float) for n in values)
+
+    found = []
+    for node in ast.walk(module):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [_WithoutCounts().visit(side) for side in (node.left, *node.comparators)]
+        texts = [ast.unparse(side) for side in sides]
+        numbers = [is_number(side) and text != "0" for side, text in zip(sides, texts, strict=True)]
+        levels = [bool(OF_LEVELS.search(text)) for text in texts]
+        if any(numbers) and any(levels):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "loud = levels > 328",
+        "_SPEECH = 328\nloud = levels >= _SPEECH",
+        "_SPEECH = 0.01 * 32768\nloud = np.abs(samples).max() < _SPEECH / 2",
+    ],
+)
+def test_an_absolute_loudness_is_found(source: str) -> None:
+    assert len(absolute_levels(source)) == 1
+
+
 def test_no_loudness_is_absolute() -> None:
     """Nothing is compared with samples but what was learned from the line."""
-    for name in ("loudness", "backlog", "feed", "watch", "stream", "transcript"):
-        for node in ast.walk(tree(PACKAGE / f"{name}.py")):
-            if isinstance(node, ast.Compare) and "level" in ast.unparse(node).lower():
-                constants = [n for n in ast.walk(node) if isinstance(n, ast.Constant)]
-                assert not [n for n in constants if isinstance(n.value, int | float)], name
+    for path in MODULES:
+        assert absolute_levels(path.read_text()) == [], path.stem
     numbers = {
         node.value
         for node in ast.walk(tree(PACKAGE / "loudness.py"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
+from .drift import Drift
 from .loudness import FRAMES_PER_SECOND, Loudness
 
 BYTES_PER_SAMPLE = 2
@@ -28,6 +29,8 @@ speech never comes to three times that."""
 _ONSET = 0.5
 # s of quiet behind speech, before which no endpointer decides.
 _SHORTEST_ENDPOINT = 0.5
+# s of quiet behind a sound that ends: longer than what is between the words of a sentence.
+_WORD_PAUSE = 0.3
 
 
 def chunk_samples(sample_rate: int) -> int:
@@ -65,6 +68,7 @@ class Backlog:
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness = Loudness()
+        self.drift = Drift()
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
         self._lookback = LOOKBACK
@@ -251,6 +255,16 @@ class Backlog:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
         self._measure()
         return self.loudness.first_loud(start, stop)
+
+    def ends_of_sounds(self, sent: int) -> list[int]:
+        """Return where the sounds end that are not final and were sent, up to a position."""
+        self._measure()
+        ends: list[int] = []
+        end = self.loudness.end_of_sound(self.start, sent, _WORD_PAUSE)
+        while end is not None:
+            ends.append(end)
+            end = self.loudness.end_of_sound(end, sent, _WORD_PAUSE)
+        return ends
 
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""

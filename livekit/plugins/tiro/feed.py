@@ -72,6 +72,8 @@ class Feed:
         """Whether the service, when all had been sent, last said that it heard no word."""
         self._backlog = backlog
         self._clock = clock
+        self._drift = backlog.drift
+        self._drift.begin()
         self._asking = asking
         self._onset = Onset(gathering=not asking)
         self._held_to = 0
@@ -276,6 +278,17 @@ class Feed:
 
     # -- what the service says -------------------------------------------------------------------
 
+    def compare_clocks(self, end: float) -> None:
+        """Compare where a final ends, seconds by the service's clock, with where sounds end."""
+        ends = self._backlog.ends_of_sounds(self.sent_to)
+        self._drift.compare(end, [self._second_of(position) for position in ends])
+
+    def _second_of(self, position: int) -> float:
+        """Return the second of the connection behind a position of its audio."""
+        before = [part for part in self._segments if part.is_audio and part.position < position]
+        part = before[-1] if before else self._segments[0]
+        return (part.sample + position - part.position) / self._backlog.sample_rate
+
     def is_final(self, second: float) -> bool:
         """Tell whether all up to a second of the connection is final by the times of finals."""
         return self.locate(second) <= self._backlog.finalized_to
@@ -309,7 +322,7 @@ class Feed:
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
         self.found_nothing_in_all = False
-        behind = max(0.0, self._samples / self._backlog.sample_rate - second)
+        behind = max(0.0, self._samples / self._backlog.sample_rate - self._drift.true(second))
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
         return position
@@ -319,7 +332,7 @@ class Feed:
         self.found_nothing_in_all = self.sent_to == self._backlog.end
         self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
-        self.drained_at = max(now, self.drained_at - _EMPTY_SEGMENT)
+        self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
         self._gather_unless_talking()
 
     # -- seconds and positions -------------------------------------------------------------------
@@ -369,7 +382,7 @@ class Feed:
 
     def locate(self, second: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""
-        sample = round(second * self._backlog.sample_rate)
+        sample = round(self._drift.true(second) * self._backlog.sample_rate)
         segment = self._segments[max(0, bisect_right(self._segments, (sample, inf)) - 1)]
         if not segment.is_audio:
             return segment.position

@@ -225,7 +225,9 @@ class STT(stt.STT[Any]):
         """
         self._closed = True
         for stream in list(self._streams):
-            await stream.aclose()
+            # What ran in an earlier `asyncio.run` ended with that.
+            if not stream._task.get_loop().is_closed():
+                await stream.aclose()
         self._streams.clear()
         own, self._own_session = self._own_session, None
         if own is not None:

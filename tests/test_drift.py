@@ -1,0 +1,121 @@
+"""The pace of the service's clock: learned from sounds and finals, and put right."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from livekit.plugins.tiro.drift import Drift
+from livekit.plugins.tiro.testing import faults
+from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
+
+from .support import virtual
+from .support.harness import FINAL
+from .support.numbered import talk
+from .support.trial import Outcome, hear
+
+# s; what a recogniser's end of a word differs from the end of its sound.
+HABIT = 0.1
+
+
+def call(
+    drift: Drift, pace: float, ends: list[float], *, habit: float = 0.0, spread: float = 0.0
+) -> list[float]:
+    """Compare the finals of a call. Return by how much each is wrong that is heard so."""
+    chance, wrong = Random(1), []
+    for end in ends:
+        told = pace * (end + habit + chance.uniform(-spread, spread))
+        drift.compare(told, [second for second in ends if second <= end])
+        wrong.append(abs(drift.true(told) - end))
+    return wrong
+
+
+@pytest.mark.parametrize("pace", [0.95, 1.05])
+def test_a_clock_is_put_right_within_seconds(pace: float) -> None:
+    drift = Drift()
+    wrong = call(drift, pace, [3.0 * n for n in range(1, 600)])
+    assert max(wrong[:1]) < 0.25
+    assert max(wrong[1:]) < 0.001
+    assert drift.pace == pytest.approx(pace)
+
+
+@pytest.mark.parametrize("pace", [0.95, 1.05])
+@pytest.mark.parametrize("habit", [-HABIT, 0.0, HABIT])
+def test_it_is_put_right_whatever_the_recogniser_takes_for_the_end_of_a_word(
+    pace: float, habit: float
+) -> None:
+    wrong = call(Drift(), pace, [3.0 * n for n in range(1, 600)], habit=habit, spread=0.05)
+    assert max(wrong) < 0.35
+    assert max(wrong[10:]) < 0.2
+
+
+@pytest.mark.parametrize("habit", [-HABIT, HABIT])
+def test_a_clock_that_is_right_stays_as_it_is(habit: float) -> None:
+    """The times of words are the service's; where sounds end says less."""
+    drift = Drift()
+    call(drift, 1.0, [1.7 * n for n in range(1, 1000)], habit=habit, spread=0.1)
+    assert drift.pace == 1.0
+    assert drift.true(7.3) == 7.3
+
+
+@pytest.mark.parametrize("pace", [0.95, 1.05])
+def test_a_first_word_behind_a_minute_of_silence_is_enough(pace: float) -> None:
+    assert max(call(Drift(), pace, [60.0])) < 0.001
+
+
+def test_a_final_that_can_be_about_several_sounds_says_nothing() -> None:
+    drift = Drift()
+    drift.compare(63.0, [58.0, 60.0])
+    drift.compare(63.0, [])
+    assert drift.pace == 1.0
+
+
+def test_the_next_connection_begins_with_the_pace_of_the_last() -> None:
+    drift = Drift()
+    call(drift, 1.05, [3.0 * n for n in range(1, 20)])
+    drift.begin()
+    assert drift.true(2.1) == pytest.approx(2.0)
+    assert max(call(drift, 1.05, [2.0, 5.0, 9.0])) < 0.001
+
+
+def test_another_service_behind_the_next_connection_is_learned() -> None:
+    drift = Drift()
+    call(drift, 1.05, [3.0 * n for n in range(1, 20)])
+    drift.begin()
+    wrong = call(drift, 1.0, [3.0 * n for n in range(1, 40)])
+    assert max(wrong) < 0.35
+    assert max(wrong[20:]) < 0.1
+
+
+# -- in a stream ---------------------------------------------------------------------------------
+
+SAID = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
+
+
+async def hear_by(rate: float, drops: list[float]) -> Outcome:
+    hooks = Combined(PerConnection(*map(Disconnect, drops)), faults.Drift(rate))
+    return await hear(SAID, hooks, live=True)
+
+
+def times_wrong_by(outcome: Outcome, since: float) -> float:
+    spoken = {word.text: word for word in outcome.said.words}
+    return max(
+        abs(word.end_time - spoken[str(word)].end)
+        for event in outcome.events
+        if event.type is FINAL
+        for word in event.alternatives[0].words or ()
+        if isinstance(word.end_time, float) and spoken[str(word)].start > since
+    )
+
+
+@pytest.mark.parametrize("rate", [-0.05, 0.05])
+@pytest.mark.parametrize("drops", [[], [40.0, 8.3, 2.0]], ids=str)
+def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(
+    rate: float, drops: list[float]
+) -> None:
+    """Without a correction, a minute of it doubles words, and an hour loses them."""
+    outcome = virtual.run(hear_by(rate, drops))
+    assert outcome.is_exact, str(outcome)
+    assert times_wrong_by(outcome, since=0.0) < 0.25
+    assert times_wrong_by(outcome, since=8.0) < 0.06
