@@ -16,35 +16,47 @@ MS = RATE // 1000
 HELD = 150 * MS
 
 
-def next_message(onset: Onset, start: int, stop: int, loud: int | None = None) -> int:
-    return onset.next_message(start, stop, loud, chunk=CHUNK, sample_rate=RATE)
+def tone(seconds: float) -> bytes:
+    at = np.arange(round(seconds * RATE)) / RATE
+    return (3000 * np.cos(at * 2764)).astype(np.int16).tobytes()
+
+
+def quiet(seconds: float) -> bytes:
+    return bytes(2 * round(seconds * RATE))
+
+
+def onset(audio: bytes, *, gathering: bool = True) -> Onset:
+    """Return the onset of a connection that is to be sent audio."""
+    backlog = Backlog()
+    backlog.push(audio, RATE)
+    return Onset(backlog, gathering=gathering)
 
 
 def test_quiet_audio_goes_in_messages_of_150_ms_and_as_much_is_held_back() -> None:
-    onset = Onset()
+    gate = onset(quiet(0.3))
     for ms in range(0, 300, 10):
-        assert next_message(onset, 0, ms * MS) == 0
-    assert next_message(onset, 0, 300 * MS) == HELD
-    assert onset.is_gathering
+        assert gate.next_message(0, ms * MS, CHUNK, False) == 0
+    assert gate.next_message(0, 300 * MS, CHUNK, False) == HELD
+    assert gate.is_gathering
 
 
 @pytest.mark.parametrize("loud", range(0, 300, 20))
 def test_the_first_sound_goes_with_what_was_before_it_as_one_message(loud: int) -> None:
-    onset, stop = Onset(), loud
-    while not (size := next_message(onset, 0, stop * MS, loud * MS)):
+    gate, stop = onset(quiet(loud / 1000) + tone(0.5)), loud
+    while not (size := gate.next_message(0, stop * MS, CHUNK, False)):
         stop += 10
     assert stop >= loud + 100
     assert stop <= loud + 150, "it waits for 100 ms, and for a whole chunk"
     assert size % CHUNK == 0 and size <= stop * MS
     assert size >= (loud + 100) * MS
-    assert not onset.is_gathering
+    assert not gate.is_gathering
 
 
 def test_in_a_backlog_quiet_goes_first_and_150_ms_of_it_with_the_sound() -> None:
-    onset, start, loud = Onset(), 0, 1000 * MS
+    gate, start, loud = onset(quiet(1) + tone(4)), 0, 1000 * MS
     sizes = []
-    while onset.is_gathering:
-        size = next_message(onset, start, 5000 * MS, loud)
+    while gate.is_gathering:
+        size = gate.next_message(start, 5000 * MS, CHUNK, False)
         sizes.append(size)
         start += size
     assert sizes[:-1] == [HELD] * 5
@@ -53,29 +65,40 @@ def test_in_a_backlog_quiet_goes_first_and_150_ms_of_it_with_the_sound() -> None
     assert loud + 100 * MS <= start <= loud + 150 * MS
 
 
-def test_what_is_held_goes_at_once_when_asked_for() -> None:
-    onset = Onset()
-    assert onset.held(290 * MS, False, chunk=CHUNK, sample_rate=RATE) == HELD
-    assert onset.held(140 * MS, False, chunk=CHUNK, sample_rate=RATE) == 100 * MS
-    assert onset.held(340 * MS, True, chunk=CHUNK, sample_rate=RATE) == 300 * MS
+@pytest.mark.parametrize("ready", [30, 140, 290])
+def test_what_is_held_goes_at_once_before_silence(ready: int) -> None:
+    gate = onset(quiet(1))
+    size = gate.next_message(0, ready * MS, CHUNK, True)
+    assert size == min(ready * MS, HELD) // CHUNK * CHUNK
+
+
+def test_what_is_held_and_loud_is_one_message() -> None:
+    gate = onset(quiet(0.28) + tone(0.06))
+    assert gate.next_message(0, 340 * MS, CHUNK, False) == 0
+    gate.release()
+    assert gate.next_message(0, 340 * MS, CHUNK, False) == 300 * MS
+
+
+def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None:
+    """In frames of 5 ms: what stands out fills no 20 ms at first."""
+    backlog = Backlog()
+    gate = Onset(backlog)
+    sound = quiet(0.1) + tone(0.3)
+    for at in range(0, len(sound), 160):
+        backlog.push(sound[at : at + 160], RATE)
+        if size := gate.next_message(0, backlog.end, CHUNK, False):
+            break
+    assert (size, backlog.end) == (200 * MS, 200 * MS)
 
 
 def test_who_does_not_gather_never_does() -> None:
-    onset = Onset(gathering=False)
-    onset.gather()
-    assert not onset.is_gathering
+    gate = onset(quiet(5), gathering=False)
+    gate.note_quiet(5 * RATE)
+    gate.note_decision(5 * RATE, 0)
+    assert not gate.is_gathering
 
 
 # -- in a connection's way through the audio -----------------------------------------------------
-
-
-def tone(seconds: float) -> bytes:
-    at = np.arange(round(seconds * RATE)) / RATE
-    return (3000 * np.sin(at * 2764)).astype(np.int16).tobytes()
-
-
-def quiet(seconds: float) -> bytes:
-    return bytes(2 * round(seconds * RATE))
 
 
 class Talk:

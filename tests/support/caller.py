@@ -129,5 +129,5 @@ class Caller:
 
 def at_once(feed: Feed) -> Feed:
     """Have quiet audio sent as it comes; how it is gathered is tested with `onset`."""
-    feed._onset = Onset(gathering=False)
+    feed._onset = Onset(feed._backlog, gathering=False)
     return feed

@@ -224,7 +224,6 @@ class Exchange:
             or backlog.first_sound(feed.heard_to, sent_to) is not None
         )
         watch.look(now, speech, connection.answered_at)
-        feed.gather_behind_quiet()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED

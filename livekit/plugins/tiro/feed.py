@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
-from .onset import DECIDED_AFTER, STILL_TALKING, Onset
+from .onset import Onset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,10 +75,7 @@ class Feed:
         self._drift = backlog.drift
         self._drift.begin()
         self._asking = asking
-        self._onset = Onset(gathering=not asking)
-        self._held_to = 0
-        self._looked_to = 0
-        self._loud_at: int | None = None
+        self._onset = Onset(backlog, gathering=not asking)
         self._pending_flushes = self._due_flushes()
         self._silence_left = 0
         self._silent_at: int | None = None
@@ -133,7 +130,8 @@ class Feed:
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
         if self._onset.is_gathering and ready >= chunk and not self._silence_left:
-            chunk = self._gathered(ready, chunk)
+            stop = start + ready
+            chunk = self._onset.next_message(start, stop, chunk, bool(self._pending_flushes))
         if self._silence_left or (ready < chunk and self._pending_flushes):
             pcm = self._take_silence(ready)
         elif ready >= chunk > 0:
@@ -147,57 +145,12 @@ class Feed:
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
+            self._onset.note_quiet(self.sent_to)
         return pcm
-
-    def _gathered(self, ready: int, chunk: int) -> int:
-        """Return the samples of the next message while the service has nothing to decode."""
-        start, rate = self.sent_to, self._backlog.sample_rate
-        stop = start + ready
-        loud = self._first_loud(stop)
-        size = self._onset.next_message(start, stop, loud, chunk=chunk, sample_rate=rate)
-        if not size and (self._pending_flushes or stop <= self._held_to):
-            size = self._onset.held(ready, loud is not None, chunk=chunk, sample_rate=rate)
-        return size
-
-    def _first_loud(self, stop: int) -> int | None:
-        """Return the position of the first loud audio to be sent, or None. Look once at each."""
-        if self._loud_at is None or self._loud_at < self.sent_to:
-            start = max(self.sent_to, self._looked_to)
-            is_loud = self._backlog.is_loud(start, stop)
-            self._loud_at = self._backlog.first_loud(start, stop) if is_loud else None
-            # The end of the audio fills no frame that could be told to be loud.
-            self._looked_to = stop if not is_loud else self._loud_at or start
-        return self._loud_at
-
-    def gather_behind_quiet(self) -> None:
-        """Gather quiet audio if it has been quiet for so long that all is decided."""
-        since = self.sent_to - round(DECIDED_AFTER * self._backlog.sample_rate)
-        if since >= 0 and self._backlog.first_loud(since, self.sent_to) is None:
-            self._onset.gather()
-
-    def _gather_unless_talking(self) -> None:
-        """Gather quiet audio behind a decision, unless there is more to decide.
-
-        That is a cut in the middle of speech, or an utterance that was sent before the decision
-        on the one before it came. A long message would be the end of it: what the service has
-        looked ahead over when it decides, between two messages, is dropped. What was sent before
-        the last silence is decided on within that.
-        """
-        if self._onset.is_gathering:
-            return
-        backlog, sent_to, silent_at = self._backlog, self.sent_to, self._silent_at or 0
-        recent = max(silent_at, sent_to - round(STILL_TALKING * backlog.sample_rate))
-        undecided = sent_to - round(DECIDED_AFTER * backlog.sample_rate)
-        undecided = max(backlog.start, silent_at, undecided)
-        if (
-            backlog.first_loud(recent, sent_to) is None
-            and backlog.first_sound(undecided, sent_to) is None
-        ):
-            self._onset.gather()
 
     def release(self) -> bool:
         """Hold back nothing of what was pushed so far. Return whether anything is held."""
-        self._held_to = self._backlog.end
+        self._onset.release()
         return self.has_chunk
 
     @property
@@ -280,6 +233,8 @@ class Feed:
 
     def compare_clocks(self, end: float) -> None:
         """Compare where a final ends, seconds by the service's clock, with where sounds end."""
+        if end < self._drift.due_at:
+            return
         ends = self._backlog.ends_of_sounds(self.sent_to)
         self._drift.compare(end, [self._second_of(position) for position in ends])
 
@@ -308,7 +263,7 @@ class Feed:
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
         self._trim(now, self.sent_to)
-        self._gather_unless_talking()
+        self._onset.note_decision(self.sent_to, self._silent_at or 0)
 
     def hear(self, second: float, now: float) -> bool:
         """Note that the service has heard the audio up to a second of the connection.
@@ -322,7 +277,8 @@ class Feed:
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
         self.found_nothing_in_all = False
-        behind = max(0.0, self._samples / self._backlog.sample_rate - self._drift.true(second))
+        sent = self._samples / self._backlog.sample_rate
+        behind = max(0.0, sent - second / self._drift.pace)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
         return position
@@ -333,7 +289,7 @@ class Feed:
         self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
         self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
-        self._gather_unless_talking()
+        self._onset.note_decision(self.sent_to, self._silent_at or 0)
 
     # -- seconds and positions -------------------------------------------------------------------
 
@@ -354,8 +310,9 @@ class Feed:
         found = []
         low = high = shift = 0
         pause = since = until = 0.0
+        scale = rate / self._drift.pace
         for start, end in times:
-            first, last = round(start * rate), round(end * rate)
+            first, last = round(start * scale), round(end * scale)
             if not low <= first <= last < high:
                 low, high, shift = self._audio_around(last)
             if low <= first <= last < high:
@@ -382,7 +339,7 @@ class Feed:
 
     def locate(self, second: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""
-        sample = round(self._drift.true(second) * self._backlog.sample_rate)
+        sample = round(second * self._backlog.sample_rate / self._drift.pace)
         segment = self._segments[max(0, bisect_right(self._segments, (sample, inf)) - 1)]
         if not segment.is_audio:
             return segment.position

@@ -10,17 +10,21 @@ is no such gate it costs the first sound of an utterance 0.1 s.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
+
 # s; quiet audio goes in messages of this length, of which the gate looks at all, and so much is
 # held back: the onset of a word can be too quiet to be told from noise.
 _HELD_BACK = 0.15
 # s of audio behind the first loud frame that go in the same message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1
 
-DECIDED_AFTER = 2.5
-"""Seconds behind the last loud audio by which the last of the endpointer's rules has decided."""
-
-STILL_TALKING = 0.3
-"""Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
+# s behind the last loud audio by which the last of the endpointer's rules has decided.
+_DECIDED_AFTER = 2.5
+# s behind the last loud audio for which somebody may be in the middle of a sentence.
+_STILL_TALKING = 0.3
 
 
 class Onset:
@@ -29,56 +33,96 @@ class Onset:
     Positions are samples of the caller's audio from its start.
     """
 
-    def __init__(self, *, gathering: bool = True) -> None:
+    def __init__(self, backlog: Backlog, *, gathering: bool = True) -> None:
         """Start with a closed gate.
 
         Args:
+            backlog: The audio.
             gathering: Whether to gather quiet audio at all.
         """
         self.is_gathering = gathering
         """Whether the service has nothing to decode, as far as is known."""
+        self._backlog = backlog
         self._may_gather = gathering
+        self._released_to = 0
+        self._looked_to = 0
+        self._loud_at: int | None = None
 
-    def gather(self) -> None:
-        """Note that the service has nothing to decode: the gate is closed."""
-        self.is_gathering = self._may_gather
+    # -- what the next message is ----------------------------------------------------------------
 
-    def next_message(
-        self, start: int, stop: int, loud: int | None, *, chunk: int, sample_rate: int
-    ) -> int:
+    def next_message(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Return the samples of the next message, 0 to wait for more audio.
 
         Args:
             start: The position from which audio is to be sent.
             stop: The position up to which there is any.
-            loud: The position of the first loud audio between them, None if there is none.
             chunk: The samples that messages are multiples of.
-            sample_rate: Hz.
+            is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        held = _held(chunk, sample_rate)
+        loud = self._first_loud(start, stop)
+        held = self._held(chunk)
         quiet_to = (stop if loud is None else loud) - held
         if quiet_to - start >= held:
             return held
-        if loud is None:
+        if loud is not None:
+            behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
+            size = -(-(behind - start) // chunk) * chunk
+            if start + size <= stop:
+                self.is_gathering = False
+                return size
+        if not is_flushed and stop > self._released_to:
             return 0
-        size = -(-(loud + round(_WITH_FIRST_SOUND * sample_rate) - start) // chunk) * chunk
-        if start + size > stop:
-            return 0
-        self.is_gathering = False
-        return size
+        ready = stop - start
+        # If any of it is loud, all of it is one message.
+        return (min(ready, held) if loud is None else ready) // chunk * chunk
 
-    def held(self, ready: int, is_loud: bool, *, chunk: int, sample_rate: int) -> int:
-        """Return the samples of the next message when nothing is to be held back any more.
+    def _first_loud(self, start: int, stop: int) -> int | None:
+        """Return the position of the first loud audio, or None. Look at all audio only once."""
+        if self._loud_at is None or self._loud_at < start:
+            start = max(start, self._looked_to)
+            is_loud = self._backlog.is_loud(start, stop)
+            self._loud_at = self._backlog.first_loud(start, stop) if is_loud else None
+            # The end of the audio fills no frame that could be told to be loud.
+            self._looked_to = stop if not is_loud else self._loud_at or start
+        return self._loud_at
+
+    def _held(self, chunk: int) -> int:
+        return max(1, round(_HELD_BACK * self._backlog.sample_rate / chunk)) * chunk
+
+    def release(self) -> None:
+        """Hold back nothing of what was pushed so far."""
+        self._released_to = self._backlog.end
+
+    # -- when there is nothing to decode ---------------------------------------------------------
+
+    def note_quiet(self, sent_to: int) -> None:
+        """Gather if all that was sent lately is quiet, so that the endpointer has decided."""
+        since = sent_to - round(_DECIDED_AFTER * self._backlog.sample_rate)
+        if since >= 0 and self._backlog.first_loud(since, sent_to) is None:
+            self._gather()
+
+    def note_decision(self, sent_to: int, silent_at: int) -> None:
+        """Gather quiet audio behind a decision of the service, unless there is more to decide.
+
+        That is a cut in the middle of speech, or an utterance that was sent before the decision
+        on the one before it came. A long message would be the end of it: what the service has
+        looked ahead over when it decides, between two messages, is dropped.
 
         Args:
-            ready: The samples that are held back.
-            is_loud: Whether any of it is loud: then all of it is one message.
-            chunk: The samples that messages are multiples of.
-            sample_rate: Hz.
+            sent_to: The position up to which audio was sent.
+            silent_at: The position behind which silence was sent last: within that, all that was
+                sent before is decided on.
         """
-        most = ready if is_loud else min(ready, _held(chunk, sample_rate))
-        return most // chunk * chunk
+        if self.is_gathering:
+            return
+        backlog, rate = self._backlog, self._backlog.sample_rate
+        recent = max(silent_at, sent_to - round(_STILL_TALKING * rate))
+        undecided = max(backlog.start, silent_at, sent_to - round(_DECIDED_AFTER * rate))
+        if (
+            backlog.first_loud(recent, sent_to) is None
+            and backlog.first_sound(undecided, sent_to) is None
+        ):
+            self._gather()
 
-
-def _held(chunk: int, sample_rate: int) -> int:
-    return max(1, round(_HELD_BACK * sample_rate / chunk)) * chunk
+    def _gather(self) -> None:
+        self.is_gathering = self._may_gather
