@@ -187,6 +187,17 @@ def test_a_flush_is_in_the_order_of_the_audio(caller: Caller) -> None:
     assert np.argmax(np.diff(voiced)) == 0.33 * RATE - 1
 
 
+def test_a_new_connection_gets_silence_where_the_caller_paused(caller: Caller) -> None:
+    """What is said on either side of a mute is not one utterance."""
+    caller.say(1.0)
+    caller.now += 5.0
+    caller.say(1.0)
+    assert caller.reconnect() == 0
+    sent = samples(b"".join(caller.send()))
+    assert not sent[RATE : round((1 + FLUSH_SILENCE) * RATE)].any()
+    assert np.count_nonzero(sent) == 2 * RATE
+
+
 def test_flushes_in_a_row_are_one(caller: Caller) -> None:
     """Those that wait, and those behind one that is out; with quiet frames in between."""
     caller.push(0.5)

@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
 # s between the end of a sound and the end of its word, as recognisers tell it: less is no drift.
 _HABIT = 0.25
-# s for which a noise can go on right behind a word, and be taken for a part of it.
-_BEYOND_NOISE = 1.0
-# How far a clock can be off, before and after its pace is known: a second a second.
-_UNKNOWN, _KNOWN = 0.1, 0.02
-# Finals that were found among the sounds, from which on the pace is known.
+# s a second that a clock can be off: one that is farther off is not understood.
+_FARTHEST = 0.1
+# Finals in a row that have to agree: a breath or a door behind a word moves the end of its sound.
 _SURE = 3
 # What a final counts for against the next one: a pace may change in the course of a call.
 _DECAY = 0.9
@@ -46,9 +44,10 @@ class Drift:
         """Note that a connection begins: its clock starts anew, its pace is likely the same."""
         weight = _PRIOR**2 if self._is_certain else 0.0
         self._crossed, self._squared = self.pace * weight, weight
-        self._found = 0
+        self._last = 0.0, 0.0
+        self._first_wrong: float | None = None
+        self._agreeing = 0
         self.due_at = 0.0
-        self._found_at = 0.0
 
     def compare(self, end: float, ends_of_sounds: Sequence[float]) -> None:
         """Learn from a final, if there is one sound alone that it can be about.
@@ -58,21 +57,26 @@ class Drift:
             ends_of_sounds: The seconds of the connection at which sounds end, by what was sent.
         """
         self.due_at = end + _INTERVAL
-        if self._squared:
-            expected = end * self._squared / self._crossed
-        else:
-            expected = end / self.pace
-        share = _KNOWN if self._found >= _SURE else _UNKNOWN
-        most = _HABIT + share * max(0.0, end - self._found_at)
+        last_end, last_sound = self._last
+        since = max(0.0, end - last_end)
+        most = _HABIT + _FARTHEST * since
+        expected = last_sound + since / self.pace
         near = [second for second in ends_of_sounds if abs(second - expected) <= most]
-        if len(near) != 1 or near[0] <= 0:
-            return
-        self._found, self._found_at = self._found + 1, end
-        self._crossed = _DECAY * self._crossed + end * near[0]
-        self._squared = _DECAY * self._squared + near[0] ** 2
+        if len(near) == 1 and near[0] > last_sound:
+            self._last = end, near[0]
+            self._learn(end, near[0])
+
+    def _learn(self, end: float, sound: float) -> None:
+        """Follow the pace: habits are there from the first word on, drift grows."""
+        wrong = end - sound
+        if self._first_wrong is None:
+            self._first_wrong = wrong
+        self._crossed = _DECAY * self._crossed + end * sound
+        self._squared = _DECAY * self._squared + sound**2
         pace = self._crossed / self._squared
-        # That a final covers more than it says has to be certain; that it covers less does no harm.
-        wrong = abs(pace - 1) * near[0]
-        enough = pace > 1 or self._found >= _SURE or wrong > _BEYOND_NOISE
-        if self._is_certain or (enough and wrong > _HABIT):
-            self._is_certain, self.pace = True, pace
+        grown = abs(wrong - self._first_wrong) > _HABIT and abs(pace - 1) * sound > _HABIT
+        fits = abs(end - pace * sound) <= _HABIT and abs(pace - 1) <= _FARTHEST
+        self._agreeing = self._agreeing + 1 if grown and fits else 0
+        self._is_certain = self._is_certain or self._agreeing >= _SURE
+        if self._is_certain and fits:
+            self.pace = pace
