@@ -20,7 +20,7 @@ _SURE = 3
 # What a final counts for against the next one: a pace may change in the course of a call.
 _DECAY = 0.9
 # s from comparison to comparison.
-_INTERVAL = 2.0
+_INTERVAL = 1.5
 # s of audio that the pace of the connection before counts for.
 _PRIOR = 10.0
 
