@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import coverage
@@ -89,11 +90,26 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     measured.switch_context(item.path.name)
     if item.path.stem not in UNMEASURED:
         return (yield)
-    measured.stop()
-    try:
+    with _unmeasured():
         return (yield)
+
+
+@contextmanager
+def _unmeasured() -> Iterator[None]:
+    """Measure nothing.
+
+    A worker has two measurements, one that pytest-cov starts with every pytest, and one of the
+    worker: where only the second stops, the first goes on, at the same cost.
+    """
+    stopped: list[coverage.Coverage] = []
+    while (measured := coverage.Coverage.current()) is not None:
+        measured.stop()
+        stopped.append(measured)
+    try:
+        yield
     finally:
-        measured.start()
+        for measured in reversed(stopped):
+            measured.start()
 
 
 def _is_over_links(item: pytest.Item) -> bool:
