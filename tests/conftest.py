@@ -30,7 +30,9 @@ settings.load_profile("suite")
 
 # Every module has to be covered by its own tests, so that no others are measured: it adds half to
 # what they cost.
-MEASURED = {file for module in module_coverage.modules() for file in module_coverage.tests_of(module)}
+MEASURED = {
+    file for module in module_coverage.modules() for file in module_coverage.tests_of(module)
+}
 TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 
 

@@ -1,8 +1,8 @@
 """Whether each module is covered by its own tests: `python -m tests.module_coverage`.
 
 `tests/test_NAME.py` has to run 95 % of the lines and branches of the module NAME by itself; what
-other tests run of it by the way is not even measured. The data is that of a run of the whole suite, in which
-each file of tests is a context of its own (`tests/conftest.py`): nothing has to run again.
+other tests run of it by the way is not even measured. The data is that of a run of the whole suite,
+in which each file of tests is a context of its own (`tests/conftest.py`): nothing has to run again.
 """
 
 from __future__ import annotations

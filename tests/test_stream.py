@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -352,23 +351,6 @@ async def test_an_interim_that_never_became_final_is_not_lost() -> None:
     assert_alternating(events)
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.4])
-async def test_l5_aclose_is_prompt_even_if_the_server_is_mute(after: float) -> None:
-    class Mute(Hooks):
-        async def first_message(self, session: ConnectionRecord) -> None:
-            await asyncio.sleep(30)
-
-    async with TiroServer(hooks=Mute()) as server, new_stt(server) as stt:
-        stream = stt.stream()
-        for frame in frames(read_wav("is.wav")):
-            stream.push_frame(frame)
-        await asyncio.sleep(after)
-        started = time.monotonic()
-        await stream.aclose()
-        await stream.aclose()
-        assert time.monotonic() - started < 1.5
-
-
 async def test_l5_aclose_sends_nothing_more() -> None:
     """Neither silence for a last final that nobody would read, nor the end marker."""
     async with TiroServer() as server, new_stt(server) as stt:
@@ -380,18 +362,6 @@ async def test_l5_aclose_sends_nothing_more() -> None:
         await until(lambda: server.sessions[0].end is not None)
         assert server.sessions[0].end == "half-close"
         assert server.sessions[0].seconds == 1.0
-
-
-async def test_l8_closing_the_stt_closes_its_streams_and_not_a_session_it_was_given() -> None:
-    async with TiroServer() as server, aiohttp.ClientSession() as session:
-        stt = new_stt(server, http_session=session)
-        streams = [stt.stream() for _ in range(3)]
-        await until(lambda: len(server.sessions) == 3)
-        await stt.aclose()
-        for stream in streams:
-            with pytest.raises(RuntimeError):
-                stream.push_frame(next(frames(read_wav("is.wav"))))
-        assert not session.closed
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -513,7 +483,7 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
         assert 3 <= len(server.sessions) <= 12
 
 
-# -- options and batch ---------------------------------------------------------------------------
+# -- options, and real speech ----------------------------------------------------------------------
 
 
 async def test_a_change_of_language_decodes_the_utterance_again() -> None:
@@ -536,26 +506,6 @@ async def test_a_change_of_language_decodes_the_utterance_again() -> None:
     assert words(events) == said.texts
     assert_times(events, said)
     assert_alternating(events)
-
-
-async def test_recognize_joins_the_finals() -> None:
-    said = talk(3, 4)
-    async with numbered_server(said) as server, new_stt(server) as stt:
-        metrics: list[object] = []
-        stt.on("metrics_collected", metrics.append)
-        event = await stt.recognize(list(frames(said.pcm())), language="is-IS-x-exp")
-        assert server.sessions[0].language == "is-IS-x-exp"
-    data = event.alternatives[0]
-    assert (event.type, data.text) == (FINAL, " ".join(said.texts))
-    assert [str(word) for word in data.words or ()] == said.texts
-    assert data.start_time == pytest.approx(0.5, abs=0.06)
-    assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)  # type: ignore[attr-defined]
-
-
-async def test_recognize_of_silence_is_empty() -> None:
-    async with TiroServer() as server, new_stt(server) as stt:
-        event = await stt.recognize(next(frames(read_wav("silence.wav"), ms=3000)))
-    assert event.alternatives[0].text == ""
 
 
 async def test_real_speech_is_recognised() -> None:
