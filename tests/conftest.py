@@ -8,11 +8,14 @@ import importlib
 import os
 import pkgutil
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import coverage
 import pytest
 from hypothesis import HealthCheck, settings
+
+from . import module_coverage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,20 +28,10 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
-# Files that run the whole of the plugin, time and again: no module is covered by them alone, and
-# being measured adds half to what they cost.
-UNMEASURED = {
-    "test_adapters",
-    "test_budgets",
-    "test_campaign",
-    "test_contracts",
-    "test_cost",
-    "test_examples",
-    "test_fault_matrix",
-    "test_fuzz",
-    "test_proxy",
-    "test_secrets",
-    "test_session",
+# Every module has to be covered by its own tests, so that no others are measured: it adds half to
+# what they cost.
+MEASURED = {
+    file for module in module_coverage.modules() for file in module_coverage.tests_of(module)
 }
 TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 
@@ -87,13 +80,28 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if measured is None:
         return (yield)
     measured.switch_context(item.path.name)
-    if item.path.stem not in UNMEASURED:
+    if item.path.name in MEASURED:
         return (yield)
-    measured.stop()
+    with _unmeasured():
+        return (yield)
+
+
+@contextmanager
+def _unmeasured() -> Iterator[None]:
+    """Measure nothing.
+
+    A worker has two measurements, one that pytest-cov starts with every pytest, and one of the
+    worker: where only the second stops, the first goes on, at the same cost.
+    """
+    stopped: list[coverage.Coverage] = []
+    while (measured := coverage.Coverage.current()) is not None:
+        measured.stop()
+        stopped.append(measured)
     try:
-        return (yield)
+        yield
     finally:
-        measured.start()
+        for measured in reversed(stopped):
+            measured.start()
 
 
 def _is_over_links(item: pytest.Item) -> bool:

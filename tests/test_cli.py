@@ -49,7 +49,7 @@ from .support.command import (
 from .support.recordings import Sound, silence, tone, write, write_late_camera, write_wav
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _asyncio_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
 
@@ -117,6 +117,7 @@ def test_times_are_those_of_the_film(tmp_path: Path, server: TiroServer) -> None
     assert record["duration"] == 4.0
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 def test_realtime_sends_no_faster_than_speech(tmp_path: Path, server: TiroServer) -> None:
     path = write_wav(tmp_path / "a.wav", tone(0.8, 16000))
     assert transcribe(str(path), "--realtime").exit_code == 0
@@ -221,6 +222,7 @@ class FailsAfterFirstFinal(Hooks):
         return text
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 @pytest.mark.parametrize("form", list(Format))
 def test_what_was_heard_before_a_failure_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Format
@@ -289,6 +291,7 @@ def test_every_recording_that_can_be_heard_is(server: TiroServer, tmp_path: Path
     assert f"{files['cut']}: it ends at 2.0 of 5.0 s" in notes[2]
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 def test_a_batch_with_all_that_goes_wrong_does_what_can_be_done(
     server: TiroServer, tmp_path: Path
 ) -> None:
@@ -415,6 +418,7 @@ SPEECH = Path(TWO).read_bytes()
 FIRST_SENTENCE = 32_000 * 5
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 def test_ctrl_c_in_a_terminal_ends_quickly_and_leaves_it_in_order(
     stalling: StallsAfterFirstFinal,
 ) -> None:
@@ -436,6 +440,7 @@ def test_ctrl_c_in_a_terminal_ends_quickly_and_leaves_it_in_order(
     assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l")
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -482,6 +487,7 @@ def test_a_signal_ends_the_wait_for_a_pipe_that_nobody_writes_to(
     assert not (tmp_path / "a.txt").exists()
 
 
+@pytest.mark.usefixtures("_asyncio_debug")
 def test_words_of_a_pipe_come_as_they_are_said(server: TiroServer) -> None:
     reading, writing = os.pipe()
     with (

@@ -185,3 +185,36 @@ def test_a_run_beside_the_main_thread_does_without_signals() -> None:
     thread.start()
     thread.join()
     assert codes == [None]
+
+
+# -- who can end early -----------------------------------------------------------------------------
+
+
+async def test_what_comes_before_a_signal_is_returned(no_leaked_tasks: None) -> None:
+    interruption = Interruption()
+    assert await interruption.first(asyncio.sleep(0, "it")) == "it"
+    interruption.came.set()
+    assert await interruption.first(asyncio.sleep(0, "it")) == "it", "it was there first"
+
+
+async def test_a_signal_ends_the_wait_and_what_is_waited_for(no_leaked_tasks: None) -> None:
+    interruption = Interruption()
+    ended = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    asyncio.get_running_loop().call_soon(interruption.came.set)
+    assert await asyncio.wait_for(interruption.first(endless()), 5) is None
+    assert ended.is_set()
+
+
+async def test_what_fails_before_a_signal_raises(no_leaked_tasks: None) -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await Interruption().first(fail())

@@ -312,12 +312,24 @@ def test_a_key_across_the_end_of_a_long_text_is_taken_out() -> None:
         assert "lyk" not in clean
 
 
-def test_redaction_takes_no_time() -> None:
+@pytest.mark.parametrize(
+    "part", ["token=", "bearer ", "key", "a-", " ", KEY[:-1], quote(KEY[:-1], safe="")]
+)
+def test_redaction_takes_no_longer_than_a_text_is_long(part: str) -> None:
     """A frame can have 4 MiB, and the text of the server is not to be trusted."""
-    started = time.perf_counter()
-    for part in ("token=", "bearer ", "key", "a-", " ", KEY[:-1], quote(KEY[:-1], safe="")):
-        redact(part * (1_000_000 // len(part)))
-    assert time.perf_counter() - started < 2
+
+    def seconds(length: int) -> float:
+        text = part * (length // len(part))
+        # Of the thread, as the machine may be busy; the least, as its caches may be cold.
+        taken = []
+        for _ in range(3):
+            started = time.thread_time()
+            redact(text)
+            taken.append(time.thread_time() - started)
+        return min(taken)
+
+    # Eight times as long; if each place were read from again, it would be 64 times.
+    assert seconds(80_000) < 24 * seconds(10_000)
 
 
 HARD_KEY = "a,b\"c'd e%f&g<h>\\i\u00f0\U0001f389"
@@ -357,10 +369,11 @@ def test_a_key_is_not_shown_by_who_looks_for_it() -> None:
 def test_a_long_key_that_is_told_in_part_takes_no_time() -> None:
     """As services do: "no such key: abcdef..."."""
     key = "0123456789abcdefABCDEF-+/=" * 4
-    started = time.perf_counter()
+    started = time.thread_time()
     for text in (key[:-1], quote(key[:-1], safe=""), key[:-1] * 1000):
         assert Redactor(key)(f"no such key: {text}...").startswith("no such key: ")
-    assert time.perf_counter() - started < 2
+    # A pattern that can be read in two ways never ends.
+    assert time.thread_time() - started < 10
 
 
 @settings(deadline=None, max_examples=40)

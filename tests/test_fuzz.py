@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ from .support.receiver import Receiver
 from .support.trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
+# More of them at night.
+INPUTS = int(os.environ.get("TIRO_TESTS_INPUTS", "200"))
 
 NAMES = st.sampled_from(fuzz.NAMES) | st.text(max_size=4)
 SCALARS = (
@@ -78,7 +81,7 @@ FRAME = (
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=INPUTS)
 @given(st.lists(FRAME, min_size=1, max_size=5))
 @example([b'{"code":0}', b'{"result":{"results":[]}}'])
 @example([b"Not Found", b"\xff", b"", b"null"])

@@ -108,12 +108,22 @@ def test_a_command_of_ours(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ran.append("doctor")
         return 0
 
+    async def probe(run: Any) -> None:
+        ran.append("probe")
+        run.report.is_finished = True
+
     # As attributes of the package, these are the commands.
     monkeypatch.setattr(sys.modules[f"{cli.__name__}.serve"], "_serve", serve)
     monkeypatch.setattr(sys.modules[f"{cli.__name__}.doctor"], "_report", doctor)
+    monkeypatch.setattr(sys.modules[f"{cli.__name__}.probe.command"]._Run, "main", probe)
+    # As `serve` tells a user to.
+    monkeypatch.setenv("TIRO_API_KEY", "test")
+    monkeypatch.setenv("TIRO_BASE_URL", "ws://127.0.0.1:8080/v2beta1")
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command.removeprefix(OWN))
-    result = CliRunner().invoke(cli.app, arguments)
+    # There is no terminal at which to say yes.
+    agreed = ["--yes"] if arguments[0] == "probe" else []
+    result = CliRunner().invoke(cli.app, [*arguments, *agreed])
     assert result.exit_code == 0, result.output
     assert ran == arguments[:1]
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -106,26 +107,40 @@ OTHERS: list[Hooks] = [
 ]
 
 
+class Records(logging.Handler):
+    """Keeps records as they are; asyncio's are thousands, and to write out each takes a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 class Spy:
     """Gathers what anybody could see of a run."""
 
-    def __init__(self, log: pytest.LogCaptureFixture, output: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, log: Records, output: pytest.CaptureFixture[str]) -> None:
         self._log, self._output = log, output
-        self.seen: list[tuple[str, str]] = []
+        self.seen: dict[str, str] = {}
+        """Texts, and where each was seen first."""
         self.errors = 0
 
     def see(self, where: str, *things: object) -> None:
         for thing in things:
             if thing is None or isinstance(thing, int | float):
                 continue
-            self.seen += [(where, str(thing)), (where, repr(thing))]
+            self.seen.setdefault(str(thing), where)
+            if not isinstance(thing, str):
+                self.seen.setdefault(repr(thing), where)
             if isinstance(thing, BaseException):
                 self._see_error(where, thing)
 
     def _see_error(self, where: str, error: BaseException) -> None:
         self.errors += 1
         self.see(f"args of {where}", *error.args)
-        self.seen.append((where, "".join(traceback.format_exception(error))))
+        self.see(where, "".join(traceback.format_exception(error)))
         self._see_locals(traceback.TracebackException.from_exception(error, capture_locals=True))
         for behind in (error.__cause__, error.__context__):
             if behind is not None:
@@ -150,17 +165,22 @@ class Spy:
                 self.see(f"exception of {record.name}: {record.msg}", record.exc_info[1])
         output = self._output.readouterr()
         self.see("output", output.out, output.err)
-        found = [(where, text) for where, text in self.seen if CANARY_KEY in text.lower()]
-        found += [(where, text) for where, text in self.seen if CANARY_WORD in text.lower()]
+        canaries = (CANARY_KEY, CANARY_WORD)
+        found = [
+            (where, text)
+            for text, where in self.seen.items()
+            if any(canary in text.lower() for canary in canaries)
+        ]
         assert not found, f"{len(found)} leaks: {found[:3]}"
 
 
 @pytest.fixture
 def spy(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[Spy]:
-    with caplog.at_level(logging.DEBUG):
+    kept = Records()
+    with caplog.at_level(logging.DEBUG), mock.patch.object(logging.root, "handlers", [kept]):
         for name in ("asyncio", "aiohttp", "livekit.agents", "livekit.plugins.tiro"):
             caplog.set_level(logging.DEBUG, name)
-        yield Spy(caplog, capsys)
+        yield Spy(kept, capsys)
 
 
 @asynccontextmanager
@@ -367,7 +387,7 @@ def test_settings_that_are_not_valid(wrong: dict[str, Any], spy: Spy) -> None:
         tiro.STT(**{"api_key": KEY, "base_url": "ws://127.0.0.1:9", **wrong})
     error: BaseException | None = caught.value
     while error is not None:
-        spy.seen += [("exception", str(error)), ("exception", repr(error))]
+        spy.see("exception", str(error), repr(error))
         error = error.__cause__ or error.__context__
     spy.look()
 

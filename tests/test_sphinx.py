@@ -20,6 +20,7 @@ from livekit.plugins.tiro.testing import (
 
 from .support.server_client import TEST, Client, connect, finish, send, start
 from .support.server_recordings import Samples, recording, samples, transcript, words
+from .support.session_fakes import in_virtual_time
 
 FOX = "the quick brown fox jumps over the lazy dog"
 
@@ -60,8 +61,13 @@ async def test_sphinx_hears_the_fox(sphinx: None, lead: float, trail: float) -> 
     assert edges == sorted(edges) and lead < edges[0] and edges[-1] < lead + 2.97
 
 
-async def test_sphinx_hears_the_fox_in_real_time(sphinx: None) -> None:
+@in_virtual_time
+async def test_sphinx_hears_the_fox_at_the_pace_of_speech(
+    sphinx: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With interims on the way, and the final before the end marker."""
+    # In a thread it would take time that is not this one's.
+    monkeypatch.setattr(sphinx_module.SphinxRecognition, "blocking", False)
     async with TiroServer() as server, connect(server, TEST) as client:
         await start(client, "en-US")
         await send(client, np.concatenate([samples("fox.wav"), zeros(1.0)]), paced=True)

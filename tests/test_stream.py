@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -73,11 +71,6 @@ def new_stt(server: TiroServer, **options: object) -> tiro.STT:
     return tiro.STT(base_url=server.base_url, api_key="test", **options)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-async def _no_leaks(no_leaked_tasks: None) -> AsyncIterator[None]:
-    yield
-
-
 def assert_times(events: list[SpeechEvent], said: Talk, offset: float = 0.0) -> None:
     """Every word of the finals lies within 60 ms of where it was said."""
     heard = [
@@ -92,6 +85,7 @@ def assert_times(events: list[SpeechEvent], said: Talk, offset: float = 0.0) -> 
         assert word.end_time == pytest.approx(spoken.end + offset, abs=0.06)
 
 
+@in_virtual_time
 async def test_words_and_times_without_a_fault() -> None:
     said = talk(4, 5, 3)
     async with numbered_server(said) as server, new_stt(server) as stt:
@@ -104,6 +98,7 @@ async def test_words_and_times_without_a_fault() -> None:
 
 @pytest.mark.parametrize("cut", [0.3, 0.55, 0.9, 1.2, 1.65, 1.75, 2.2, 2.75, 3.4, 4.2, 4.9])
 @pytest.mark.parametrize("paced", [False, True])
+@in_virtual_time
 async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> None:
     said = talk(4, 5)
     async with numbered_server(said, Cuts(cut)) as server, new_stt(server) as stt:
@@ -120,6 +115,7 @@ async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> N
 
 
 @pytest.mark.parametrize("seed", range(12))
+@in_virtual_time
 async def test_many_cuts_change_nothing(seed: int) -> None:
     chance = random.Random(seed)
     said = talk(*(chance.randint(1, 6) for _ in range(5)), word=chance.choice([0.2, 0.3, 0.5]))
@@ -136,6 +132,7 @@ async def test_many_cuts_change_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("ms", [7, 10, 10.667, 50, 1000])
+@in_virtual_time
 async def test_any_frame_size(ms: float) -> None:
     said = talk(3, 4)
     async with numbered_server(said) as server, new_stt(server) as stt:
@@ -162,6 +159,7 @@ def bursts(rate: int) -> npt.NDArray[Any]:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
+@in_virtual_time
 async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
     script = "einn tveir þrír fjórir fimm sex sjö átta níu tíu"
     async with (
@@ -177,6 +175,7 @@ async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [4000, 96000])
+@in_virtual_time
 async def test_a_rate_the_service_does_not_take_is_converted(rate: int) -> None:
     async with TiroServer(api_key="test") as server, new_stt(server) as stt:
         events = await collect(stt.stream(), frames(bursts(rate), rate))
@@ -184,6 +183,7 @@ async def test_a_rate_the_service_does_not_take_is_converted(rate: int) -> None:
     assert len(finals(events)) == 2
 
 
+@in_virtual_time
 async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
     async with TiroServer(api_key="test") as server, new_stt(server, sample_rate=8000) as stt:
         events = await collect(stt.stream(), frames(bursts(24000), 24000))
@@ -191,6 +191,7 @@ async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
     assert len(finals(events)) == 2
 
 
+@in_virtual_time
 async def test_a_hundred_streams_each_with_its_own_words() -> None:
     said = [talk(3, 2, word=0.2 + 0.01 * (n % 20), lead=0.3 + 0.01 * n) for n in range(100)]
 
@@ -210,6 +211,7 @@ async def test_a_hundred_streams_each_with_its_own_words() -> None:
 # -- times ---------------------------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() -> None:
     """A refused handshake shifts the times of other plugins by the outage."""
 
@@ -227,6 +229,7 @@ async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() ->
     assert events[-1].alternatives == [] or events[-1].type is not FINAL
 
 
+@in_virtual_time
 async def test_start_time_offset_must_not_be_negative() -> None:
     async with TiroServer() as server, new_stt(server) as stt:
         stream = stt.stream()
@@ -235,6 +238,7 @@ async def test_start_time_offset_must_not_be_negative() -> None:
         await stream.aclose()
 
 
+@in_virtual_time
 async def test_injected_silence_changes_no_later_time() -> None:
     said = talk(3, 4, gap=0.5)
     audio = list(frames(said.pcm()))
@@ -253,6 +257,7 @@ async def test_injected_silence_changes_no_later_time() -> None:
 # -- flush ---------------------------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_flush_brings_the_final_without_an_endpoint() -> None:
     said = talk(3, gap=5.0)
     spoken = said.pcm()[: round((said.words[-1].end + 0.02) * RATE)]
@@ -270,6 +275,7 @@ async def test_flush_brings_the_final_without_an_endpoint() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
+@in_virtual_time
 async def test_flush_with_nothing_heard_gives_one_empty_final_and_sends_nothing(
     seconds: float,
 ) -> None:
@@ -304,6 +310,7 @@ def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -
 # -- the end -------------------------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_an_empty_stream_ends_at_once() -> None:
     async with TiroServer() as server, new_stt(server) as stt:
         started = time.monotonic()
@@ -312,6 +319,7 @@ async def test_an_empty_stream_ends_at_once() -> None:
         assert all(not session.sizes for session in server.sessions)
 
 
+@in_virtual_time
 async def test_the_end_waits_for_a_slow_final() -> None:
     class Slow(Hooks):
         async def end(self, session: ConnectionRecord) -> None:
@@ -352,23 +360,7 @@ async def test_an_interim_that_never_became_final_is_not_lost() -> None:
     assert_alternating(events)
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.1, 0.4])
-async def test_l5_aclose_is_prompt_even_if_the_server_is_mute(after: float) -> None:
-    class Mute(Hooks):
-        async def first_message(self, session: ConnectionRecord) -> None:
-            await asyncio.sleep(30)
-
-    async with TiroServer(hooks=Mute()) as server, new_stt(server) as stt:
-        stream = stt.stream()
-        for frame in frames(read_wav("is.wav")):
-            stream.push_frame(frame)
-        await asyncio.sleep(after)
-        started = time.monotonic()
-        await stream.aclose()
-        await stream.aclose()
-        assert time.monotonic() - started < 1.5
-
-
+@in_virtual_time
 async def test_l5_aclose_sends_nothing_more() -> None:
     """Neither silence for a last final that nobody would read, nor the end marker."""
     async with TiroServer() as server, new_stt(server) as stt:
@@ -382,23 +374,12 @@ async def test_l5_aclose_sends_nothing_more() -> None:
         assert server.sessions[0].seconds == 1.0
 
 
-async def test_l8_closing_the_stt_closes_its_streams_and_not_a_session_it_was_given() -> None:
-    async with TiroServer() as server, aiohttp.ClientSession() as session:
-        stt = new_stt(server, http_session=session)
-        streams = [stt.stream() for _ in range(3)]
-        await until(lambda: len(server.sessions) == 3)
-        await stt.aclose()
-        for stream in streams:
-            with pytest.raises(RuntimeError):
-                stream.push_frame(next(frames(read_wav("is.wav"))))
-        assert not session.closed
-
-
 # -- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error_style", ["v1", "v2"])
 @pytest.mark.parametrize("burst", [False, True])
+@in_virtual_time
 async def test_a_bad_key_fails_at_once_with_one_attempt(error_style: str, burst: bool) -> None:
     server = TiroServer(api_key="right", error_style=error_style)  # type: ignore[arg-type]
     async with server, new_stt(server) as stt:
@@ -411,6 +392,7 @@ async def test_a_bad_key_fails_at_once_with_one_attempt(error_style: str, burst:
     assert "TIRO_API_KEY" in str(caught.value)
 
 
+@in_virtual_time
 async def test_field_violations_are_part_of_the_message() -> None:
     async with TiroServer() as server, new_stt(server, language="xx-XX") as stt:
         with pytest.raises(APIStatusError, match="config.language_code: ") as caught:
@@ -421,6 +403,7 @@ async def test_field_violations_are_part_of_the_message() -> None:
 @pytest.mark.parametrize(
     ("status", "attempts"), [(401, 1), (403, 1), (404, 1), (400, 1), (429, 4), (500, 4), (503, 4)]
 )
+@in_virtual_time
 async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) -> None:
     class Refuses(Hooks):
         async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
@@ -435,6 +418,7 @@ async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) 
     assert error.status_code == status
 
 
+@in_virtual_time
 async def test_a_wrong_path_is_a_404() -> None:
     async with TiroServer() as server:
         stt = tiro.STT(base_url=server.base_url + "/nowhere", api_key="test")
@@ -444,6 +428,7 @@ async def test_a_wrong_path_is_a_404() -> None:
     assert caught.value.status_code == 404
 
 
+@in_virtual_time
 async def test_a_service_that_is_not_there_is_named() -> None:
     async with TiroServer() as server:
         base_url = server.base_url
@@ -453,6 +438,7 @@ async def test_a_service_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("code", [1, 4, 10, 11])
+@in_virtual_time
 async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
     class Limit(Hooks):
         async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
@@ -471,6 +457,7 @@ async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [2, 8, 13, 14, 15])
+@in_virtual_time
 async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> None:
     class Fails(Hooks):
         async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
@@ -487,6 +474,7 @@ async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> N
     assert len(errors) == 1
 
 
+@in_virtual_time
 async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> None:
     class Drops(Hooks):
         async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
@@ -498,6 +486,7 @@ async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> 
         assert len(server.sessions) == 4
 
 
+@in_virtual_time
 async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None:
     """Each session shows a hypothesis, so it is healthy, and dies before the final."""
 
@@ -513,9 +502,10 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
         assert 3 <= len(server.sessions) <= 12
 
 
-# -- options and batch ---------------------------------------------------------------------------
+# -- options, and real speech ----------------------------------------------------------------------
 
 
+@in_virtual_time
 async def test_a_change_of_language_decodes_the_utterance_again() -> None:
     said = talk(6, gap=1.0)
     server = TiroServer(recognizers={"is": NumberedRecognizer(said)}, interim_interval=0.0)
@@ -538,32 +528,11 @@ async def test_a_change_of_language_decodes_the_utterance_again() -> None:
     assert_alternating(events)
 
 
-async def test_recognize_joins_the_finals() -> None:
-    said = talk(3, 4)
-    async with numbered_server(said) as server, new_stt(server) as stt:
-        metrics: list[object] = []
-        stt.on("metrics_collected", metrics.append)
-        event = await stt.recognize(list(frames(said.pcm())), language="is-IS-x-exp")
-        assert server.sessions[0].language == "is-IS-x-exp"
-    data = event.alternatives[0]
-    assert (event.type, data.text) == (FINAL, " ".join(said.texts))
-    assert [str(word) for word in data.words or ()] == said.texts
-    assert data.start_time == pytest.approx(0.5, abs=0.06)
-    assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)  # type: ignore[attr-defined]
-
-
-async def test_recognize_of_silence_is_empty() -> None:
-    async with TiroServer() as server, new_stt(server) as stt:
-        event = await stt.recognize(next(frames(read_wav("silence.wav"), ms=3000)))
-    assert event.alternatives[0].text == ""
-
-
+@pytest.mark.usefixtures("no_leaked_tasks")
 async def test_real_speech_is_recognised() -> None:
+    """At its own pace, in threads: not in virtual time."""
     pytest.importorskip("pocketsphinx")
     async with TiroServer() as server, new_stt(server, language="en-US") as stt:
-        fox = await collect(stt.stream(), frames(read_wav("fox.wav")))
-        two = await collect(stt.stream(), frames(read_wav("two.wav")))
-    assert finals(fox) == ["the quick brown fox jumps over the lazy dog"]
-    assert len(finals(two)) == 2
-    assert finals(two)[1] == "the weather is very nice today and the sun is shining"
-    assert_alternating(two)
+        events = await collect(stt.stream(), frames(read_wav("fox.wav")))
+    assert finals(events) == ["the quick brown fox jumps over the lazy dog"]
+    assert_alternating(events)

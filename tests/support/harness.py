@@ -42,7 +42,7 @@ def frames(
     size = max(1, round(rate * ms / 1000))
     for start in range(0, len(pcm), size):
         part = pcm[start : start + size]
-        data = np.repeat(part, channels).tobytes()
+        data = (part if channels == 1 else np.repeat(part, channels)).tobytes()
         yield rtc.AudioFrame(data, rate, channels, len(part))
 
 

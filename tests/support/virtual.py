@@ -12,14 +12,18 @@ import asyncio.constants
 import os
 import selectors
 import time
+import traceback
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from concurrent.futures import Executor
+    from types import FrameType
 
 T = TypeVar("T")
 
@@ -30,7 +34,8 @@ _ROUND = 1e-6
 # Virtual s; the farthest that time goes before the sockets are looked at again.
 _STEP = 0.05
 _EPOCH = 1_700_000_000.0
-# Frames of the stack that asyncio notes down in debug mode; its own ten double what all costs.
+# Frames of the stack that asyncio notes down in debug mode. Its own ten for each callback, and all
+# there are for each future, treble what all costs.
 _DEBUG_STACK = 1
 
 
@@ -71,6 +76,12 @@ class _Loop(asyncio.SelectorEventLoop):
         return done
 
 
+def _walk_stack(
+    frame: FrameType | None,
+) -> Iterator[tuple[FrameType, int]]:
+    return islice(walk_stack(frame), _DEBUG_STACK)
+
+
 @contextmanager
 def _clock(selector: _Selector) -> Iterator[None]:
     """Put the selector's time in place of the machine's."""
@@ -79,6 +90,7 @@ def _clock(selector: _Selector) -> Iterator[None]:
             stack.enter_context(mock.patch.object(time, name, lambda: selector.now))
         stack.enter_context(mock.patch.object(time, "time", lambda: _EPOCH + selector.now))
         stack.enter_context(mock.patch.object(asyncio.constants, "DEBUG_STACK_DEPTH", _DEBUG_STACK))
+        stack.enter_context(mock.patch.object(traceback, "walk_stack", _walk_stack))
         yield
 
 

@@ -1,0 +1,165 @@
+"""The STT: its settings, the HTTP session it uses, its streams, and `recognize`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from livekit.agents import APIConnectOptions, APIError, utils
+from livekit.plugins import tiro
+from livekit.plugins.tiro.stt import _BatchStream
+from livekit.plugins.tiro.testing import TiroServer
+from livekit.plugins.tiro.testing.faults import Mute, PerConnection, Refuse
+
+from .support.harness import FINAL, frames, read_wav, until
+from .support.numbered import NumberedRecognizer, talk
+from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from livekit.agents.metrics import STTMetrics
+
+KEY = "test"
+ONCE = APIConnectOptions(max_retry=0, timeout=2)
+SAID = talk(3, 4)
+
+
+def numbered(**options: Any) -> TiroServer:
+    return TiroServer(api_key=KEY, recognizers={"is": NumberedRecognizer(SAID)}, **options)
+
+
+def new_stt(server: TiroServer, **options: Any) -> tiro.STT:
+    return tiro.STT(base_url=server.base_url, api_key=KEY, **options)
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["argument", "TIRO_API_KEY", "TIRO_SPEECH_KEY"])
+def test_the_key_is_found_in_three_places(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name != "argument":
+        monkeypatch.setenv(name, KEY)
+    stt = tiro.STT(api_key=KEY) if name == "argument" else tiro.STT()
+    assert stt._options.api_key == KEY
+
+
+def test_without_a_key_there_is_no_stt() -> None:
+    with pytest.raises(ValueError, match="pass api_key, or set TIRO_API_KEY"):
+        tiro.STT()
+    with pytest.raises(ValueError, match="api_key must not be empty"):
+        tiro.STT(api_key=7)  # type: ignore[arg-type]
+
+
+def test_what_it_says_of_itself() -> None:
+    stt = tiro.STT(api_key=KEY, language="icelandic", interim_results=False, diarization=True)
+    assert (stt.model, stt.provider) == ("is-IS", "Tiro")
+    told = stt.capabilities
+    assert (told.streaming, told.interim_results, told.diarization) == (True, False, True)
+    assert (told.aligned_transcript, told.offline_recognize) == ("word", True)
+
+
+@in_virtual_time
+async def test_a_change_reaches_live_streams_and_the_capabilities() -> None:
+    async with numbered() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        stt.update_options(interim_results=False, diarization=True, language="en-US")
+        assert stream.options == stt._options
+        assert not stt.capabilities.interim_results and stt.capabilities.diarization
+        with pytest.raises(ValueError, match="max_alternatives"):
+            stt.update_options(language="is-IS", max_alternatives=31)
+        assert stt.model == stream.options.language == "en-US"
+
+
+# -- streams and sessions --------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_closed_stt_starts_nothing() -> None:
+    async with numbered() as server:
+        stt = new_stt(server)
+        stream = stt.stream()
+        await stt.aclose()
+        with pytest.raises(RuntimeError, match="closed; make a new one"):
+            stt.stream()
+        with pytest.raises(RuntimeError):
+            stream.push_frame(next(frames(SAID.pcm())))
+
+
+@in_virtual_time
+async def test_whose_http_session_it_is() -> None:
+    async with aiohttp.ClientSession() as mine:
+        assert tiro.STT(api_key=KEY, http_session=mine)._http_session() is mine
+        async with utils.http_context.open():
+            async with tiro.STT(api_key=KEY) as stt:
+                assert stt._http_session() is utils.http_context.http_session()
+        stt = tiro.STT(api_key=KEY)
+        own = stt._http_session()
+        assert own is stt._http_session() is not mine
+        await own.close()
+        assert not stt._http_session().closed, "a new one"
+        await stt.aclose()
+        assert own.closed and not mine.closed
+
+
+def test_it_outlives_an_event_loop() -> None:
+    """A script calls `asyncio.run` for each of its files."""
+    stt = tiro.STT(api_key=KEY)
+
+    async def session() -> aiohttp.ClientSession:
+        return stt._http_session()
+
+    first, second = asyncio.run(session()), asyncio.run(session())
+    assert first is not second and first.closed
+    asyncio.run(stt.aclose())
+    assert second.closed
+
+
+# -- recognize -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_recognize_joins_the_finals() -> None:
+    async with numbered() as server, new_stt(server) as stt:
+        metrics: list[STTMetrics] = []
+        stt.on("metrics_collected", metrics.append)
+        event = await stt.recognize(list(frames(SAID.pcm())), language="is-IS-x-exp")
+        assert server.sessions[0].language == "is-IS-x-exp"
+    data = event.alternatives[0]
+    assert (event.type, data.text) == (FINAL, " ".join(SAID.texts))
+    assert [str(word) for word in data.words or ()] == SAID.texts
+    assert data.start_time == pytest.approx(0.5, abs=0.06)
+    assert data.end_time == pytest.approx(SAID.words[-1].end, abs=0.06)
+    assert sum(m.audio_duration for m in metrics) == pytest.approx(SAID.seconds, abs=0.1)
+
+
+@in_virtual_time
+async def test_recognize_of_silence_is_empty() -> None:
+    async with TiroServer(api_key=KEY) as server, new_stt(server, language="is-IS-x-exp") as stt:
+        event = await stt.recognize(next(frames(read_wav("silence.wav"), ms=3000)))
+    assert (event.alternatives[0].text, event.alternatives[0].language) == ("", "is-IS")
+
+
+@in_virtual_time
+async def test_recognize_retries_with_the_whole_buffer_and_reports_each_failure_once() -> None:
+    async with numbered(hooks=PerConnection(Refuse(503))) as server, new_stt(server) as stt:
+        errors: list[Any] = []
+        stt.on("error", errors.append)
+        event = await stt.recognize(list(frames(SAID.pcm())))
+    assert event.alternatives[0].text == " ".join(SAID.texts)
+    assert [error.recoverable for error in errors] == [True]
+
+
+@in_virtual_time
+async def test_recognize_ends_when_the_stt_is_closed() -> None:
+    """Half of the words would look like all of them."""
+    async with numbered(hooks=Mute(0.5)) as server, new_stt(server) as stt:
+        recognizing = asyncio.create_task(
+            stt.recognize(list(frames(SAID.pcm())), conn_options=ONCE), name="recognize"
+        )
+        await until(lambda: bool(server.sessions) and server.sessions[0].received > 0)
+        assert [type(stream) for stream in stt._streams] == [_BatchStream]
+        await stt.aclose()
+        with pytest.raises(APIError, match="closed"):
+            await recognizing
