@@ -39,6 +39,7 @@ UNMEASURED = {
     "test_proxy",
     "test_secrets",
     "test_session",
+    "test_worker_pool",
 }
 TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 
