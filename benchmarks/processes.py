@@ -50,6 +50,11 @@ def measure(
             ports = json.dumps(services.ready)
             workers[target] = Child("worker", target, ports, core=core, bytecode=bytecode)
             stack.callback(workers[target].close)
+        for target, worker in workers.items():
+            say(f"warming up: {target}")
+            # Its process compiles what it imports, as an installer would have done.
+            worker.ask("measure", calls=1, seconds=1.0)
+            worker.answer()
         for number in range(rounds):
             for count in calls:
                 for target in rotated(TARGETS, number):
