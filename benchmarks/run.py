@@ -87,8 +87,7 @@ class Bench:
     def __init__(self, scale: Scale, say: Callable[[str], None]) -> None:
         self._scale = scale
         self._say = say
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        self._core, self._service_core = cores[0], cores[-1]
+        self._core, self._service_core = cores()
         self._bytecode = ""
         """The folder for what the processes compile."""
         self.samples: Samples = {}
@@ -119,7 +118,7 @@ class Bench:
 
     def _round(self, number: int, ports: str) -> None:
         """Measure everything once, each target in a fresh process, in another order each time."""
-        with self._clients(ports, _rotated(self._scale.targets, number)) as clients:
+        with self._clients(ports, rotated(self._scale.targets, number)) as clients:
             for target, client in clients.items():
                 self._note("process", target, client.ready)
             for condition in self._scale.measured():
@@ -127,7 +126,7 @@ class Bench:
                 self._measure(clients, condition, number)
             self._measure_by_turns(clients, number)
             self._say(f"round {number + 1}: single calls")
-            plugins = [t for t in _rotated(self._scale.targets, number) if t in ("tiro", *PEERS)]
+            plugins = [t for t in rotated(self._scale.targets, number) if t in ("tiro", *PEERS)]
             for target in plugins:
                 streams = self._scale.call_streams
                 for experiment in ("first_audio", "reconnect"):
@@ -149,7 +148,7 @@ class Bench:
             yield clients
 
     def _measure(self, clients: dict[str, Child], condition: Condition, number: int) -> None:
-        variants = _rotated(condition.variants, number)
+        variants = rotated(condition.variants, number)
         if condition.name == self._scale.measured()[0].name:
             # Memory is read where nothing ran before: as shipped first.
             variants = sorted(variants, key=lambda variant: variant.wire_rate is not None)
@@ -182,7 +181,7 @@ class Bench:
         self, clients: dict[str, Child], condition: Condition, rival: Variant, number: int
     ) -> float:
         pair = [Variant("tiro"), rival]
-        for turn, variant in enumerate(_rotated(pair, number)):
+        for turn, variant in enumerate(rotated(pair, number)):
             clients[variant.target].ask(
                 "by_turns",
                 turn=turn,
@@ -227,7 +226,14 @@ class Bench:
         return statistics.median(costs)
 
 
-def _rotated(items: Sequence[Any], by: int) -> list[Any]:
+def cores() -> tuple[int, int]:
+    """Return the cores for what is measured and for the services: the first and the last one."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    return allowed[0], allowed[-1]
+
+
+def rotated(items: Sequence[Any], by: int) -> list[Any]:
+    """Return the items in their order, beginning with another one."""
     return [*items[by % len(items) :], *items[: by % len(items)]]
 
 

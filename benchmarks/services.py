@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import trustme
 from aiohttp import WSMsgType, web
 
@@ -30,6 +31,10 @@ from .world import BLOCK
 # s between hypotheses, and of an utterance, which ends in a final.
 INTERIM_EVERY = 0.35
 FINAL_EVERY = 3.0
+# s of silence behind speech that end an utterance, where a plan goes by the voice.
+ENDPOINT = 0.5
+# Of 32767; in a message that is nowhere louder nobody speaks.
+VOICE = 1000
 # Connections whose messages are noted one by one: enough for the age of the audio.
 NOTED = 20
 
@@ -41,7 +46,7 @@ class Plan:
     rate: int = 16000
     """Hz of the audio on the wire."""
     by: str = "clock"
-    """Whether phrases come by the `clock`, or by the `audio` that was heard."""
+    """Whether phrases come by the `clock`, by the `audio` heard, or by the `voice` in it."""
     finals: bool = True
     drop_at: float = 0.0
     """s of audio at which the first connection of a stream is cut; 0 for never."""
@@ -86,6 +91,8 @@ class Dialogue:
             # Streams are out of step, as calls are.
             self._phase = (peer.index * 0.618) % 1 * FINAL_EVERY
         self._said = int(self._phase / INTERIM_EVERY)
+        self._voiced = self._quiet = 0.0
+        """s of voice in the utterance at hand, and of silence behind it."""
         self._talking: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -126,6 +133,8 @@ class Dialogue:
         if plan.burst_at:
             if self._heard > plan.burst_at:
                 await self._burst()
+        elif plan.by == "voice":
+            await self._follow(np.frombuffer(traffic.pcm(content, is_text=is_text), np.int16))
         elif plan.by == "audio":
             await self._catch_up(self._heard + self._phase)
         elif self._talking is None:
@@ -152,6 +161,21 @@ class Dialogue:
                 self._said -= 1
                 return
             await self._say()
+
+    async def _follow(self, samples: npt.NDArray[np.int16]) -> None:
+        """Say hypotheses while somebody speaks, and a final when they have stopped."""
+        peer, seconds = self._peer, len(samples) / self._plan.rate
+        if np.any(np.abs(samples.astype(np.int32)) > VOICE):
+            self._voiced, self._quiet = self._voiced + seconds, 0.0
+        else:
+            self._quiet += seconds
+        ended = self._voiced > 0 and self._quiet >= ENDPOINT
+        if ended or self._voiced >= (self._said + 1) * INTERIM_EVERY:
+            self._said += 1
+            end = self._heard
+            await self._utter(Phrase(peer.phrases, peer.final_until, end, ended, self._plan.words))
+        if ended:
+            self._voiced, self._said, peer.final_until = 0.0, 0, self._heard
 
     def _due(self) -> float:
         """Return when the phrase at hand is to be said: 8 hypotheses, then the final."""

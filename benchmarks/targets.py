@@ -133,13 +133,20 @@ async def open_stream(
     """
     if target == "floor-json":
         return await FloorStream.open(session, url, rate)
-    return PluginStream(_make_stt(target, session, url, wire_rate))
+    return PluginStream(make_stt(target, session, url, wire_rate))
 
 
-def _make_stt(
-    target: str, session: aiohttp.ClientSession, url: str, wire_rate: int | None
+def make_stt(
+    target: str, session: aiohttp.ClientSession | None, url: str, wire_rate: int | None
 ) -> stt.STT[Any]:
-    """Make a plugin's STT as its README does, but for the address."""
+    """Make a plugin's STT as its README does, but for the address.
+
+    Args:
+        target: A name from `PEERS`, "tiro", or "lk-null".
+        session: To connect with; None for that of the LiveKit job.
+        url: Where its service is, as `http(s)://host/run/index`.
+        wire_rate: Hz that the plugin is set to; None leaves it as shipped.
+    """
     if target == "lk-null":
         return _null_stt()
     plugin = import_module(f"livekit.plugins.{target}")

@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import sys
 
-from livekit.agents import Agent, AgentServer, AgentSession, JobContext, TurnHandlingOptions, cli
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, JobProcess, cli
+from livekit.agents.voice.turn import TurnHandlingOptions
 
 try:
     from livekit.plugins import openai, tiro  # type: ignore[attr-defined,unused-ignore]
@@ -41,7 +42,13 @@ TURNS = TurnHandlingOptions(
     endpointing={"min_delay": 0.5, "max_delay": 3.0},
 )
 
-server = AgentServer()
+
+def prewarm(process: JobProcess) -> None:
+    """Read the certificates while a process waits for its call, which would be deaf for 30 ms."""
+    tiro.STT().prewarm()
+
+
+server = AgentServer(setup_fnc=prewarm)
 
 
 class Assistant(Agent):

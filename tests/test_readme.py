@@ -48,6 +48,7 @@ SHORT = {
     "tests.soak": ["--streams", "2", "--minutes", "0.02"],
     "benchmarks": ["--again"],
     "benchmarks.flush_latency": ["--calls", "1", "--endpointer", "0.5"],
+    "benchmarks.processes": ["--again"],
     "serve": ["--port", "0"],
     # Two minutes; tests/test_probe_command.py makes all of it, in virtual time.
     "probe": ["--help"],

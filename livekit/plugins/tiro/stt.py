@@ -15,6 +15,7 @@ from livekit.agents.utils import AudioBuffer, is_given
 
 from . import errors
 from .connection import new_http_session
+from .log import logger
 from .options import DEFAULT_BASE_URL, KEY_VARIABLES, Key, Options, changed_options
 from .stream import SpeechStream, given
 
@@ -214,6 +215,24 @@ class STT(stt.STT[Any]):
         self._capabilities.diarization = options.diarization
         for stream, stream_options in changed:
             stream.apply_options(stream_options)
+
+    def prewarm(self) -> None:
+        """Do ahead of a call what the first one of a process would wait for; connect to nothing.
+
+        The first HTTP session of a LiveKit job reads the machine's certificates, for 30 ms of CPU
+        while no audio flows. They are read once a process, so call this where a process is set
+        up (`AgentServer(setup_fnc=…)`). It needs no event loop and may be called again.
+        """
+        # Private to livekit-agents, which may change it: a call can do without.
+        build = getattr(utils.http_context, "_create_ssl_context", None)
+        # A session of the caller's own came with its certificates.
+        if build is None or self._given_session is not None:
+            return
+        try:
+            build()
+        except OSError:
+            # Certificates that can not be read. Whoever connects says so, as an error of the call.
+            logger.debug("could not read the certificates ahead of the call", exc_info=True)
 
     async def __aenter__(self) -> STT:
         return self
