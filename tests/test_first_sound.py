@@ -68,7 +68,8 @@ def utterances() -> list[Pcm]:
 
 def at_level(pcm: Pcm, peak: float) -> Pcm:
     """Return it with a peak that is such a share of full scale."""
-    return (pcm * (peak * 32767 / np.abs(pcm.astype(np.int32)).max())).astype(np.int16)
+    scaled: Pcm = (pcm * (peak * 32767 / np.abs(pcm.astype(np.int32)).max())).astype(np.int16)
+    return scaled
 
 
 def first_sound(pcm: Pcm) -> int:
