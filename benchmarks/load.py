@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import resource
 import time
 from bisect import bisect_left
@@ -26,6 +27,18 @@ TICKS = 20
 POINTS = 10
 # s at the end of a run whose audio may still be under way.
 TAIL = 0.3
+# s of quiet audio that may be held back besides.
+HELD_BACK = 0.4
+# What the services are told of the traffic: somebody speaks all the time, with a final every 3 s;
+# turns of 2 to 6 s with digital silence between them, 40 % speech; finals every 0.7 s.
+STEADY, CALL, DENSE = "steady", "call", "dense"
+TRAFFIC: dict[str, dict[str, Any]] = {
+    STEADY: {},
+    CALL: {"by_voice": True},
+    DENSE: {"final_every": 0.7},
+}
+SPEECH_SHARE = 0.4
+SHORTEST_TURN, LONGEST_TURN = 2.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,28 @@ class Load:
     wire_rate: int | None = None
     tls: bool = False
     warm_up: float = 1.0
+    traffic: str = STEADY
+
+
+class Turns:
+    """Who of the callers speaks: turns and pauses, each caller at another place of them."""
+
+    def __init__(self, index: int) -> None:
+        self._chance = random.Random(index)
+        self._is_speaking = self._chance.random() < SPEECH_SHARE
+        self._left = self._chance.random() * self._length()
+
+    def _length(self) -> float:
+        turn = self._chance.uniform(SHORTEST_TURN, LONGEST_TURN)
+        return turn if self._is_speaking else turn * (1 - SPEECH_SHARE) / SPEECH_SHARE
+
+    def next_frame(self) -> bool:
+        """Tell whether the caller speaks in the next frame."""
+        if self._left <= 0:
+            self._is_speaking = not self._is_speaking
+            self._left = self._length()
+        self._left -= FRAME_MS / 1000
+        return self._is_speaking
 
 
 @dataclass
@@ -51,6 +86,10 @@ class Group:
     """Frames so far, over all streams."""
     pushes: list[list[float]] = field(default_factory=list)
     """When each frame was pushed, of the first streams."""
+    quiet: Any = None
+    """A frame of silence."""
+    turns: Sequence[Turns] = ()
+    """Who speaks, if not everybody does all the time."""
 
     async def feed(self, seconds: float, pace: int = 1) -> None:
         """Push frames for so many s, `pace` times as fast as real, spread out over the streams."""
@@ -62,9 +101,14 @@ class Group:
             for index, stream in groups[tick % ticks]:
                 if index < NOTED:
                     self.pushes[index].append(time.monotonic())
-                await stream.push(self.frame)
+                await stream.push(self._next_frame(index))
             self.pushed += len(groups[tick % ticks])
             await asyncio.sleep(max(0.0, began + (tick + 1) * step - time.monotonic()))
+
+    def _next_frame(self, index: int) -> Any:
+        if self.turns and not self.turns[index].next_frame():
+            return self.quiet
+        return self.frame
 
 
 @asynccontextmanager
@@ -84,8 +128,12 @@ async def group(
             for stream, tally in zip(streams, tallies, strict=True)
         ]
         pcm = noise(load.rate * FRAME_MS // 1000)
+        opened = Group(streams, tallies, frame(target, pcm, load.rate), 0, [[] for _ in streams])
+        if load.traffic == CALL:
+            opened.quiet = frame(target, bytes(len(pcm)), load.rate)
+            opened.turns = [Turns(index) for index in range(len(streams))]
         try:
-            yield Group(streams, tallies, frame(target, pcm, load.rate), 0, [[] for _ in streams])
+            yield opened
         finally:
             await asyncio.gather(*(stream.aclose() for stream in streams))
             for task in listening:
@@ -100,7 +148,7 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
         RuntimeError: The target did not send all audio, or missed phrases.
     """
     rate = wire_rate_of(target, load.rate, load.wire_rate)
-    run = await world.plan(rate=rate)
+    run = await world.plan(rate=rate, **TRAFFIC[load.traffic])
     await _warm_up(world, target, load, rate)
     gc.collect()
     before = resident_kb()
@@ -127,7 +175,8 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
         "core_share": sum(used) / wall,
         "memory_kb": memory,
         **latencies,
-        **_ages(streams.pushes, peers, rate, load),
+        # Who holds silence back makes that old, and nothing that anybody says.
+        **({} if load.traffic == CALL else _ages(streams.pushes, peers, rate, load)),
     }
 
 
@@ -153,12 +202,15 @@ def _check(load: Load, streams: Group, peers: list[dict[str, Any]], rate: int) -
     """See to it that all audio came, and all phrases that were due."""
     seconds = load.seconds + load.warm_up
     due = 0.8 * (seconds / 0.35 - 2) * load.streams
+    tail = TAIL
+    if load.traffic == CALL:
+        due, tail = due * SPEECH_SHARE / 2, TAIL + HELD_BACK
     heard = sum(tally.phrases for tally in streams.tallies)
     missed = sum(tally.missed for tally in streams.tallies)
     if missed or heard < due:
         raise RuntimeError(f"{heard} phrases heard of at least {due:.0f}, {missed} missed")
     got = [peer["pcm_bytes"] / 2 / rate for peer in peers]
-    if len(got) != load.streams or min(got) < seconds - TAIL:
+    if len(got) != load.streams or min(got) < seconds - tail:
         raise RuntimeError(f"{len(got)} streams sent {min(got):.2f} s of {seconds:.2f} s or more")
 
 

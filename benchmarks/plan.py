@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .load import CALL, DENSE
 from .targets import FLOORS, PEERS
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 MAIN = "24 kHz"
 """The condition of the headline figures: what an `AgentSession` delivers."""
+CALLS, REPLIES, REPLIES_16 = "calls, 24 kHz", "dense replies, 24 kHz", "dense replies, 16 kHz"
+"""Turns with silence between them; a final every 0.7 s."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,22 @@ CONDITIONS = (
     Condition("8 kHz", _SENDING, {"rate": 8000}),
     Condition("24 kHz over TLS", _SENDING, {"rate": 24000, "tls": True}),
     Condition("24 kHz, twice the streams", _SENDING, {"rate": 24000}),
+    Condition(CALLS, [*_PLUGINS, *_SAME_RATE, *_FLOORS], {"rate": 24000, "traffic": CALL}),
+    Condition(REPLIES, [*_PLUGINS, *_SAME_RATE, *_FLOORS], {"rate": 24000, "traffic": DENSE}),
+    Condition(REPLIES_16, [*_PLUGINS, *_FLOORS], {"rate": 16000, "traffic": DENSE}),
     Condition("24 kHz, 1 stream", [*_PLUGINS, *_FLOORS], {"rate": 24000, "streams": 1}, True),
 )
 """In the order in which they are measured. The first one comes with fresh processes."""
 
 
 _RIVALS = [variant for variant in _SENDING if variant.target != "tiro"]
-BY_TURNS = {MAIN: [*_RIVALS, *_SAME_RATE], "16 kHz": _RIVALS}
+BY_TURNS = {
+    MAIN: [*_RIVALS, *_SAME_RATE],
+    "16 kHz": _RIVALS,
+    CALLS: [*_RIVALS, *_SAME_RATE],
+    REPLIES: [*_RIVALS, *_SAME_RATE],
+    REPLIES_16: _RIVALS,
+}
 """What tiro is measured with by turns: what it costs by what they cost."""
 
 
@@ -71,7 +83,7 @@ class Scale:
     rounds: int = 5
     streams: int = 100
     seconds: dict[str, float] = field(
-        default_factory=lambda: {MAIN: 3.0, "16 kHz": 2.0, "24 kHz, 1 stream": 8.0}
+        default_factory=lambda: {MAIN: 3.0, "16 kHz": 2.0, CALLS: 3.0, "24 kHz, 1 stream": 8.0}
     )
     """Measured s by condition; 1.5 s where it is not said."""
     warm_up: float = 0.8
@@ -113,7 +125,7 @@ QUICK = Scale(
     seconds={MAIN: 1.0, "16 kHz": 1.0},
     warm_up=0.5,
     turns=1,
-    conditions=(MAIN, "16 kHz"),
+    conditions=(MAIN, "16 kHz", CALLS, REPLIES),
     call_streams=3,
     growth_rounds=1,
     growth_streams=(5, 10),

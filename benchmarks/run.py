@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from .load import STEADY
 from .plan import BY_TURNS, Condition, Scale, Variant
 from .targets import PEERS
 
@@ -189,6 +190,7 @@ class Bench:
                 rate=condition.load["rate"],
                 streams=condition.load["streams"],
                 wire_rate=variant.wire_rate,
+                traffic=condition.load.get("traffic", STEADY),
             )
         own, others = (clients[variant.target].answer()["cpu_s_per_hour"] for variant in pair)
         return float(own / others)

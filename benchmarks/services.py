@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import trustme
 from aiohttp import WSMsgType, web
 
@@ -31,10 +30,8 @@ from .world import BLOCK
 # s between hypotheses, and of an utterance, which ends in a final.
 INTERIM_EVERY = 0.35
 FINAL_EVERY = 3.0
-# s of silence behind speech that end an utterance, where a plan goes by the voice.
+# s of silence behind speech.
 ENDPOINT = 0.5
-# Of 32767; in a message that is nowhere louder nobody speaks.
-VOICE = 1000
 # Connections whose messages are noted one by one: enough for the age of the audio.
 NOTED = 20
 
@@ -46,7 +43,7 @@ class Plan:
     rate: int = 16000
     """Hz of the audio on the wire."""
     by: str = "clock"
-    """Whether phrases come by the `clock`, by the `audio` heard, or by the `voice` in it."""
+    """Whether phrases come by the `clock`, or by the `audio` heard."""
     finals: bool = True
     drop_at: float = 0.0
     """s of audio at which the first connection of a stream is cut; 0 for never."""
@@ -56,6 +53,10 @@ class Plan:
     words: int = 10
     phase: float = 0.0
     """s by which the schedule is ahead."""
+    final_every: float = FINAL_EVERY
+    """s of an utterance."""
+    by_voice: bool = False
+    """Whether phrases come only while somebody speaks, and the last one behind it is a final."""
 
 
 @dataclass
@@ -89,11 +90,11 @@ class Dialogue:
         self._phase = plan.phase
         if plan.by == "clock":
             # Streams are out of step, as calls are.
-            self._phase = (peer.index * 0.618) % 1 * FINAL_EVERY
+            self._phase = (peer.index * 0.618) % 1 * plan.final_every
         self._said = int(self._phase / INTERIM_EVERY)
-        self._voiced = self._quiet = 0.0
-        """s of voice in the utterance at hand, and of silence behind it."""
         self._talking: asyncio.Task[None] | None = None
+        self._voice_at = 0.0
+        self._is_open = False
 
     async def run(self) -> None:
         try:
@@ -123,6 +124,8 @@ class Dialogue:
         now = time.monotonic()
         peer.pcm_bytes += traffic.pcm_size(content, is_text=is_text)
         peer.messages += 1
+        if plan.by_voice and traffic.is_loud(content, is_text=is_text):
+            self._voice_at = now
         peer.first_audio_at = peer.first_audio_at or now
         if peer.index < NOTED:
             peer.arrivals.append((now, peer.pcm_bytes))
@@ -133,8 +136,6 @@ class Dialogue:
         if plan.burst_at:
             if self._heard > plan.burst_at:
                 await self._burst()
-        elif plan.by == "voice":
-            await self._follow(np.frombuffer(traffic.pcm(content, is_text=is_text), np.int16))
         elif plan.by == "audio":
             await self._catch_up(self._heard + self._phase)
         elif self._talking is None:
@@ -152,7 +153,10 @@ class Dialogue:
             self._said += 1
             await asyncio.sleep(max(0.0, began + self._due() - time.monotonic()))
             with suppress(ConnectionError):
-                await self._say()
+                if not self._plan.by_voice or time.monotonic() - self._voice_at < ENDPOINT:
+                    await self._say(final=self._is_final())
+                elif self._is_open:
+                    await self._say(final=True)
 
     async def _catch_up(self, until: float) -> None:
         while True:
@@ -160,35 +164,24 @@ class Dialogue:
             if self._due() > until:
                 self._said -= 1
                 return
-            await self._say()
-
-    async def _follow(self, samples: npt.NDArray[np.int16]) -> None:
-        """Say hypotheses while somebody speaks, and a final when they have stopped."""
-        peer, seconds = self._peer, len(samples) / self._plan.rate
-        if np.any(np.abs(samples.astype(np.int32)) > VOICE):
-            self._voiced, self._quiet = self._voiced + seconds, 0.0
-        else:
-            self._quiet += seconds
-        ended = self._voiced > 0 and self._quiet >= ENDPOINT
-        if ended or self._voiced >= (self._said + 1) * INTERIM_EVERY:
-            self._said += 1
-            end = self._heard
-            await self._utter(Phrase(peer.phrases, peer.final_until, end, ended, self._plan.words))
-        if ended:
-            self._voiced, self._said, peer.final_until = 0.0, 0, self._heard
+            await self._say(final=self._is_final())
 
     def _due(self) -> float:
-        """Return when the phrase at hand is to be said: 8 hypotheses, then the final."""
-        per_utterance = int(FINAL_EVERY / INTERIM_EVERY) + 1
-        utterance, place = divmod(self._said - 1, per_utterance)
-        return utterance * FINAL_EVERY + min(FINAL_EVERY, (place + 1) * INTERIM_EVERY)
+        """Return when the phrase at hand is to be said: hypotheses, and a final with the last."""
+        every = self._plan.final_every
+        utterance, place = divmod(self._said - 1, self._per_utterance)
+        return utterance * every + min(every, (place + 1) * INTERIM_EVERY)
+
+    @property
+    def _per_utterance(self) -> int:
+        return int(self._plan.final_every / INTERIM_EVERY) + 1
 
     def _is_final(self) -> bool:
-        return self._said % (int(FINAL_EVERY / INTERIM_EVERY) + 1) == 0
+        return self._said % self._per_utterance == 0 and self._plan.finals
 
-    async def _say(self) -> None:
+    async def _say(self, *, final: bool) -> None:
         peer = self._peer
-        final = self._is_final() and self._plan.finals
+        self._is_open = not final
         end = max(self._heard, peer.final_until + 0.001)
         await self._utter(Phrase(peer.phrases, peer.final_until, end, final, self._plan.words))
         if final:

@@ -174,3 +174,8 @@ def pcm_size(content: bytes, *, is_text: bool) -> int:
 def pcm(content: bytes, *, is_text: bool) -> bytes:
     """Return the samples in what `audio` found."""
     return b64decode(content) if is_text else content
+
+
+def is_loud(content: bytes, *, is_text: bool) -> bool:
+    """Tell whether there is anything but digital silence in what `audio` found."""
+    return content.count(b"A" if is_text else b"\0") + content[-2:].count(b"=") < len(content)

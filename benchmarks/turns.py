@@ -7,7 +7,7 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
-from .load import FRAME_MS, Load, group, used_cpu
+from .load import FRAME_MS, STEADY, TRAFFIC, Load, group, used_cpu
 from .targets import wire_rate_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ async def by_turns(
     rate: int,
     streams: int,
     wire_rate: int | None = None,
+    traffic: str = STEADY,
 ) -> dict[str, float]:
     """Feed streams in every second turn. Return what they cost in these.
 
@@ -39,10 +40,12 @@ async def by_turns(
         rate: Hz of the frames.
         streams: How many there are.
         wire_rate: Hz that the target is set to; None leaves it as shipped.
+        traffic: What the callers and the services say.
     """
-    run = await world.plan(rate=wire_rate_of(target, rate, wire_rate))
+    run = await world.plan(rate=wire_rate_of(target, rate, wire_rate), **TRAFFIC[traffic])
+    load = Load(rate, streams, wire_rate=wire_rate, traffic=traffic)
     cpu = seconds = 0.0
-    async with group(world, target, run, Load(rate, streams, wire_rate=wire_rate)) as fed:
+    async with group(world, target, run, load) as fed:
         gc.collect()
         for number in range(turns + 1):
             await asyncio.sleep((turn - time.monotonic() / TURN) % 2 * TURN)

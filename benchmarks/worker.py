@@ -52,7 +52,7 @@ class Worker:
         Raises:
             RuntimeError: A call ended, or did not hear what its caller said.
         """
-        run = await self._world.plan(rate=wire_rate_of(self._target, job.RATE, None), by="voice")
+        run = await self._world.plan(rate=wire_rate_of(self._target, job.RATE, None), by_voice=True)
         with tempfile.TemporaryDirectory() as folder:
             reports = [Path(folder) / str(index) for index in range(calls)]
             started = await self._start(run, reports)

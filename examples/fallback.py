@@ -34,10 +34,13 @@ def new_stt() -> stt.FallbackAdapter:
     """Return Tiro with a second provider behind it."""
     # A service that is down or refuses is given up within `attempt_timeout`, which is for two
     # attempts together. Words that were said in that time and were not shown yet are lost: the
-    # adapter keeps no audio. It can do only what both can: with this pair nobody makes Tiro
-    # decide at the end of a turn (`manual_flush`), so a final takes as long as Tiro's endpointer.
+    # adapter keeps no audio. It can do only what both can: with this pair the framework does not
+    # make Tiro decide at the end of a turn (`manual_flush`), so that `endpointing` has to.
     adapter = stt.FallbackAdapter(
-        [tiro.STT(), openai.STT(model="gpt-4o-transcribe", language="is", use_realtime=True)],
+        [
+            tiro.STT(endpointing=0.35),
+            openai.STT(model="gpt-4o-transcribe", language="is", use_realtime=True),
+        ],
         attempt_timeout=5.0,
     )
     adapter.on("stt_availability_changed", _on_change)

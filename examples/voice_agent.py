@@ -29,12 +29,13 @@ KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 #
 # "vad"     The framework's VAD hears that he stopped, in any language, and makes Tiro decide at
 #           once: the final is there some 0.3 s after the last word. The best choice here.
-# "stt"     Tiro's own endpointer, which waits for more silence. Needs no VAD.
+# "stt"     Tiro's own endpointer, which waits for more silence, or with `tiro.STT(endpointing=0.3)`
+#           the plugin, which is the fastest. Needs no VAD.
 # "manual"  Push-to-talk: `session.commit_user_turn()`, which also makes Tiro decide at once.
 #
-# The framework's default, `inference.TurnDetector()`, listens to the melody of speech. It takes
-# Icelandic, but with the threshold of English: Icelandic is none of the 14 languages that it is
-# calibrated for. `MultilingualModel` of livekit-plugins-turn-detector reads the words; Icelandic is
+# The framework's default, `inference.TurnDetector()`, listens to the melody of speech, and asks for
+# the final only when it predicts the end of the turn, a second later. It takes Icelandic, but with
+# the threshold of English: Icelandic is none of the 14 languages that it is calibrated for. `MultilingualModel` of livekit-plugins-turn-detector reads the words; Icelandic is
 # none of the languages that it names, and for a language that it does not know it is not asked.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",

@@ -47,7 +47,7 @@ SHORT = {
     "tests.campaign": ["--streams", "2"],
     "tests.soak": ["--streams", "2", "--minutes", "0.02"],
     "benchmarks": ["--again"],
-    "benchmarks.flush_latency": ["--calls", "1", "--endpointer", "0.5"],
+    "benchmarks.flush_latency": ["--calls", "1", "--rule", "0.5", "--way", "VAD"],
     "benchmarks.processes": ["--again"],
     "serve": ["--port", "0"],
     # Two minutes; tests/test_probe_command.py makes all of it, in virtual time.
