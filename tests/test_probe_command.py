@@ -40,8 +40,8 @@ from livekit.plugins.tiro.connection import new_http_session
 from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer, faults
 
-from .support.media import write_media
 from .support.probe_service import KEY, SAMPLE, SampleRecognizer, in_virtual_time
+from .support.recordings import Sound, tone, write, write_wav
 
 # The package has a function of the same name.
 COMMAND = importlib.import_module("livekit.plugins.tiro.cli.probe.command")
@@ -148,8 +148,7 @@ def test_a_probe_that_fails_makes_the_exit_code(
 
 
 def test_given_speech(invoke: Invoke, short: None, tmp_path: Path) -> None:
-    path, speech = tmp_path / "probe.json", tmp_path / "a.wav"
-    write_media(speech, "pcm_s16le", parts=[(0.0, 2.0)])
+    path, speech = tmp_path / "probe.json", write_wav(tmp_path / "a.wav", tone(2.0, RATE))
     assert invoke("--yes", "--speech", str(speech), "--json", str(path)).exit_code == 0
     assert json.loads(path.read_text(encoding="utf-8"))["sample"] == "given"
 
@@ -396,8 +395,9 @@ def test_the_sample_at_another_rate(rate: int) -> None:
 
 
 def test_any_file_is_speech(tmp_path: Path) -> None:
-    parts = [(1.0, 9.0), (60.0, 5.0)]
-    path = write_media(tmp_path / "a.mka", "flac", rate=44100, layout="stereo", parts=parts)
+    samples = np.repeat(tone(14.0, 44100), 2, axis=0)
+    sound = Sound(samples, "flac", 44100, "stereo", stamp=lambda at: at + (1.0 if at < 9 else 51.0))
+    path = write(tmp_path / "a.mka", sound)
     sample = sample_from(path)
     assert not sample.is_known and sample.whole.words == ()
     assert sample.whole.seconds == pytest.approx(6.0, abs=0.01)
@@ -407,7 +407,7 @@ def test_any_file_is_speech(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.3, 0.9])
 def test_too_little_speech(tmp_path: Path, seconds: float) -> None:
-    path = write_media(tmp_path / "a.wav", "pcm_s16le", parts=[(0.0, seconds)])
+    path = write_wav(tmp_path / "a.wav", tone(seconds, RATE))
     with pytest.raises(FileError, match="less than a second") as raised:
         sample_from(path)
     assert raised.value.code is Exit.NO_AUDIO and "a.wav" in str(raised.value)
