@@ -41,7 +41,7 @@ from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer, faults
 
 from .support.probe_service import KEY, SAMPLE, SampleRecognizer, in_virtual_time
-from .support.recordings import Sound, tone, write, write_wav
+from .support.recordings import Sound, silence, tone, write
 
 # The package has a function of the same name.
 COMMAND = importlib.import_module("livekit.plugins.tiro.cli.probe.command")
@@ -148,7 +148,8 @@ def test_a_probe_that_fails_makes_the_exit_code(
 
 
 def test_given_speech(invoke: Invoke, short: None, tmp_path: Path) -> None:
-    path, speech = tmp_path / "probe.json", write_wav(tmp_path / "a.wav", tone(2.0, RATE))
+    path, speech = tmp_path / "probe.json", tmp_path / "a.wav"
+    write(speech, Sound(tone(2.0, RATE)))
     assert invoke("--yes", "--speech", str(speech), "--json", str(path)).exit_code == 0
     assert json.loads(path.read_text(encoding="utf-8"))["sample"] == "given"
 
@@ -395,9 +396,9 @@ def test_the_sample_at_another_rate(rate: int) -> None:
 
 
 def test_any_file_is_speech(tmp_path: Path) -> None:
-    samples = np.repeat(tone(14.0, 44100), 2, axis=0)
-    sound = Sound(samples, "flac", 44100, "stereo", stamp=lambda at: at + (1.0 if at < 9 else 51.0))
-    path = write(tmp_path / "a.mka", sound)
+    parts = silence(1.0, 44100), tone(9.0, 44100), silence(50.0, 44100), tone(5.0, 44100)
+    sound = np.repeat(np.concatenate(parts, axis=1), 2, axis=0)
+    path = write(tmp_path / "a.mka", Sound(sound, "flac", 44100, "stereo"))
     sample = sample_from(path)
     assert not sample.is_known and sample.whole.words == ()
     assert sample.whole.seconds == pytest.approx(6.0, abs=0.01)
@@ -407,7 +408,7 @@ def test_any_file_is_speech(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.3, 0.9])
 def test_too_little_speech(tmp_path: Path, seconds: float) -> None:
-    path = write_wav(tmp_path / "a.wav", tone(seconds, RATE))
+    path = write(tmp_path / "a.wav", Sound(tone(seconds, RATE)))
     with pytest.raises(FileError, match="less than a second") as raised:
         sample_from(path)
     assert raised.value.code is Exit.NO_AUDIO and "a.wav" in str(raised.value)
