@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
-from livekit.plugins.tiro.cli.call import quietest_noise
 from livekit.plugins.tiro.cli.probe.lab import (
     HeardWord,
     Refused,
@@ -30,7 +29,6 @@ from livekit.plugins.tiro.testing import (
     faults,
 )
 from livekit.plugins.tiro.testing.conversation import STREAMING_PATH
-from livekit.plugins.tiro.testing.resample import Resampler
 
 from .support.probe_service import (
     KEY,
@@ -430,15 +428,6 @@ def test_two_at_once() -> None:
     holds(*refused, "RESOURCE_EXHAUSTED", hooks=OneCall("frame"))
     one_deaf = faults.PerConnection(None, Deaf())
     holds("two at once", DIFFERS, "1 of 2 heard the same", "disturb", hooks=one_deaf)
-
-
-@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
-def test_the_quietest_noise_is_left_when_it_is_resampled(rate: int) -> None:
-    noise = quietest_noise(1.0, rate)
-    assert len(noise) == rate and set(noise.tolist()) == {1, -1}
-    heard = Resampler(rate, 16000).feed(noise)
-    # In every message of 50 ms.
-    assert all(heard[start : start + 800].any() for start in range(0, 16000, 800))
 
 
 def test_pings() -> None:
