@@ -31,7 +31,7 @@ BETWEEN_WORDS = 0.2
 LONGEST_WORD = 2.0
 # Samples that are kept for the next segment.
 KEPT_SAMPLES = LOOKAHEAD_SAMPLES + round(LONGEST_WORD * RECOGNIZER_RATE)
-# Cepstral mean to start each segment from: of the usual loudness of speech, so that the first
+# Cepstral mean to start each connection from: of the usual loudness of speech, so that the first
 # words are right before the running mean is; with the model's own, fox.wav has a wrong word.
 CEPSTRAL_MEAN = "50,0,0"
 # Entries of the decoder's list looked at for each alternative, as many of them read the same.
@@ -128,6 +128,8 @@ class SphinxRecognition:
         # What of the last segment is for the next one to hear.
         self._left: Samples = _NOTHING
         self._is_over = False
+        # Whether the decoder knows the connection's cepstral mean.
+        self._is_adapted = False
 
     def attend(self, samples: Samples, start: float) -> bool:
         """Keep what the backend holds back; open a segment for what the last one left over."""
@@ -149,7 +151,9 @@ class SphinxRecognition:
         if self._start is None:
             self._start = start - len(self._left) / RECOGNIZER_RATE
             samples, self._left = np.concatenate((self._left, samples)), _NOTHING
-            decoder.set_cmn(CEPSTRAL_MEAN)
+            if not self._is_adapted:
+                decoder.set_cmn(CEPSTRAL_MEAN)
+                self._is_adapted = True
             decoder.start_utt()
         self._decoded += len(samples)
         self._voice.feed(samples)
