@@ -82,6 +82,72 @@ def test_options_of_the_server(pytester: pytest.Pytester) -> None:
     run(pytester, suite, "-o", "asyncio_mode=auto").assert_outcomes(passed=3)
 
 
+SCOPES = ["function", "class", "module", "package", "session"]
+
+
+def test_every_loop_scope_on_the_test_and_none(pytester: pytest.Pytester) -> None:
+    """In a loop that was there before the server, and in one of a fixture with the same scope."""
+    suite = f"""
+        import asyncio
+        import pytest_asyncio
+        {ASK}
+
+        for scope in {SCOPES}:
+            @pytest.mark.asyncio(loop_scope=scope)
+            async def test_hears(tiro_server):
+                assert "Góðan" in await hear()
+                await asyncio.wait_for(tiro_server.wait_for_connection(), 5)
+
+            globals()[f"test_in_{{scope}}"] = test_hears
+        del test_hears
+
+        @pytest_asyncio.fixture(loop_scope="session")
+        async def heard(tiro_server):
+            return await hear()
+
+        @pytest.mark.asyncio(loop_scope="session")
+        async def test_by_a_fixture(heard):
+            assert "Góðan" in heard
+
+        def test_without_a_loop(tiro_server):
+            assert "Góðan" in asyncio.run(hear())
+            assert tiro_server.connections[0].seconds > 1
+    """
+    pytester.makepyfile(__init__="")
+    run(pytester, suite).assert_outcomes(passed=7)
+
+
+def test_the_loop_scope_of_the_settings(pytester: pytest.Pytester) -> None:
+    suite = f"""
+        {ASK}
+
+        @pytest.mark.asyncio
+        async def test_hears(tiro_server):
+            assert await hear()
+    """
+    scope = "asyncio_default_test_loop_scope=session"
+    run(pytester, suite, "-o", scope).assert_outcomes(passed=1)
+
+
+def test_a_fixture_in_another_loop_is_told_what_to_set(pytester: pytest.Pytester) -> None:
+    """Instead of waiting for an answer that cannot come."""
+    suite = f"""
+        import pytest_asyncio
+        {ASK}
+
+        @pytest_asyncio.fixture
+        async def heard(tiro_server):
+            return await hear()
+
+        @pytest.mark.asyncio(loop_scope="module")
+        async def test_hears(heard):
+            assert heard
+    """
+    outcome = run(pytester, suite)
+    outcome.assert_outcomes(errors=1)
+    outcome.stdout.fnmatch_lines(["*'heard' uses tiro_server*set loop_scope=\"module\"*"])
+
+
 def test_it_is_loaded_only_when_asked_for(pytester: pytest.Pytester) -> None:
     suite = """
         async def test_hears(tiro_server):

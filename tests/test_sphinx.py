@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from livekit.plugins.tiro.testing import (
     TiroServer,
     sphinx as sphinx_module,
 )
+from livekit.plugins.tiro.testing.backend import Backend, Timing
+from livekit.plugins.tiro.testing.wire import FrameStyle
 
 from .support.server_client import TEST, Client, connect, finish, send, start
 from .support.server_recordings import Samples, recording, samples, transcript, words
@@ -118,7 +122,7 @@ async def test_sphinx_hears_nothing_in_hiss(sphinx: None) -> None:
 
 
 def test_sphinx_sessions_share_decoders_but_no_memory(sphinx: None) -> None:
-    """The second session of a decoder hears what the first one heard, and so does the third."""
+    """The second session of a decoder hears what the first one heard, to the frame."""
     speech = samples("fox.wav")[:16000]
     heard = []
     for _ in range(2):
@@ -128,13 +132,12 @@ def test_sphinx_sessions_share_decoders_but_no_memory(sphinx: None) -> None:
             assert session.silence() is not None
             (best,) = session.final(1)
             assert session.silence() is None and session.partial() == ()
-            heard.append(
-                [(w.text, round(w.start - begin, 3), round(w.end - begin, 3)) for w in best]
-            )
+            assert begin < best[0].start < best[-1].end < begin + 1.0
+            heard.append([(word.text, round(word.start - begin, 3)) for word in best])
         decoder = session._decoder
         session.close()
         assert decoder in sphinx_module._idle
-    assert heard == [heard[0]] * 4
+    assert heard[:2] == heard[2:]
     broken_off = SphinxRecognizer()(SpeechConfig(language="en-US"))
     broken_off.feed(speech[:8000], 0.0)
     decoder = broken_off._decoder
@@ -185,3 +188,117 @@ async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> N
     assert texts(client)[:1] == [FOX] and not any(texts(client)[1:])
     heard = words(client.settled[0])
     assert (heard[0][1], heard[-1][2]) == pytest.approx((0.15, 2.85), abs=0.06)
+
+
+# -- without PocketSphinx: what it is given, and when ----------------------------------------------
+
+
+class RunDecoder:
+    """A decoder for which samples of one value in a row are a word, and zeros are silence."""
+
+    def __init__(self) -> None:
+        self.utterances: list[Samples] = []
+
+    def set_cmn(self, mean: str) -> None: ...
+
+    def start_utt(self) -> None:
+        self.utterances.append(zeros(0))
+
+    def process_raw(self, data: bytes) -> None:
+        new = np.frombuffer(data, np.int16)
+        self.utterances[-1] = np.concatenate((self.utterances[-1], new))
+
+    def end_utt(self) -> None: ...
+
+    def hyp(self) -> bool:
+        return True
+
+    def seg(self) -> list[SimpleNamespace]:
+        heard = self.utterances[-1]
+        edges = [0, *(np.flatnonzero(np.diff(heard)) + 1).tolist(), len(heard)]
+        return [
+            SimpleNamespace(
+                word=str(heard[start]) if heard[start] else "<sil>",
+                start_frame=start // 160,
+                end_frame=end // 160 - 1,
+            )
+            for start, end in pairwise(edges)
+        ]
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> RunDecoder:
+    decoder = RunDecoder()
+    vad = SimpleNamespace(frame_bytes=960, is_speech=lambda frame: any(frame))
+    monkeypatch.setattr(sphinx_module, "_take", lambda: decoder)
+    monkeypatch.setattr(sphinx_module, "_vad", lambda: vad)
+    return decoder
+
+
+async def said(audio: Samples, ms: int) -> list[str]:
+    """The finals that come of audio in messages of one length."""
+    config = SpeechConfig(language="en-US", sample_rate=16000)
+    backend = Backend(
+        config,
+        sphinx_module.SphinxRecognition(),
+        style=FrameStyle("v1", True),
+        timing=Timing(),
+        clock=lambda: 0.0,
+    )
+    frames = []
+    for at in range(0, len(audio), 16 * ms):
+        frames += await backend.audio(audio[at : at + 16 * ms].tobytes())
+    frames += await backend.end()
+    return [transcript(frame) for frame in frames]
+
+
+def voice(*seconds: float) -> Samples:
+    """Words of some seconds, each with a number of its own; below 0 it is silence."""
+    parts = [
+        np.full(round(16000 * abs(each)), number if each > 0 else 0, np.int16)
+        for number, each in enumerate(seconds, 1)
+    ]
+    return np.concatenate(parts)
+
+
+async def test_sphinx_hears_all_audio_around_an_endpoint(decoder: RunDecoder) -> None:
+    """The next word begins in the 300 ms that are not decoded yet."""
+    audio = voice(1.0, 0.5, -0.6, 0.8, 0.4, -1.0)
+    assert [text for text in await said(audio, 50) if text] == ["1 2", "4 5"]
+    heard = np.concatenate(decoder.utterances)
+    assert len(decoder.utterances[0]) / 16000 == pytest.approx(2.0, abs=0.06)
+    assert np.array_equal(heard, audio[: len(heard)]) and len(heard) > 16000 * 3.2
+
+
+async def test_sphinx_leaves_no_silence_over(decoder: RunDecoder) -> None:
+    assert await said(voice(1.0, -9.0), 50) == ["1"]
+    assert len(decoder.utterances) == 1
+
+
+async def test_sphinx_hears_a_word_that_is_cut_once_and_whole(decoder: RunDecoder) -> None:
+    words = [0.9] * 24
+    first, second = await said(voice(*words, -0.4), 500)
+    assert f"{first} {second}".split() == [str(number) for number in range(1, 25)]
+    assert len(second.split()) > 1 and np.count_nonzero(decoder.utterances[1] == 23) == 14400
+
+
+async def test_sphinx_cuts_a_word_that_has_no_end(decoder: RunDecoder) -> None:
+    assert await said(voice(30.0, -0.4), 500) == ["1", "1"]
+    heard = np.concatenate(decoder.utterances)
+    assert np.array_equal(heard, voice(30.0, -0.4)[: len(heard)])
+
+
+def test_sphinx_takes_silence_from_the_audio(decoder: RunDecoder) -> None:
+    """A hypothesis that is behind says nothing, unless it is far behind."""
+    session = sphinx_module.SphinxRecognition()
+    session.feed(voice(1.0), 0.0)
+    assert session.silence() == 0.0
+    behind = SimpleNamespace(word="a", start_frame=0, end_frame=29)
+    decoder.seg = lambda: [behind]  # type: ignore[method-assign]
+    assert session.silence() == 0.0
+    session.feed(voice(1.3), 1.0)
+    assert session.silence() == pytest.approx(1.0)
+    session.feed(voice(-1.5), 2.3)
+    assert session.silence() == pytest.approx(2.5)
+    decoder.seg = lambda: []  # type: ignore[method-assign]
+    assert session.silence() is None

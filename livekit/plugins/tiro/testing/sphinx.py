@@ -9,6 +9,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+
+from .backend import LOOKAHEAD_SAMPLES
 from .recognizer import RECOGNIZER_RATE, Hypothesis, Samples, Word
 from .wire import FAILED_PRECONDITION, RESOURCE_EXHAUSTED, SpeechConfig, StatusError
 
@@ -17,7 +20,18 @@ if TYPE_CHECKING:
 
 # Seconds; the decoder's grid.
 FRAME = 0.01
-# Cepstral mean to start each segment from: of the usual loudness of speech, so that the first
+# How much WebRTC's detector takes for a voice, from 0, nearly all, to 3.
+VAD_MODE = 2
+# Seconds by which the end of the last word in a running hypothesis is behind what was said, at
+# most. Only in noise that the detector takes for a voice, the hypothesis is what tells silence.
+LAG = 1.0
+# Seconds of silence from which on a segment that ends has not been cut in the middle of a word.
+BETWEEN_WORDS = 0.2
+# Seconds of a word at most that is heard again, whole, by the segment behind a cut.
+LONGEST_WORD = 2.0
+# Samples that are kept for the next segment.
+KEPT_SAMPLES = LOOKAHEAD_SAMPLES + round(LONGEST_WORD * RECOGNIZER_RATE)
+# Cepstral mean to start each connection from: of the usual loudness of speech, so that the first
 # words are right before the running mean is; with the model's own, fox.wav has a wrong word.
 CEPSTRAL_MEAN = "50,0,0"
 # Entries of the decoder's list looked at for each alternative, as many of them read the same.
@@ -60,8 +74,21 @@ class Decoder(Protocol):
         ...
 
 
+class Vad(Protocol):
+    """What is used of `pocketsphinx.Vad`, which has no types of its own."""
+
+    frame_bytes: int
+
+    def is_speech(self, frame: bytes) -> bool:
+        """Tell whether there is a voice in `frame_bytes` of audio."""
+        ...
+
+
 _idle: deque[Decoder] = deque(maxlen=MAX_IDLE)
 _open: weakref.WeakSet[SphinxRecognition] = weakref.WeakSet()
+
+
+_NOTHING: Samples = np.zeros(0, np.int16)
 
 
 class SphinxRecognizer:
@@ -95,23 +122,47 @@ class SphinxRecognition:
         self._decoder: Decoder | None = None
         self._start: float | None = None
         self._decoded = 0
+        self._voice = _Voice()
+        # The newest audio, the last of which is not decoded when a segment ends.
+        self._newest: Samples = _NOTHING
+        # What of the last segment is for the next one to hear.
+        self._left: Samples = _NOTHING
+        self._is_over = False
+        # Whether the decoder knows the connection's cepstral mean.
+        self._is_adapted = False
+
+    def attend(self, samples: Samples, start: float) -> bool:
+        """Keep what the backend holds back; open a segment for what the last one left over."""
+        self._newest = np.concatenate((self._newest, samples))[-KEPT_SAMPLES:]
+        if not self._left.any():
+            self._left = _NOTHING
+        return len(self._left) > 0
+
+    def delivered(self) -> None:
+        """Nothing to do."""
+
+    def ended(self, *, hung_up: bool) -> None:
+        """Take note; the last of the audio is not decoded then, as at the service."""
+        self._is_over = True
 
     def feed(self, samples: Samples, start: float) -> None:
         """Decode; the first call of a segment starts an utterance."""
         decoder = self._decoder = self._decoder or _take()
         if self._start is None:
-            self._start = start
-            decoder.set_cmn(CEPSTRAL_MEAN)
+            self._start = start - len(self._left) / RECOGNIZER_RATE
+            samples, self._left = np.concatenate((self._left, samples)), _NOTHING
+            if not self._is_adapted:
+                decoder.set_cmn(CEPSTRAL_MEAN)
+                self._is_adapted = True
             decoder.start_utt()
         self._decoded += len(samples)
+        self._voice.feed(samples)
         decoder.process_raw(samples.tobytes())
 
     def silence(self) -> float | None:
-        """Seconds behind the last word of the running hypothesis, None if it has no word."""
+        """Seconds of audio behind the last voice, None if there is no word yet."""
         words = self.partial()
-        if not words:
-            return None
-        return (self._start or 0.0) + self._decoded / RECOGNIZER_RATE - words[-1].end
+        return max(self._voice.silence, self._now - words[-1].end - LAG) if words else None
 
     def partial(self) -> Hypothesis:
         """The words of the running hypothesis."""
@@ -128,11 +179,12 @@ class SphinxRecognition:
         if self._start is None or self._decoder is None:
             return []
         self._decoder.end_utt()
-        best = self.partial()
+        best = self._leave_over(self.partial())
         found = [best] if best else []
         if best and alternatives > 1:
             found += self._others(best, alternatives - 1)
         self._start, self._decoded = None, 0
+        self._voice.begin()
         return found
 
     def close(self) -> None:
@@ -141,6 +193,25 @@ class SphinxRecognition:
         decoder, self._decoder = self._decoder, None
         if decoder is not None and self._start is None:
             _idle.append(decoder)
+
+    @property
+    def _now(self) -> float:
+        """Where in the stream the decoded audio ends, in seconds."""
+        return (self._start or 0.0) + self._decoded / RECOGNIZER_RATE
+
+    def _leave_over(self, words: Hypothesis) -> Hypothesis:
+        """Leave what is not decoded to the next segment, and a word that is cut; return the others.
+
+        Nothing is left over at the end of the audio, and no word if it is all there is.
+        """
+        count = LOOKAHEAD_SAMPLES
+        if len(words) > 1 and not self._is_over and self._voice.silence < BETWEEN_WORDS:
+            heard = self._now - words[-1].start
+            if heard < LONGEST_WORD:
+                words = words[:-1]
+                count += round(heard * RECOGNIZER_RATE)
+        self._left, self._newest = self._newest[-count:], _NOTHING
+        return words
 
     def _others(self, best: Hypothesis, count: int) -> list[Hypothesis]:
         assert self._decoder is not None
@@ -160,6 +231,34 @@ class SphinxRecognition:
         return start + first * FRAME, start + (last + 1) * FRAME
 
 
+class _Voice:
+    """Tells how long ago there was a voice in the audio."""
+
+    def __init__(self) -> None:
+        self._vad: Vad | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a segment."""
+        self._rest = b""
+        self._silent = 0
+
+    def feed(self, samples: Samples) -> None:
+        """Look at each whole frame."""
+        vad = self._vad = self._vad or _vad()
+        data, size = self._rest + samples.tobytes(), vad.frame_bytes
+        whole = len(data) // size * size
+        for start in range(0, whole, size):
+            is_voice = vad.is_speech(data[start : start + size])
+            self._silent = 0 if is_voice else self._silent + size
+        self._rest = data[whole:]
+
+    @property
+    def silence(self) -> float:
+        """Seconds since then."""
+        return self._silent / 2 / RECOGNIZER_RATE
+
+
 def _bare(word: str) -> str:
     """Without the number that tells pronunciations apart: `the(2)`."""
     return word.split("(")[0]
@@ -171,3 +270,8 @@ def _take() -> Decoder:
     except IndexError:
         pocketsphinx = importlib.import_module("pocketsphinx")
         return cast("Decoder", pocketsphinx.Decoder(loglevel="FATAL"))
+
+
+def _vad() -> Vad:
+    pocketsphinx = importlib.import_module("pocketsphinx")
+    return cast("Vad", pocketsphinx.Vad(VAD_MODE))
