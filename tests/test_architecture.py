@@ -29,11 +29,11 @@ LAYERS = [
     {"__init__"},
     {"stt"},
     {"stream"},
-    {"exchange"},
+    {"exchange", "dial"},
     {"connection", "transcript"},
     {"recovery", "feed", "protocol"},
     {"watch"},
-    {"backlog"},
+    {"backlog", "keys"},
     {"loudness", "clock", "errors", "onset"},
     {"options", "log", "version"},
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,6 +92,7 @@ class Exchange:
         self._speech_at = time.monotonic()
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
 
@@ -138,13 +138,23 @@ class Exchange:
             self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
-        """Use other settings; the exchange is over if the config has been sent with others."""
+        """Use other settings; the exchange is over if the config has been sent with others.
+
+        Other words to listen for wait until nobody speaks.
+        """
         self._options = options
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
-        # The service knows nothing of endpointing.
-        if replace(in_force, endpointing=options.endpointing) != options:
+        self._has_new_phrases = in_force.phrases != options.phrases
+        if not in_force.is_heard_like(options):
+            self._changed.set_result(None)
+
+    def _apply_new_phrases(self) -> None:
+        """Have a new connection take over, if nobody speaks and nobody waits for a final."""
+        transcript, backlog = self._parts.transcript, self._parts.backlog
+        busy = transcript.speaking or transcript.flush_pending or backlog.may_hold_words()
+        if not busy and not self._ended and not self._changed.done():
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -226,6 +236,8 @@ class Exchange:
             self._speech_at = now
         elif now - self._speech_at >= DECIDED_AFTER:
             feed.gather()
+        if self._has_new_phrases:
+            self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
