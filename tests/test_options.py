@@ -366,7 +366,7 @@ def test_no_frame_of_a_refused_setting_shows_a_secret(bad: dict[str, Any]) -> No
             assert KEY not in repr(frame.f_locals)
 
 
-# -- words to listen for -----------------------------------------------------------------------------
+# -- words to listen for ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

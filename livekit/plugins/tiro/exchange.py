@@ -11,7 +11,7 @@ from livekit.agents import utils
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
-from .onset import DECIDED_AFTER
+from .onset import DECIDED_AFTER, STILL_TALKING
 from .recovery import Ending, Reason
 from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
 
@@ -152,9 +152,12 @@ class Exchange:
 
     def _apply_new_phrases(self) -> None:
         """Have a new connection take over, if nobody speaks and nobody waits for a final."""
+        if not self._has_new_phrases or self._ended or self._changed.done():
+            return
         transcript, backlog = self._parts.transcript, self._parts.backlog
-        busy = transcript.speaking or transcript.flush_pending or backlog.may_hold_words()
-        if not busy and not self._ended and not self._changed.done():
+        since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
+        talking = transcript.speaking or backlog.first_loud(since, backlog.end) is not None
+        if not (talking or transcript.flush_pending or backlog.may_hold_words()):
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -236,8 +239,7 @@ class Exchange:
             self._speech_at = now
         elif now - self._speech_at >= DECIDED_AFTER:
             feed.gather()
-        if self._has_new_phrases:
-            self._apply_new_phrases()
+        self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -298,6 +300,7 @@ class Exchange:
             if events:
                 connection.note_news()
                 self._parts.emit(events)
+                self._apply_new_phrases()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED
