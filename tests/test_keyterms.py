@@ -45,7 +45,8 @@ async def talking(
 
         async def listen() -> None:
             async for event in stream:
-                events.append(event)
+                # One by one: the tests look at what is there meanwhile.
+                events.append(event)  # noqa: PERF401
 
         pushing = asyncio.create_task(push(frames(said.pcm())))
         listening = asyncio.create_task(listen())
@@ -210,7 +211,7 @@ async def test_who_waits_for_a_final_gets_it_first() -> None:
     assert phrases(server) == [[], ["Katla"]]
 
 
-# -- in an AgentSession ------------------------------------------------------------------------------
+# -- in an AgentSession ----------------------------------------------------------------------------
 
 
 @in_virtual_time

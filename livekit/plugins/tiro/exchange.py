@@ -152,7 +152,7 @@ class Exchange:
 
     def _apply_new_phrases(self) -> None:
         """Have a new connection take over, if nobody speaks and nobody waits for a final."""
-        if not self._has_new_phrases or self._ended or self._changed.done():
+        if self._ended or self._changed.done():
             return
         transcript, backlog = self._parts.transcript, self._parts.backlog
         since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
@@ -239,7 +239,8 @@ class Exchange:
             self._speech_at = now
         elif now - self._speech_at >= DECIDED_AFTER:
             feed.gather()
-        self._apply_new_phrases()
+        if self._has_new_phrases:
+            self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -300,7 +301,8 @@ class Exchange:
             if events:
                 connection.note_news()
                 self._parts.emit(events)
-                self._apply_new_phrases()
+                if self._has_new_phrases:
+                    self._apply_new_phrases()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED
