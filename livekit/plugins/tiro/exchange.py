@@ -55,7 +55,7 @@ class Parts(NamedTuple):
     emit: Callable[[Iterable[SpeechEvent]], None]
     """Takes the events."""
     report_usage: Callable[[], None]
-    """Called once a second."""
+    """Called once a second while audio goes out by the send task."""
 
 
 class Exchange:
@@ -174,7 +174,9 @@ class Exchange:
         looked_at = 0.0
         try:
             while not receiving.done() and not self._changed.done():
-                patience = min(self._look_every, max(0.0, self._ask_again_at - time.monotonic()))
+                endpointing = self._options.endpointing is not None
+                look = _ENDPOINTING_LOOK if endpointing else PAUSE
+                patience = min(look, max(0.0, self._ask_again_at - time.monotonic()))
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
@@ -184,7 +186,8 @@ class Exchange:
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
                 self._ask_again()
-                self._notice_end_of_utterance()
+                if endpointing:
+                    self._notice_end_of_utterance()
                 now = time.monotonic()
                 if (
                     now - looked_at > PAUSE - _ENDPOINTING_LOOK
@@ -193,7 +196,8 @@ class Exchange:
                 ):
                     looked_at = now
                     self._notice_pause()
-                    self._parts.report_usage()
+                    if not self.is_direct:
+                        self._parts.report_usage()
                     reason = self._look_after()
                     if reason is not None and not receiving.done():
                         return reason
@@ -253,11 +257,6 @@ class Exchange:
         # A click, and no word.
         watch.dismiss()
         return None
-
-    @property
-    def _look_every(self) -> float:
-        """Seconds; who wants to know soon that an utterance has ended has to look often."""
-        return PAUSE if self._options.endpointing is None else _ENDPOINTING_LOOK
 
     def _notice_end_of_utterance(self) -> None:
         """Ask for the final of an open hypothesis behind as much quiet as the options say."""
