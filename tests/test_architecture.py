@@ -30,11 +30,11 @@ LAYERS = [
     {"__init__"},
     {"stt"},
     {"stream"},
-    {"exchange"},
+    {"exchange", "dial"},
     {"connection", "transcript"},
     {"recovery", "feed", "protocol"},
     {"watch"},
-    {"backlog"},
+    {"backlog", "keys"},
     {"loudness", "drift", "clock", "errors", "onset"},
     {"options", "log", "version"},
 ]

@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 import traceback
+from functools import partial
 from typing import Any
 
 import pytest
@@ -309,11 +310,107 @@ def test_the_key_is_not_shown() -> None:
     assert pickle.loads(pickle.dumps(held)) == held
 
 
+# -- a function for keys, headers ------------------------------------------------------------------
+
+
+def test_a_function_for_keys_hides_itself() -> None:
+    """The `repr` of a partial function shows what it is called with."""
+    held = options_of(partial(str, KEY))
+    assert KEY not in f"{held!r} {held.api_key!r} {vars(held)}"
+    assert held == options_of(partial_of := held.api_key) and held.api_key is partial_of
+    assert held != options_of(partial(str, KEY)), "equal functions are the same function"
+    assert len({held.api_key, options_of(partial_of).api_key}) == 1
+
+
+def options_of(api_key: Any) -> Options:
+    return Options(api_key=api_key)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        None,
+        "X-Tenant: a",
+        [("X-Tenant", KEY)],
+        {"": KEY},
+        {f"X-Tenant: {KEY}": "a"},
+        {7: KEY},
+        {"X-Tenant": f"{KEY}\r\nX-Other: b"},
+        {"X-Tenant": None},
+        {"X-Tenant": KEY.encode()},
+        {"Upgrade": "h2c"},
+        {"sec-websocket-key": KEY},
+    ],
+)
+def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
+    with pytest.raises(ValueError, match="extra_headers must") as raised:
+        tiro.STT(api_key="test", extra_headers=headers)
+    assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["", "a", f"Bearer {KEY}", " blank ", "þorn"])
+def test_good_headers_are_hidden(value: str) -> None:
+    held = options(extra_headers={"X-Tenant": value})
+    assert held.extra_headers == {"X-Tenant": value.strip()}
+    assert repr(held.extra_headers) == "{'X-Tenant': '***'}"
+
+
+@pytest.mark.parametrize("bad", [{"language": "?"}, {"extra_headers": {"X": "a\nb"}}])
+def test_no_frame_of_a_refused_setting_shows_a_secret(bad: dict[str, Any]) -> None:
+    settings = {"api_key": partial(str, KEY), "extra_headers": {"X-Tenant": KEY}, **bad}
+    stt = tiro.STT(api_key="test")
+    for refusing in (tiro.STT, stt.update_options):
+        with pytest.raises(ValueError) as raised:
+            refusing(**settings)
+        for frame, _ in list(traceback.walk_tb(raised.value.__traceback__))[1:]:
+            assert KEY not in repr(frame.f_locals)
+
+
+# -- words to listen for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("terms", "sent"),
+    [
+        (None, []),
+        ([], []),
+        (["Eyjafjallajökull", "Hekla"], ["Eyjafjallajökull", "Hekla"]),
+        (("Hekla", " Hekla ", "Hekla"), ["Hekla"]),
+        (["Jón  Jónsson\n", "e\u0301"], ["Jón Jónsson", "é"]),
+        (iter(["Hekla"]), ["Hekla"]),
+    ],
+)
+def test_the_words_to_listen_for_are_sent_once_each(terms: Any, sent: list[str]) -> None:
+    assert options(keyterms=terms).phrases == sent
+
+
+@pytest.mark.parametrize(
+    "terms", ["Hekla", b"Hekla", {"Hekla": 1}, 7, [""], [" "], [None], [7], ["a\x00"], ["\ud800"]]
+)
+def test_what_can_be_no_word_to_listen_for_is_refused(terms: Any) -> None:
+    with pytest.raises(ValueError, match="keyterms must be"):
+        options(keyterms=terms)
+
+
+@pytest.mark.parametrize("field", ["speechContexts", "speech_contexts"])
+def test_words_to_listen_for_come_one_way_only(field: str) -> None:
+    extra = {field: [{"phrases": ["Hekla"]}]}
+    assert options(extra_config=extra).extra_config == extra
+    with pytest.raises(ValueError, match="keyterms or the speechContexts"):
+        options(extra_config=extra, keyterms=[])
+
+
+def test_the_words_to_listen_for_are_not_shown() -> None:
+    """They are the caller's vocabulary: names of his customers."""
+    held = options(keyterms=["Hekla"], session_keyterms=("Katla",))
+    assert "Hekla" not in repr(held) and "Katla" not in repr(held)
+
+
 # -- through the constructor of the STT ----------------------------------------------------------
 
 
 def key_of(stt: tiro.STT) -> str:
-    return stt._options.api_key
+    return stt._options.key
 
 
 def test_the_key_is_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +457,11 @@ def test_every_setting_reaches_the_options() -> None:
         "endpointing": 0.5,
         "api_key": KEY,
         "base_url": "ws://mine",
+        "extra_headers": {"X-Tenant": "a"},
+        "keyterms": ("Eyjafjallajökull",),
     }
     stt = tiro.STT(**settings)
-    assert dataclasses.asdict(stt._options) == settings
+    assert dataclasses.asdict(stt._options) == {**settings, "session_keyterms": ()}
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,9 @@ SAID = Talk(
     tuple(replace(word, text=f"{CANARY_WORD}{n}") for n, word in enumerate(_PLAIN.words)),
     _PLAIN.blocks,
 )
-# What an error frame says is part of the exception, but for the key.
-ECHO = f"bad token={KEY} of {KEY}"
+HEADER = f"Basic {CANARY_KEY}+haus=="
+# What an error frame says is part of the exception, but for the key and the headers.
+ECHO = f"bad token={KEY} of {KEY}, {HEADER} or {HEADER[6:]}"
 BOTH = f"{ECHO} said {CANARY_WORD}"
 # Of the tests and the local server, who know both.
 KNOWING = str(Path(__file__).parent), str(Path(faults.__file__).parent)
@@ -185,7 +186,7 @@ def spy(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) ->
 
 @asynccontextmanager
 async def speaking(
-    spy: Spy, hooks: Hooks, *, base_url: str = ""
+    spy: Spy, hooks: Hooks, *, base_url: str = "", api_key: Any = KEY
 ) -> AsyncIterator[tuple[tiro.STT, SpeechStream, TiroServer]]:
     """A stream that hears the canaries."""
     loop = asyncio.get_running_loop()
@@ -197,8 +198,9 @@ async def speaking(
         hooks=hooks,
         interim_interval=0.0,
     )
+    settings = {"api_key": api_key, "extra_headers": {"X-Login": HEADER}}
     async with server:
-        async with tiro.STT(base_url=base_url or server.base_url, api_key=KEY) as stt:
+        async with tiro.STT(base_url=base_url or server.base_url, **settings) as stt:
             stt.on("error", lambda event: spy.see("error event", event, event.error))
             stt.on("metrics_collected", partial(spy.see, "metrics"))
             stream = stt.stream(conn_options=RETRIES)
@@ -225,10 +227,11 @@ async def listen(spy: Spy, stream: SpeechStream) -> list[str]:
     return heard
 
 
-async def hear(spy: Spy, hooks: Hooks) -> None:
-    async with speaking(spy, hooks) as (_, stream, server):
+async def hear(spy: Spy, hooks: Hooks, api_key: Any = KEY) -> None:
+    async with speaking(spy, hooks, api_key=api_key) as (_, stream, server):
         heard = await listen(spy, stream)
         tokens = {connection.token for connection in server.sessions}
+        assert all(each.headers["x-login"] == HEADER for each in server.sessions)
     assert tokens == {KEY}, "it was sent"
     assert heard or spy.errors, "nothing was there to be seen"
     gc.collect()
@@ -306,6 +309,33 @@ def test_any_other_fault(hooks: Hooks, spy: Spy) -> None:
     run(spy, hear(spy, hooks))
 
 
+async def ask_for_key(key: str = KEY) -> str:
+    await asyncio.sleep(0.01)
+    return key
+
+
+@pytest.mark.parametrize("hooks", [Fail(14, Moment.INTERIM, message=ECHO), Refuse(401, BOTH)])
+def test_a_key_that_is_asked_for(hooks: Hooks, spy: Spy) -> None:
+    run(spy, hear(spy, hooks, partial(ask_for_key, KEY)))
+
+
+async def fail_to_get(key: str) -> str:
+    try:
+        raise OSError(f"no key service for {key}")
+    except OSError as error:
+        raise RuntimeError(f"can not get {key}") from error
+
+
+@pytest.mark.parametrize("source", [fail_to_get, lambda key: f"{key}\n{key}"])
+def test_a_key_that_nobody_gives(source: Any, spy: Spy) -> None:
+    async def trial() -> None:
+        async with speaking(spy, Hooks(), api_key=partial(source, KEY)) as (_, stream, server):
+            await listen(spy, stream)
+            assert not server.sessions and spy.errors
+
+    run(spy, trial())
+
+
 def test_a_fault_that_passes(spy: Spy) -> None:
     hooks = PerConnection(Refuse(503, BOTH), Combined(Garbage([BOTH]), Disconnect(Moment.FINAL)))
     run(spy, hear(spy, hooks))
@@ -378,8 +408,10 @@ def test_recognising_a_buffer(hooks: Hooks, spy: Spy) -> None:
         {"language": "?"},
         {"max_alternatives": 0},
         {"extra_config": {"a": object()}},
+        {"extra_headers": {f"X: {KEY}": KEY}},
+        {"extra_headers": {"X": f"{KEY}\n"}},
     ],
-    ids=["query", "user", "scheme", "key", "language", "alternatives", "extra"],
+    ids=["query", "user", "scheme", "key", "language", "alternatives", "extra", "name", "value"],
 )
 def test_settings_that_are_not_valid(wrong: dict[str, Any], spy: Spy) -> None:
     """The locals are not looked at: they are what the caller himself passed in."""

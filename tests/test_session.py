@@ -33,6 +33,7 @@ from .support.harness import (
     FINAL,
     INTERIM,
     START,
+    USAGE,
     assert_alternating,
     collect,
     frames,
@@ -461,6 +462,50 @@ async def _read(stream: tiro.SpeechStream, events: list[SpeechEvent]) -> None:
         events.append(event)  # noqa: PERF401
 
 
+@pytest.mark.parametrize("silence", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 3.3])
+@in_virtual_time
+async def test_a_session_misses_a_second_of_its_audio_at_most(silence: float) -> None:
+    """It stops listening to the STT before it closes the stream, which has the rest to report."""
+    metrics: list[STTMetrics] = []
+    async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
+        stt.on("metrics_collected", metrics.append)
+        await call.microphone.say(TURN)
+        await call.turns(1)
+        await asyncio.sleep(silence)
+        call.microphone.on_detached()
+        await call.session.aclose()
+        pushed = call.microphone.pushed
+    (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
+    assert pushed - 1.0 < usage.audio_duration <= pushed + 0.001
+    assert sum(m.audio_duration for m in metrics) == pytest.approx(pushed, abs=0.05)
+
+
+@in_virtual_time
+async def test_a_session_misses_a_second_at_most_of_a_sentence_that_is_cut_off() -> None:
+    async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
+        saying = asyncio.create_task(call.microphone.say(np.concatenate([TURN] * 5)))
+        await until(lambda: call.microphone.pushed > 3.7)
+        call.microphone.on_detached()
+        await call.session.aclose()
+        saying.cancel()
+    (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
+    assert call.microphone.pushed - 1.0 < usage.audio_duration <= call.microphone.pushed + 0.001
+
+
+@in_virtual_time
+async def test_usage_is_reported_behind_each_utterance() -> None:
+    async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
+        for turn in (1, 2):
+            await call.microphone.say(TURN)
+            await call.turns(turn)
+        behind = [
+            call.events[at + 1 : at + 2]
+            for at, event in enumerate(call.events)
+            if event.type is END
+        ]
+    assert [[event.type for event in each] for each in behind] == [[USAGE], [USAGE]]
+
+
 @in_virtual_time
 async def test_a_session_accounts_for_its_audio_and_traces_its_turns() -> None:
     spans = InMemorySpanExporter()
@@ -482,7 +527,6 @@ async def test_a_session_accounts_for_its_audio_and_traces_its_turns() -> None:
         set_tracer_provider(before)
     (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
     assert (usage.provider, usage.model) == ("Tiro", "is-IS")
-    # The session itself stops listening to the STT before it closes it, so it misses the last.
     assert sum(m.audio_duration for m in metrics) == pytest.approx(call.microphone.pushed, abs=0.1)
     turn = next(span for span in spans.get_finished_spans() if span.name == "user_turn")
     assert turn.attributes is not None

@@ -99,6 +99,11 @@ class Connection:
     ) -> Connection:
         """Connect within `timeout` seconds.
 
+        Args:
+            session: What to connect with.
+            options: The address, the headers, and the key itself: no function for it.
+            timeout: Seconds.
+
         Raises:
             APIStatusError: The service refused the handshake, or redirects to another address.
             APITimeoutError: It did not answer in time.
@@ -328,7 +333,8 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return await type(session)._ws_connect(
             _OneAddress(session),  # type: ignore[arg-type]
             options.url,
-            params={"token": options.api_key},
+            params={"token": options.key},
+            headers=options.extra_headers,
             autoping=False,
             max_msg_size=_MAX_MESSAGE,
             decode_text=False,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import base64
 import html
 import re
-from functools import cached_property
+from collections import deque
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
@@ -20,10 +21,19 @@ from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from .options import Key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .options import ApiKey
     from .protocol import ServiceError
 
 # A credential that is not ours: `token=…` of a URL, `Bearer …` of a header.
 _CREDENTIAL = r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+"
+# Characters of a secret by which it is found; the rest is compared one by one.
+_SOUGHT = 32
+# Characters; what is shorter and no key is no secret: a number, a tag.
+_SHORTEST_SECRET = 6
+# Connections whose secrets are looked for: an error repeats that of its own, or of one just before.
+_KEYS_REMEMBERED = 8
 # A server's text longer than this is a page, not a message (characters).
 _MAX_SERVER_TEXT = 500
 
@@ -74,34 +84,93 @@ _ADVICE_SERVER = "The fault is at the service; try again, and tell Tiro if it la
 
 
 class Redactor:
-    """Takes the key out of text that comes from elsewhere, however it is written there.
+    """Takes secrets out of text that comes from elsewhere, however they are written there.
 
-    Each of its characters may stand for itself, or be escaped as in a URL (once or twice), in JSON,
+    Each character of one may stand for itself, or be escaped as in a URL (once or twice), in JSON,
     in HTML or in a quoted string.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: ApiKey = "") -> None:
         """Learn what to look for.
 
         Args:
-            key: The key, as it is.
+            key: The key, as it is. A function that returns keys tells none yet.
         """
-        self._secret = Key(key)
+        self._known: deque[tuple[_Secret, ...]] = deque(maxlen=_KEYS_REMEMBERED)
+        if isinstance(key, str):
+            self.learn(key)
+
+    def learn(self, key: str, others: Iterable[str] = ()) -> None:
+        """Look for the secrets of another connection too, and for those of the latest ones before.
+
+        Args:
+            key: The key.
+            others: What else is not to be told. Short texts among them are no secrets.
+        """
+        parts = [part for text in others for part in (text, text.rpartition(" ")[2])]
+        secrets = dict.fromkeys([key, *(part for part in parts if len(part) >= _SHORTEST_SECRET)])
+        known = tuple(_Secret(secret) for secret in secrets if secret)
+        if known and known not in self._known:
+            self._known.append(known)
 
     def __call__(self, text: str) -> str:
-        """Return `text` without the key and without other credentials, cut to a message."""
-        text = self._pattern.sub("[key]", text)
+        """Return `text` without the secrets and other credentials, cut to a message."""
+        for secrets in self._known:
+            for secret in secrets:
+                text = secret.cut_from(text)
         text = re.sub(_CREDENTIAL, r"\1[...]", text)
         if len(text) > _MAX_SERVER_TEXT:
             text = text[:_MAX_SERVER_TEXT] + "…"
         return text
 
+
+class _Secret:
+    """A text to be looked for in all its forms. Two are equal if their texts are."""
+
+    def __init__(self, text: str) -> None:
+        self._text = Key(text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def cut_from(self, text: str) -> str:
+        """Return `text` with "[key]" in place of the secret."""
+        for form in self._encoded:
+            text = text.replace(form, "[key]")
+        cut, at = [], 0
+        for found in self._pattern.finditer(text):
+            if found.start() >= at:
+                cut += [text[at : found.start()], "[key]"]
+                at = self._end(text, found.end())
+        return "".join([*cut, text[at:]])
+
+    def _end(self, text: str, at: int) -> int:
+        """Return where a secret ends that goes on at a place in a text, or breaks off there."""
+        for character in self._text[_SOUGHT:]:
+            found = _form(character).match(text, at)
+            if found is None:
+                break
+            at = found.end()
+        return at
+
+    @property
+    def _encoded(self) -> set[str]:
+        data = self._text.encode()
+        forms = (base64.b64encode(data), base64.urlsafe_b64encode(data))
+        return {form.decode().rstrip("=") for form in forms}
+
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        data = self._secret.encode()
-        encoded = (base64.b64encode(data), base64.urlsafe_b64encode(data))
-        whole = [re.escape(form.decode().rstrip("=")) for form in encoded]
-        return re.compile("|".join(["".join(map(_any_form, self._secret)), *whole]))
+        # A pattern for all of a signed token would take the event loop a quarter of a second.
+        return re.compile("".join(map(_any_form, self._text[:_SOUGHT])))
+
+
+@lru_cache(maxsize=1024)
+def _form(character: str) -> re.Pattern[str]:
+    return re.compile(_any_form(character))
 
 
 def _any_form(character: str) -> str:
@@ -192,6 +261,18 @@ def unreachable(host: str, reason: str) -> APIConnectionError:
     return APIConnectionError(
         f"could not connect to Tiro at {host}: {reason}. "
         "Check the network, and base_url or TIRO_BASE_URL."
+    )
+
+
+def no_key(why: str) -> APIConnectionError:
+    """Return the exception for a connection without a key, as the function for it gave none.
+
+    Args:
+        why: What it did instead, without the text of an exception, which can hold the key.
+    """
+    return APIConnectionError(
+        f"no key for Tiro: the function given as api_key {why}. It must return a text, or be async "
+        "and return one."
     )
 
 

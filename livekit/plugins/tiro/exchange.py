@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from livekit.agents.stt import SpeechEvent, SpeechEventType
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
 from .feed import FLUSH_SILENCE
+from .onset import STILL_TALKING
 from .recovery import Ending, Reason
 from .watch import (
     CLOSE_TIMEOUT,
@@ -60,7 +60,7 @@ class Parts(NamedTuple):
     emit: Callable[[Iterable[SpeechEvent]], None]
     """Takes the events."""
     report_usage: Callable[[], None]
-    """Called once a second."""
+    """Called once a second while audio goes out by the send task."""
 
 
 class Exchange:
@@ -97,6 +97,7 @@ class Exchange:
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
         self._note_hypothesis()
@@ -148,14 +149,27 @@ class Exchange:
             self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
-        """Use other settings; the exchange is over if the config has been sent with others."""
+        """Use other settings; the exchange is over if the config has been sent with others.
+
+        Other words to listen for wait until nobody speaks.
+        """
         self._options = options
         self._note_hypothesis()
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
-        # The service knows nothing of endpointing.
-        if replace(in_force, endpointing=options.endpointing) != options:
+        self._has_new_phrases = in_force.phrases != options.phrases
+        if not in_force.is_heard_like(options):
+            self._changed.set_result(None)
+
+    def _apply_new_phrases(self) -> None:
+        """Have a new connection take over, if nobody speaks and nobody waits for a final."""
+        if self._ended or self._changed.done():
+            return
+        transcript, backlog = self._parts.transcript, self._parts.backlog
+        since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
+        talking = transcript.speaking or backlog.first_loud(since, backlog.end) is not None
+        if not (talking or transcript.flush_pending or backlog.may_hold_words()):
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -182,7 +196,8 @@ class Exchange:
                 )
                 self._ask_again()
                 self._notice_pause()
-                self._parts.report_usage()
+                if not self.is_direct:
+                    self._parts.report_usage()
                 reason = self._look_after()
                 if reason is not None and not receiving.done():
                     return reason
@@ -224,6 +239,8 @@ class Exchange:
             or backlog.first_sound(feed.heard_to, sent_to) is not None
         )
         watch.look(now, speech, connection.answered_at)
+        if self._has_new_phrases:
+            self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -296,6 +313,8 @@ class Exchange:
                 self._parts.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
                     self._note_hypothesis()
+                if self._has_new_phrases:
+                    self._apply_new_phrases()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED

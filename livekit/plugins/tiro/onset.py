@@ -23,8 +23,9 @@ _WITH_FIRST_SOUND = 0.1
 
 # s behind the last loud audio by which the last of the endpointer's rules has decided.
 _DECIDED_AFTER = 2.5
-# s behind the last loud audio for which somebody may be in the middle of a sentence.
-_STILL_TALKING = 0.3
+
+STILL_TALKING = 0.3
+"""Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
 
 
 class Onset:
@@ -116,7 +117,7 @@ class Onset:
         if self.is_gathering:
             return
         backlog, rate = self._backlog, self._backlog.sample_rate
-        recent = max(silent_at, sent_to - round(_STILL_TALKING * rate))
+        recent = max(silent_at, sent_to - round(STILL_TALKING * rate))
         undecided = max(backlog.start, silent_at, sent_to - round(_DECIDED_AFTER * rate))
         if (
             backlog.first_loud(recent, sent_to) is None

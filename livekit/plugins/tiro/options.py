@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+ApiKey = str | Callable[[], str | Awaitable[str]]
+"""A key, or a function that returns one: plain or async, asked for each connection."""
 
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
@@ -32,6 +36,14 @@ _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
 _TAG = re.compile(r"(?i)[a-z]{2,8}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
+# Fields of `RecognitionConfig` that hold the key terms.
+_TERM_FIELDS = frozenset({"speechContexts", "speech_contexts"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Headers that make the handshake what it is.
+_RESERVED_HEADERS = re.compile(
+    r"(?i)connection|upgrade|content-length|transfer-encoding"
+    r"|sec-websocket-(key|version|extensions|accept)"
+)
 
 
 def wire_language(language: str) -> str:
@@ -66,6 +78,52 @@ class Key(str):
         return "'***'"
 
 
+class KeySource:
+    """A function that returns keys; a `repr` of it could show what it was made with.
+
+    Two are equal if their functions are.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], str | Awaitable[str]]) -> None:
+        """Hide a function; `of` does not hide it twice."""
+        self._function = function
+
+    @classmethod
+    def of(cls, function: Callable[[], str | Awaitable[str]]) -> KeySource:
+        """Return the source for a function, which may be one already."""
+        return function if isinstance(function, cls) else cls(function)
+
+    def __call__(self) -> str | Awaitable[str]:
+        """Ask for a key."""
+        return self._function()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeySource) and other._function == self._function
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def hidden_key(api_key: Any) -> Any:
+    """Return what shows no key in a traceback with locals; nothing stays what it is."""
+    if callable(api_key):
+        return KeySource.of(api_key)
+    # What is no text is no key; `Options` says so.
+    return Key(api_key if isinstance(api_key, str) else "") if api_key else api_key
+
+
+def hidden_headers(headers: Any) -> Any:
+    """Return headers whose values do not show; what is no mapping stays what it is."""
+    if not isinstance(headers, Mapping):
+        return headers
+    return {n: Key(value) if isinstance(value, str) else None for n, value in headers.items()}
+
+
 @dataclass(frozen=True)
 class Options:
     """The settings of one stream. `dataclasses.replace` makes a changed, validated copy.
@@ -74,7 +132,8 @@ class Options:
         ValueError: If a value is out of range; the message says what is allowed.
     """
 
-    api_key: str = field(repr=False)
+    api_key: ApiKey = field(repr=False)
+    """The key, or who is asked for one for each connection."""
     base_url: str = DEFAULT_BASE_URL
     language: str = "is-IS"
     """The tag as sent; see `wire_language`."""
@@ -89,12 +148,22 @@ class Options:
     extra_config: Mapping[str, Any] = field(default_factory=dict)
     endpointing: float | None = None
     """Seconds of quiet behind an open hypothesis, after which its final is asked for."""
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with the handshake; the values do not show in a `repr`."""
+    keyterms: tuple[str, ...] | None = field(default=None, repr=False)
+    """The caller's words and phrases to listen for; None takes the framework's not either."""
+    session_keyterms: tuple[str, ...] = field(default=(), repr=False)
+    """The framework's words and phrases to listen for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", wire_language(self.language))
         object.__setattr__(self, "base_url", _websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
+        object.__setattr__(self, "extra_headers", _checked_headers(self.extra_headers))
+        object.__setattr__(self, "keyterms", _checked_terms(self.keyterms))
+        if self.keyterms is not None and _TERM_FIELDS & self.extra_config.keys():
+            raise ValueError("give either keyterms or the speechContexts of extra_config, not both")
         for name in ("interim_results", "punctuate", "diarization"):
             _check_flag(name, getattr(self, name))
         _check_whole("max_alternatives", self.max_alternatives, 1, MAX_ALTERNATIVES)
@@ -118,6 +187,33 @@ class Options:
             )
 
     @property
+    def key(self) -> Key:
+        """The key, where it was given itself or has been asked for."""
+        assert isinstance(self.api_key, Key)
+        return self.api_key
+
+    @property
+    def phrases(self) -> list[str]:
+        """The words and phrases to listen for, each once: the caller's, then the framework's."""
+        if self.keyterms is None:
+            return []
+        return list(dict.fromkeys([*self.keyterms, *self.session_keyterms]))
+
+    def is_heard_like(self, other: Options) -> bool:
+        """Tell whether the service would be asked for the same with other options.
+
+        Apart from the words and phrases to listen for: those are worth no break in an utterance.
+        """
+        return other == replace(
+            self,
+            api_key=other.api_key,
+            extra_headers=other.extra_headers,
+            endpointing=other.endpointing,
+            keyterms=other.keyterms,
+            session_keyterms=other.session_keyterms,
+        )
+
+    @property
     def url(self) -> str:
         """The address of the streaming method, without the key."""
         base = self.base_url.rstrip("/")
@@ -129,12 +225,56 @@ class Options:
         return urlsplit(self.base_url).netloc
 
 
-def _checked_key(key: str) -> Key:
-    """Return a key without the blanks around it."""
-    # The value is not repeated, and in no local: it is a key all the same.
+def _checked_key(key: ApiKey) -> Key | KeySource:
+    """Return a key without the blanks around it, or who returns one."""
+    return KeySource.of(key) if callable(key) else checked_key(key)
+
+
+def checked_key(key: Any) -> Key:
+    """Return a key without the blanks around it.
+
+    Raises:
+        ValueError: It can be no key; it is not repeated.
+    """
+    # The value is in no local: it is a key all the same.
     if not isinstance(key, str) or not key.strip() or not key.strip().isprintable():
         raise ValueError("api_key must not be empty, and must hold printable characters only")
     return Key(key.strip())
+
+
+def _checked_headers(headers: Any) -> dict[str, Key]:
+    """Return a copy of headers whose values do not show."""
+    if not isinstance(headers, Mapping):
+        raise ValueError("extra_headers must be a mapping of names to values")
+    headers = hidden_headers(headers)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            # A name that is none may hold the value: "Name: value".
+            raise ValueError("extra_headers must have names such as 'X-Tenant', without a colon")
+        if _RESERVED_HEADERS.fullmatch(name):
+            raise ValueError(f"extra_headers must not set {name}")
+        if value is None or not value.isprintable():
+            raise ValueError(f"extra_headers must have text as values, in one line; see {name}")
+    return {name: Key(value.strip()) for name, value in headers.items()}
+
+
+def _checked_terms(terms: Any) -> tuple[str, ...] | None:
+    """Return words and phrases, each once and without the blanks around it."""
+    if terms is None:
+        return None
+    if isinstance(terms, (str, bytes, Mapping)) or not isinstance(terms, Iterable):
+        raise ValueError("keyterms must be a list of words and phrases, or None")
+    terms = tuple(terms)
+    if not all(usable_terms([term]) for term in terms):
+        raise ValueError("keyterms must be texts that are not empty, without control characters")
+    return usable_terms(terms)
+
+
+def usable_terms(terms: Iterable[Any]) -> tuple[str, ...]:
+    """Return those words and phrases that can be sent, each once."""
+    texts = [unicodedata.normalize("NFC", term) for term in terms if isinstance(term, str)]
+    phrases = [" ".join(text.split()) for text in texts]
+    return tuple(dict.fromkeys(phrase for phrase in phrases if phrase and phrase.isprintable()))
 
 
 def _check_flag(name: str, value: Any) -> None:

@@ -106,6 +106,8 @@ def encode_config(options: Options, sample_rate: int) -> bytes:
         if options.max_speakers is not None:
             diarization["maxSpeakerCount"] = options.max_speakers
         config["diarizationConfig"] = diarization
+    if phrases := options.phrases:
+        config["speechContexts"] = [{"phrases": phrases}]
     config.update(options.extra_config)
     streaming = {"config": config, "interimResults": options.interim_results}
     return json.dumps({"streamingConfig": streaming}, ensure_ascii=False).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +17,19 @@ from livekit.agents.utils import is_given
 from . import errors
 from .backlog import KEEP_AT_MOST, Backlog
 from .clock import Clock
-from .connection import Connection
+from .dial import Dialer
 from .exchange import Exchange, Parts
 from .feed import Feed
 from .log import logger
-from .options import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Options, changed_options
+from .options import (
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    ApiKey,
+    Options,
+    changed_options,
+    hidden_headers,
+    hidden_key,
+)
 from .recovery import Budget, Next, Progress, Reason, Recovery
 from .transcript import Transcript
 from .watch import CLOSE_TIMEOUT, PauseWatch
@@ -29,17 +37,14 @@ from .watch import CLOSE_TIMEOUT, PauseWatch
 if TYPE_CHECKING:
     import aiohttp
 
+    from .connection import Connection
+
 # Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
 _FALLBACK_RATE = 16000
-# Fraction of `conn_options.timeout` that a handshake may take. The base class resets its retry
-# count after an attempt that used the whole timeout, and would retry for ever; and a
-# `FallbackAdapter`, which makes two attempts, is to turn to the next STT within that time.
-_HANDSHAKE_SHARE = 0.5
-# s between the tries of one attempt to connect, doubled from the first to the last.
-_REDIAL_FIRST = 0.1
-_REDIAL_AT_MOST = 1.0
-# s of audio between usage reports.
-_USAGE_INTERVAL = 5.0
+# s of audio between usage reports. An `AgentSession` lets go of the STT's metrics before it closes
+# the stream, so what is not reported by then is missing from its account: with what is held back
+# (0.15 s) and what makes no message yet, 1 s at most.
+_USAGE_INTERVAL = 0.75
 
 
 class SpeechStream(stt.RecognizeStream):
@@ -71,12 +76,13 @@ class SpeechStream(stt.RecognizeStream):
             stt=stt, conn_options=conn_options, sample_rate=options.sample_rate or NOT_GIVEN
         )
         self._options = options
-        self._http_session = http_session
         self._clock = Clock()
         self._backlog = Backlog()
         self._feed = Feed(self._backlog, self._clock, time.monotonic())
         self._transcript = Transcript(self._clock, self._backlog, self._feed)
-        self._recovery = Recovery(errors.Redactor(options.api_key))
+        redact = errors.Redactor(options.api_key)
+        self._recovery = Recovery(redact)
+        self._dialer = Dialer(http_session, self._recovery, redact)
         self._parts = Parts(
             self._clock,
             self._backlog,
@@ -90,6 +96,7 @@ class SpeechStream(stt.RecognizeStream):
         self._ended = False
         self._done = False
         self._await_audio = False
+        self._report_at = 0
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -132,6 +139,8 @@ class SpeechStream(stt.RecognizeStream):
         self._clock.push(frame.duration, now, time.time())
         if exchange is not None:
             exchange.send_now(frame.duration, now)
+            if self._backlog.sent_to >= self._report_at:
+                self._report_usage()
         else:
             self._wanted.set()
 
@@ -189,15 +198,22 @@ class SpeechStream(stt.RecognizeStream):
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
+        keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
+        api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
     ) -> None:
         """Change settings of this stream alone; see `STT` for what they mean.
 
         A real change opens a new connection, which gets the utterance in progress again from its
-        start. Values that change nothing do nothing.
+        start; `endpointing` needs none. New `keyterms` wait for the next connection, which is
+        opened when nobody speaks; `api_key` and `extra_headers` are used from the next one on.
+        Values that change nothing do nothing.
 
         Raises:
             ValueError: A value is not valid; nothing is changed then.
         """
+        # A traceback with locals shows this frame.
+        api_key, extra_headers = hidden_key(api_key), hidden_headers(extra_headers)
         self.apply_options(changed_options(self._options, given(locals())))
 
     def apply_options(self, options: Options) -> None:
@@ -259,7 +275,7 @@ class SpeechStream(stt.RecognizeStream):
         self._feed.limit(time.monotonic())
         if not await self._wait_for_audio():
             return Next.DONE
-        connection = await self._connect()
+        connection = await self._dialer.connect(self._options, self._budget)
         try:
             self._report_connection_acquired(connection.opened_in, False)
             logger.debug("connected to Tiro", extra={"request_id": connection.id})
@@ -278,16 +294,6 @@ class SpeechStream(stt.RecognizeStream):
             )
         self._await_audio = after is Next.RECONNECT_ON_AUDIO
         return after
-
-    async def _connect(self) -> Connection:
-        def open_within(seconds: float) -> Coroutine[Any, Any, Connection]:
-            return Connection.open(self._http_session(), self._options, seconds)
-
-        def may_redial(failure: APIError) -> bool:
-            return self._recovery.may_redial(failure, self._budget())
-
-        seconds = self._conn_options.timeout * _HANDSHAKE_SHARE
-        return await _connect(open_within, seconds, may_redial)
 
     def _begin(self, connection: Connection) -> Exchange:
         """Feed the new connection with all that no final covers."""
@@ -330,8 +336,10 @@ class SpeechStream(stt.RecognizeStream):
 
     def _report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
         """Report the audio sent since the last report, if it is more than `at_least` seconds."""
-        seconds = self._backlog.take_usage(at_least)
+        backlog = self._backlog
+        seconds = backlog.take_usage(at_least)
         if seconds:
+            self._report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
             event = stt.SpeechEvent(
                 stt.SpeechEventType.RECOGNITION_USAGE,
                 self._transcript.request_id,
@@ -342,33 +350,8 @@ class SpeechStream(stt.RecognizeStream):
     def _emit(self, events: Iterable[stt.SpeechEvent]) -> None:
         for event in events:
             self._event_ch.send_nowait(event)
-
-
-async def _connect(
-    open_within: Callable[[float], Coroutine[Any, Any, Connection]],
-    seconds: float,
-    may_redial: Callable[[APIError], bool],
-) -> Connection:
-    """Open a connection; in a call that is under way, try again while the attempt lasts.
-
-    Most outages are over in seconds, and the framework's retries alone would be used up by then,
-    as a service that is down refuses at once.
-
-    Args:
-        open_within: Opens a connection within so many seconds.
-        seconds: For the whole attempt.
-        may_redial: Tells whether a failure is worth another try.
-    """
-    deadline = time.monotonic() + seconds
-    wait = _REDIAL_FIRST
-    while True:
-        try:
-            return await open_within(deadline - time.monotonic())
-        except APIError as failure:
-            if time.monotonic() + wait > deadline or not may_redial(failure):
-                raise
-        await asyncio.sleep(wait)
-        wait = min(2 * wait, _REDIAL_AT_MOST)
+            if event.type is stt.SpeechEventType.END_OF_SPEECH:
+                self._report_usage(at_least=0.0)
 
 
 def _warn_of(given_up: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,18 @@ from livekit.agents.utils import AudioBuffer, is_given
 from . import errors
 from .connection import new_http_session
 from .log import logger
-from .options import DEFAULT_BASE_URL, KEY_VARIABLES, Key, Options, changed_options
+from .options import (
+    DEFAULT_BASE_URL,
+    KEY_VARIABLES,
+    ApiKey,
+    Key,
+    KeySource,
+    Options,
+    changed_options,
+    hidden_headers,
+    hidden_key,
+    usable_terms,
+)
 from .stream import SpeechStream, given
 
 if TYPE_CHECKING:
@@ -45,8 +56,10 @@ class STT(stt.STT[Any]):
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
-        api_key: NotGivenOr[str] = NOT_GIVEN,
+        keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
+        api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
         base_url: NotGivenOr[str] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set up the STT; nothing is connected yet.
@@ -69,9 +82,17 @@ class STT(stt.STT[Any]):
                 an open hypothesis, after which its final is asked for; a line that is noisier than
                 that is left to the service. Not given, the service's own endpointer decides, or
                 whoever calls `flush`. It needs `interim_results`.
-            api_key: Tiro's key; else `TIRO_API_KEY`, then `TIRO_SPEECH_KEY` of the environment.
+            keyterms: Words and phrases to listen for, such as names. Once they are given, be it an
+                empty list, those that an `AgentSession` sets or finds are sent as well. Tiro's API
+                definition has them; what the live service makes of them is not known.
+            api_key: Tiro's key, or a function, plain or async, that returns one: it is called for
+                each connection, has half of `conn_options.timeout`, and must not block. What it
+                raises is an `APIConnectionError`, without its text. Else `TIRO_API_KEY`, then
+                `TIRO_SPEECH_KEY` of the environment.
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.
+            extra_headers: Sent with the handshake of each connection, as a gateway of your own may
+                want. Their values are shown as little as the key.
             http_session: The session to connect with, which stays the caller's; else that of the
                 LiveKit job, or outside a job one that `aclose` closes.
 
@@ -79,7 +100,7 @@ class STT(stt.STT[Any]):
             ValueError: A value is not valid, or no key is found.
         """
         # A traceback with locals shows this frame.
-        api_key = _find_key(api_key)
+        api_key, extra_headers = _find_key(api_key), hidden_headers(extra_headers)
         options = changed_options(
             Options(
                 api_key=api_key,
@@ -98,6 +119,8 @@ class STT(stt.STT[Any]):
                     "max_speakers": max_speakers,
                     "extra_config": extra_config,
                     "endpointing": endpointing,
+                    "keyterms": keyterms,
+                    "extra_headers": extra_headers,
                 }
             ),
         )
@@ -108,6 +131,7 @@ class STT(stt.STT[Any]):
                 diarization=options.diarization,
                 aligned_transcript="word",
                 offline_recognize=True,
+                keyterms=options.keyterms is not None,
                 manual_flush=True,
             )
         )
@@ -198,21 +222,36 @@ class STT(stt.STT[Any]):
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
+        keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
+        api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
     ) -> None:
         """Change the defaults, and the settings of every live stream of this STT.
 
         A stream applies a real change by a new connection, which gets the utterance in progress
-        again from its start. Values that change nothing do nothing.
+        again from its start; `endpointing` needs none. New `keyterms` wait for the next connection,
+        which is opened when nobody speaks; `api_key` and `extra_headers` are used from the next one
+        on. Values that change nothing do nothing.
 
         Raises:
             ValueError: A value is not valid; nothing is changed then.
         """
-        changes = given(locals())
+        # A traceback with locals shows this frame.
+        api_key, extra_headers = hidden_key(api_key), hidden_headers(extra_headers)
+        self._change_options(given(locals()))
+
+    def _update_session_keyterms(self, keyterms: list[str]) -> None:
+        # They are kept, as the caller may give his own later. What a model found can be anything.
+        self._change_options({"session_keyterms": usable_terms(keyterms)})
+        super()._update_session_keyterms(keyterms)
+
+    def _change_options(self, changes: Mapping[str, Any]) -> None:
         options = changed_options(self._options, changes)
         changed = [(stream, changed_options(stream.options, changes)) for stream in self._streams]
         self._options = options
         self._capabilities.interim_results = options.interim_results
         self._capabilities.diarization = options.diarization
+        self._capabilities.keyterms = options.keyterms is not None
         for stream, stream_options in changed:
             stream.apply_options(stream_options)
 
@@ -283,10 +322,10 @@ class _BatchStream(SpeechStream):
         pass
 
 
-def _find_key(api_key: NotGivenOr[str]) -> Key:
+def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     if is_given(api_key) and api_key:
-        # What is no text is no key; `Options` says so.
-        return Key(api_key if isinstance(api_key, str) else "")
+        found: Key | KeySource = hidden_key(api_key)
+        return found
     for name in KEY_VARIABLES:
         if os.environ.get(name):
             return Key(os.environ[name])

@@ -153,7 +153,7 @@ class _Examination:
             names = " or ".join(KEY_VARIABLES)
             raise _Failed(f"there is none: set {names} to the one that Tiro gave you")
         try:
-            self._key = Options(api_key=os.environ[source]).api_key
+            self._key = Options(api_key=os.environ[source]).key
         except ValueError as error:
             raise _Failed(f"{source} holds none: {error}") from None
         return f"from {source}"

@@ -54,6 +54,8 @@ class ConnectionRecord:
         number: Counts the connections of a server from 0.
         path: The path of the request, without the query.
         token: The key the client sent, by query, subprotocol or cookie; None without one.
+        headers: The headers of the handshake, by their names in lower case; of a name that came
+            more than once, the last.
         opened_at: When the handshake came, in seconds of the event loop's clock.
         closed_at: When the connection was over, None while it lives.
         closed_by: Who ended it: a close frame or a lost connection counts as the client.
@@ -89,6 +91,7 @@ class ConnectionRecord:
     closed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     line: Line = field(default_factory=lambda: Line(None), repr=False)
     space: Space = field(default_factory=lambda: Space(0), repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add_audio(self, pcm: bytes) -> None:
         """Record a message of audio."""
@@ -118,6 +121,11 @@ class ConnectionRecord:
     def config(self) -> dict[str, Any]:
         """The `config` object inside `streaming_config`, as sent; empty without one."""
         return dict(self.streaming_config.get("config") or {})
+
+    @property
+    def phrases(self) -> list[str]:
+        """The words and phrases to listen for, of all `speechContexts`; empty before the config."""
+        return list(self.speech.phrases) if self.speech else []
 
     @property
     def language(self) -> str:

@@ -219,6 +219,7 @@ class TiroServer:
                 opened_at=asyncio.get_running_loop().time(),
                 line=Line(request.transport),
                 space=self._space,
+                headers={name.lower(): value for name, value in request.headers.items()},
             )
             self._count += 1
             self.connections.append(connection)

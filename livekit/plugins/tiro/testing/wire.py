@@ -105,6 +105,8 @@ class SpeechConfig:
         word_offsets: `enableWordTimeOffsets`.
         punctuation: `enableAutomaticPunctuation`.
         diarization: `diarizationConfig.enableSpeakerDiarization`.
+        phrases: The `phrases` of all `speechContexts`. The definition that this server follows does
+            not know them, so they are read as they come, and change nothing.
         raw: The `streamingConfig` object as the client sent it.
     """
 
@@ -117,6 +119,7 @@ class SpeechConfig:
     diarization: bool = False
     interim_results: bool = False
     single_utterance: bool = False
+    phrases: tuple[str, ...] = ()
     raw: Json = field(default_factory=dict)
 
 
@@ -282,9 +285,17 @@ def _config_message(streaming: Json) -> ClientMessage:
         diarization=_bool(_get(speakers, "enableSpeakerDiarization")),
         interim_results=_bool(_get(streaming, "interimResults")),
         single_utterance=_bool(_get(streaming, "singleUtterance")),
+        phrases=tuple(_phrases(_get(inner, "speechContexts"))),
         raw=streaming,
     )
     return ClientMessage(config=speech, has_config=config is not None)
+
+
+def _phrases(contexts: Any) -> Iterator[str]:
+    """Yield the texts in what should be a list of objects with lists of texts."""
+    for context in contexts if isinstance(contexts, list) else []:
+        phrases = context.get("phrases") if isinstance(context, dict) else None
+        yield from (p for p in phrases or () if isinstance(phrases, list) and isinstance(p, str))
 
 
 def _get(message: Json, name: str) -> Any:

@@ -1,0 +1,80 @@
+"""Opens a stream's connections: asks for the key, and tries again while that makes sense."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from livekit.agents import APIError
+
+from .connection import Connection
+from .keys import with_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import aiohttp
+
+    from .errors import Redactor
+    from .options import Options
+    from .recovery import Budget, Recovery
+
+# Fraction of `conn_options.timeout` that a handshake may take. The base class resets its retry
+# count after an attempt that used the whole timeout, and would retry for ever; and a
+# `FallbackAdapter`, which makes two attempts, is to turn to the next STT within that time.
+_HANDSHAKE_SHARE = 0.5
+# s between the tries of one attempt to connect, doubled from the first to the last.
+_REDIAL_FIRST = 0.1
+_REDIAL_AT_MOST = 1.0
+
+
+class Dialer:
+    """Opens the connections of one stream, one after the other."""
+
+    def __init__(
+        self,
+        http_session: Callable[[], aiohttp.ClientSession],
+        recovery: Recovery,
+        redact: Redactor,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            http_session: Returns the HTTP session to connect with.
+            recovery: Tells whether a failure is worth another try.
+            redact: Told of the key and the headers of each connection.
+        """
+        self._http_session = http_session
+        self._recovery = recovery
+        self._redact = redact
+
+    async def connect(self, options: Options, budget: Callable[[], Budget]) -> Connection:
+        """Open a connection; in a call that is under way, try again while the attempt lasts.
+
+        Most outages are over in seconds, and the framework's retries alone would be used up by
+        then, as a service that is down refuses at once.
+
+        Args:
+            options: The stream's settings.
+            budget: Returns what the base class allows, as it stands.
+
+        Raises:
+            APIError: There is no connection, or no key for it.
+        """
+        deadline = time.monotonic() + budget().timeout * _HANDSHAKE_SHARE
+        wait = _REDIAL_FIRST
+        while True:
+            try:
+                return await self._open(options, deadline)
+            except APIError as failure:
+                may_redial = self._recovery.may_redial(failure, budget())
+                if time.monotonic() + wait > deadline or not may_redial:
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _REDIAL_AT_MOST)
+
+    async def _open(self, options: Options, deadline: float) -> Connection:
+        keyed = await with_key(options, deadline - time.monotonic())
+        self._redact.learn(keyed.key, keyed.extra_headers.values())
+        return await Connection.open(self._http_session(), keyed, deadline - time.monotonic())

@@ -1,0 +1,62 @@
+"""The key of a connection: as given, or asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from livekit.agents import APIConnectionError, utils
+
+from . import errors
+from .options import checked_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .options import Key, Options
+
+
+async def with_key(options: Options, timeout: float) -> Options:
+    """Return options with the key itself, asked for if a function is given for it.
+
+    Args:
+        options: The settings of a stream.
+        timeout: Seconds that the function may take.
+
+    Raises:
+        APIConnectionError: It failed, returned what can be no key, or took too long.
+    """
+    source = options.api_key
+    if isinstance(source, str):
+        return options
+    asking = asyncio.create_task(_ask(source), name="tiro.key")
+    try:
+        await asyncio.wait({asking}, timeout=timeout)
+        if not asking.done():
+            raise errors.no_key(f"took more than {timeout:g} s")
+    finally:
+        await utils.aio.cancel_and_wait(asking)
+    # Whoever it waited for can have been cancelled.
+    key = errors.no_key("was cancelled") if asking.cancelled() else asking.result()
+    if isinstance(key, APIConnectionError):
+        raise key
+    return replace(options, api_key=key)
+
+
+async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectionError:
+    """Return the key. Return what went wrong, and raise none of it.
+
+    What a function raises can hold the key, or what the key is made with, and so can its traceback.
+    """
+    try:
+        key = source()
+        if inspect.isawaitable(key):
+            key = await key
+    except Exception as fault:
+        return errors.no_key(f"raised {type(fault).__name__}")
+    try:
+        return checked_key(key)
+    except ValueError:
+        return errors.no_key("returned what can be no key")

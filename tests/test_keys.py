@@ -1,0 +1,201 @@
+"""A key that a function returns, for each connection anew; and the headers of the handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
+from livekit.plugins import tiro
+from livekit.plugins.tiro.keys import with_key
+from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.testing import TiroServer, faults
+
+from .support import virtual
+from .support.harness import collect, frames, until, words
+from .support.numbered import NumberedRecognizer, talk
+from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "lykill-0123456789"
+SAID = talk(3, 2)
+ONCE = APIConnectOptions(max_retry=0, timeout=4.0)
+
+
+def local(**options: Any) -> TiroServer:
+    return TiroServer(
+        **{"api_key": None, "recognizers": {"is": NumberedRecognizer(SAID)}, **options}
+    )
+
+
+def numbered_keys(*, plain: bool) -> Callable[[], Any]:
+    """Return a function that returns another key each time."""
+    count = itertools.count()
+
+    async def later() -> str:
+        await asyncio.sleep(0.01)
+        return f"{KEY}-{next(count)}"
+
+    return (lambda: f"{KEY}-{next(count)}") if plain else later
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@in_virtual_time
+async def test_each_connection_has_a_key_of_its_own(plain: bool) -> None:
+    hooks = faults.PerConnection(faults.Disconnect(1.0), faults.Refuse(503))
+    async with local(hooks=hooks) as server:
+        keys = numbered_keys(plain=plain)
+        async with tiro.STT(base_url=server.base_url, api_key=keys) as stt:
+            events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
+        assert [each.token for each in server.sessions] == [f"{KEY}-{n}" for n in range(3)]
+    assert words(events) == [word.text for word in SAID.words]
+
+
+def fails(fault: BaseException) -> Callable[[], str]:
+    def ask() -> str:
+        raise fault
+
+    return ask
+
+
+async def waits_for_a_cancelled() -> str:
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    waiting.cancel()
+    await waiting
+    return KEY
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (fails(ValueError(KEY)), "raised ValueError"),
+        (fails(APIStatusError(KEY, status_code=401)), "raised APIStatusError"),
+        (lambda: "", "returned what can be no key"),
+        (lambda: None, "returned what can be no key"),
+        (lambda: f"{KEY}\n{KEY}", "returned what can be no key"),
+        (waits_for_a_cancelled, "was cancelled"),
+    ],
+)
+def test_a_function_that_gives_no_key_is_an_error_that_tells_nothing(
+    source: Callable[[], Any], told: str
+) -> None:
+    async def ask() -> None:
+        await with_key(Options(api_key=source), 1.0)
+
+    with pytest.raises(APIConnectionError, match=f"as api_key {told}") as raised:
+        virtual.run(ask())
+    assert raised.value.retryable
+    assert KEY not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.__cause__ is None and raised.value.__context__ is None
+
+
+@in_virtual_time
+async def test_a_function_that_takes_too_long_is_given_up() -> None:
+    over = asyncio.Event()
+
+    async def hangs() -> str:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            over.set()
+        return KEY
+
+    async with local() as server, tiro.STT(base_url=server.base_url, api_key=hangs) as stt:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(APIConnectionError, match="took more than 2 s"):
+            await collect(stt.stream(conn_options=ONCE), frames(SAID.pcm()))
+        # Half of the timeout, as for a handshake.
+        assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.1)
+        assert over.is_set() and not server.sessions
+
+
+@in_virtual_time
+async def test_closing_does_not_wait_for_the_key() -> None:
+    asked = asyncio.Event()
+
+    async def hangs() -> str:
+        asked.set()
+        await asyncio.sleep(3600)
+        return KEY
+
+    async with tiro.STT(base_url="ws://127.0.0.1:9", api_key=hangs) as stt:
+        stream = stt.stream()
+        await asked.wait()
+        began = asyncio.get_running_loop().time()
+        await stream.aclose()
+        assert asyncio.get_running_loop().time() - began < 0.5
+
+
+@in_virtual_time
+async def test_a_key_service_that_is_down_for_a_moment_costs_nothing() -> None:
+    """In a call that is under way it is asked again, as a refused handshake is tried again."""
+    answers = iter([KEY, None, None, KEY])
+    hooks = faults.PerConnection(faults.Disconnect(1.0))
+    async with local(hooks=hooks) as server:
+        async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:  # type: ignore[arg-type,return-value]
+            events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
+        assert len(server.sessions) == 2
+    assert words(events) == [word.text for word in SAID.words]
+
+
+@pytest.mark.parametrize("of", ["stt", "stream"])
+@in_virtual_time
+async def test_a_new_key_is_used_from_the_next_connection_on(of: str) -> None:
+    hooks = faults.PerConnection(faults.Disconnect(2.0))
+    async with local(hooks=hooks) as server:
+        async with tiro.STT(base_url=server.base_url, api_key="first") as stt:
+            stream = stt.stream()
+            hearing = asyncio.create_task(collect(stream, frames(SAID.pcm()), pace=0.05))
+            await until(lambda: bool(server.sessions) and server.sessions[0].seconds > 0.5)
+            target: Any = stt if of == "stt" else stream
+            target.update_options(api_key=lambda: "second", extra_headers={"X-Tenant": "b"})
+            events = await hearing
+            assert [(each.token, each.headers.get("x-tenant")) for each in server.sessions] == [
+                ("first", None),
+                ("second", "b"),
+            ], "and nothing is broken off for it"
+            with pytest.raises(ValueError, match="api_key must not be empty"):
+                target.update_options(api_key="")
+    assert words(events) == [word.text for word in SAID.words]
+
+
+@in_virtual_time
+async def test_headers_go_with_each_handshake() -> None:
+    hooks = faults.PerConnection(faults.Disconnect(1.0))
+    headers = {"X-Tenant": "talgreining", "Authorization": f"Bearer {KEY}"}
+    async with local(hooks=hooks) as server:
+        async with tiro.STT(base_url=server.base_url, api_key="test", extra_headers=headers) as stt:
+            await collect(stt.stream(), frames(SAID.pcm()))
+        assert len(server.sessions) == 2
+        for each in server.sessions:
+            assert each.headers["x-tenant"] == "talgreining"
+            assert each.headers["authorization"] == f"Bearer {KEY}"
+            assert KEY not in repr(each)
+
+
+@pytest.mark.parametrize("tells", ["its own", "the one before", "a header", "a header's last word"])
+@in_virtual_time
+async def test_what_the_service_repeats_is_taken_out(tells: str) -> None:
+    said = {
+        "its own": f"bad {KEY}-1 here",
+        "the one before": f"bad {KEY}-0 here",
+        "a header": "bad Basic c2VjcmV0MTIz here",
+        "a header's last word": "bad c2VjcmV0MTIz here",
+    }[tells]
+    refusal = faults.Fail(16, message=said)
+    hooks = faults.PerConnection(faults.Disconnect(1.0), refusal)
+    async with local(hooks=hooks) as server:
+        async with tiro.STT(
+            base_url=server.base_url,
+            api_key=numbered_keys(plain=True),
+            extra_headers={"X-Login": "Basic c2VjcmV0MTIz"},
+        ) as stt:
+            with pytest.raises(APIStatusError) as raised:
+                await collect(stt.stream(conn_options=ONCE), frames(SAID.pcm()), pace=0.05)
+    assert "UNAUTHENTICATED: bad [key] here" in raised.value.message
