@@ -98,7 +98,7 @@ def lost(speech: list[Pcm], phase: int, *, gathering: bool) -> Iterator[int]:
     """Say utterance after utterance in a call; yield the samples of each first sound that go."""
     backlog = Backlog()
     feed = Feed(backlog, Clock(), 0.0)
-    feed._onset = Onset(gathering=gathering)
+    feed._onset = Onset(backlog, gathering=gathering)
     for pcm in speech:
         begins = backlog.end + LEAD + phase * MS
         said = np.concatenate(

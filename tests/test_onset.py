@@ -169,6 +169,28 @@ def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
     assert {length for _, length in talk.messages} == {0.15}
 
 
+@pytest.mark.parametrize("pause", [0.6, 0.73, 1.4])
+def test_in_a_burst_a_sound_behind_a_pause_goes_with_what_is_before_it(pause: float) -> None:
+    """Nobody knows whether the gate has closed in the pause."""
+    talk = Talk()
+    talk.backlog.push(quiet(0.5) + tone(1) + quiet(pause) + tone(1) + quiet(1), RATE)
+    talk.send()
+    ends = np.cumsum([length for _, length in talk.messages])
+    sound = 1.5 + pause
+    number = int(np.searchsorted(ends, sound + 0.001))
+    assert ends[number - 1] <= sound < sound + 0.1 <= ends[number] + 1e-9
+    assert talk.messages[number][1] <= 0.25
+    others = [length for _, length in talk.messages[4:number]]
+    assert set(others) <= {0.05}, "short, as long as it is quiet"
+
+
+def test_in_a_burst_a_short_pause_is_nothing_special() -> None:
+    talk = Talk()
+    talk.backlog.push(tone(1) + quiet(0.4) + tone(1), RATE)
+    talk.send()
+    assert {length for _, length in talk.messages[1:]} == {0.05}
+
+
 def test_a_flush_sends_what_is_held_before_its_silence() -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(0.06))

@@ -127,7 +127,17 @@ class Caller:
         self.feed.finalize(None, None, self.now)
 
 
+class AtOnce(Onset):
+    """Cuts audio into chunks, loud or quiet; what else there is, is tested with `onset`."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        super().__init__(backlog, gathering=False)
+
+    def next_in_burst(self, start: int, chunk: int) -> int:
+        return chunk
+
+
 def at_once(feed: Feed) -> Feed:
-    """Have quiet audio sent as it comes; how it is gathered is tested with `onset`."""
-    feed._onset = Onset(feed._backlog, gathering=False)
+    """Have quiet audio sent as it comes."""
+    feed._onset = AtOnce(feed._backlog)
     return feed

@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
-from .onset import Onset
+from .onset import BURST, Onset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,9 +129,13 @@ class Feed:
         backlog, start, first = self._backlog, self.sent_to, self._samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
-        if self._onset.is_gathering and ready >= chunk and not self._silence_left:
+        if self._silence_left:
+            pass
+        elif self._onset.is_gathering and ready >= chunk:
             stop = start + ready
             chunk = self._onset.next_message(start, stop, chunk, bool(self._pending_flushes))
+        elif ready >= BURST * chunk > 0 and (first or not self._asking):
+            chunk = self._onset.next_in_burst(start, chunk)
         if self._silence_left or (ready < chunk and self._pending_flushes):
             pcm = self._take_silence(ready)
         elif ready >= chunk > 0:

@@ -21,8 +21,13 @@ _HELD_BACK = 0.15
 # s of audio behind the first loud frame that go in the same message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1
 
+# s behind the last loud audio by which the first of the endpointer's rules can have decided.
+_SHORTEST_DECISION = 0.5
 # s behind the last loud audio by which the last of the endpointer's rules has decided.
 _DECIDED_AFTER = 2.5
+
+BURST = 6
+"""Chunks that wait, as in a file or behind a reconnect: all that a first sound needs is there."""
 
 STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
@@ -76,6 +81,24 @@ class Onset:
         ready = stop - start
         # If any of it is loud, all of it is one message.
         return (min(ready, held) if loud is None else ready) // chunk * chunk
+
+    def next_in_burst(self, start: int, chunk: int) -> int:
+        """Return the samples of the next message while at least `BURST` chunks wait to be sent.
+
+        The service decides behind what it is sent, so its gate may have closed in any pause that
+        is long enough. A sound behind one goes with what is right before it, as one message: short,
+        for what the service has looked ahead over when it decides between two messages is dropped.
+
+        Args:
+            start: The position from which audio is to be sent.
+            chunk: The samples that messages are multiples of.
+        """
+        rate = self._backlog.sample_rate
+        paused_from = max(0, start - round(_SHORTEST_DECISION * rate))
+        loud = self._backlog.first_loud(paused_from, start + 2 * chunk)
+        if loud is None or loud < start:
+            return chunk
+        return -(-(loud + round(_WITH_FIRST_SOUND * rate) - start) // chunk) * chunk
 
     def _first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first loud audio, or None. Look at all audio only once."""
