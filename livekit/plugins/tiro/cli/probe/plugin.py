@@ -28,6 +28,9 @@ _FLUSHED = 1.0
 _PATIENCE = 3.0
 # s that a flush sends at most: its silence goes out in pieces of 0.25 s.
 _FLUSH = FLUSH_SILENCE + 0.25
+# s of quiet between a flush and what is said behind it: a turn that ends is followed by a breath,
+# and the plugin keeps it in front of the first sound.
+_BREATH = 0.25
 # s of a frame.
 _FRAME = 0.05
 
@@ -140,12 +143,13 @@ def _seconds(value: object) -> float | None:
 
 
 async def flush(lab: Lab) -> AsyncIterator[Row]:
-    """Flush behind a sentence, and go on speaking at once."""
+    """Flush behind a sentence, and go on speaking after a breath."""
     whole = lab.needed()
     async with _listening(lab) as hearing:
         await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = hearing.flush()
+        await hearing.push(faint_noise(_BREATH, RATE))
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
         await hearing.settle()
@@ -157,7 +161,7 @@ async def flush(lab: Lab) -> AsyncIterator[Row]:
         return
     heard = _words(hearing.finals)
     found = compare(heard[len(whole) :], lab.broken, later=said_at - lab.broken_at)
-    otherwise = "what is said behind a flush at once is not heard as well: pause before you go on"
+    otherwise = "what is said behind a flush is not heard as well: pause before you go on"
     yield judged(question, found.is_same, str(found), otherwise, **found._asdict())
 
 
@@ -194,7 +198,8 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
 
 
 def _flush_audio(sample: Sample) -> float:
-    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _FLUSH + _PATIENCE
+    said = sample.whole.seconds + sample.broken.seconds
+    return LEAD_IN + said + _BREATH + 2 * _FLUSH + _PATIENCE
 
 
 def _reconnect_audio(sample: Sample) -> float:
