@@ -28,9 +28,6 @@ _FLUSHED = 1.0
 _PATIENCE = 3.0
 # s that a flush sends at most: its silence goes out in pieces of 0.25 s.
 _FLUSH = FLUSH_SILENCE + 0.25
-# s of quiet between a flush and what is said behind it: a turn that ends is followed by a breath,
-# and the plugin keeps it in front of the first sound.
-_BREATH = 0.25
 # s of a frame.
 _FRAME = 0.05
 
@@ -149,7 +146,8 @@ async def flush(lab: Lab) -> AsyncIterator[Row]:
         await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = hearing.flush()
-        await hearing.push(faint_noise(_BREATH, RATE))
+        # As a caller who takes a breath: the first sound would meet a gate that is shut.
+        await hearing.push(faint_noise(LEAD_IN, RATE))
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
         await hearing.settle()
@@ -199,7 +197,7 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
 
 def _flush_audio(sample: Sample) -> float:
     said = sample.whole.seconds + sample.broken.seconds
-    return LEAD_IN + said + _BREATH + 2 * _FLUSH + _PATIENCE
+    return 2 * LEAD_IN + said + 2 * _FLUSH + _PATIENCE
 
 
 def _reconnect_audio(sample: Sample) -> float:
