@@ -140,12 +140,14 @@ def _seconds(value: object) -> float | None:
 
 
 async def flush(lab: Lab) -> AsyncIterator[Row]:
-    """Flush behind a sentence, and go on speaking at once."""
+    """Flush behind a sentence, and go on speaking after a breath."""
     whole = lab.needed()
     async with _listening(lab) as hearing:
         await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = hearing.flush()
+        # As a caller who takes a breath: the first sound would meet a gate that is shut.
+        await hearing.push(faint_noise(LEAD_IN, RATE))
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
         await hearing.settle()
@@ -157,7 +159,7 @@ async def flush(lab: Lab) -> AsyncIterator[Row]:
         return
     heard = _words(hearing.finals)
     found = compare(heard[len(whole) :], lab.broken, later=said_at - lab.broken_at)
-    otherwise = "what is said behind a flush at once is not heard as well: pause before you go on"
+    otherwise = "what is said behind a flush is not heard as well: pause before you go on"
     yield judged(question, found.is_same, str(found), otherwise, **found._asdict())
 
 
@@ -194,7 +196,8 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
 
 
 def _flush_audio(sample: Sample) -> float:
-    return LEAD_IN + sample.whole.seconds + sample.broken.seconds + 2 * _FLUSH + _PATIENCE
+    said = sample.whole.seconds + sample.broken.seconds
+    return 2 * LEAD_IN + said + 2 * _FLUSH + _PATIENCE
 
 
 def _reconnect_audio(sample: Sample) -> float:
