@@ -133,7 +133,7 @@ class AtOnce(Onset):
     def __init__(self, backlog: Backlog) -> None:
         super().__init__(backlog, gathering=False)
 
-    def next_in_burst(self, start: int, chunk: int) -> int:
+    def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         return chunk
 
 

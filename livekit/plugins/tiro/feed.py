@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
-from .onset import BURST, Onset
+from .onset import Onset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,8 @@ _EMPTY_SEGMENT = 5.0
 # s that a result may be behind what was sent without being behind: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
+# s of work that a service has before it counts as behind what it is sent.
+_BEHIND = 0.3
 # How much faster than true the service's clock may run; a time farther ahead is no time.
 _FASTEST_CLOCK = 1.1
 
@@ -129,13 +131,15 @@ class Feed:
         backlog, start, first = self._backlog, self.sent_to, self._samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
-        if self._silence_left:
-            pass
-        elif self._onset.is_gathering and ready >= chunk:
-            stop = start + ready
-            chunk = self._onset.next_message(start, stop, chunk, bool(self._pending_flushes))
-        elif ready >= BURST * chunk > 0 and (first or not self._asking):
-            chunk = self._onset.next_in_burst(start, chunk)
+        if ready >= chunk and not self._silence_left:
+            if self._onset.is_gathering:
+                find = self._onset.next_message
+            elif self.drained_at > now + _BEHIND and (first or not self._asking):
+                find = self._onset.next_to_who_is_behind
+            else:
+                find = None
+            if find is not None:
+                chunk = find(start, start + ready, chunk, bool(self._pending_flushes))
         if self._silence_left or (ready < chunk and self._pending_flushes):
             pcm = self._take_silence(ready)
         elif ready >= chunk > 0:

@@ -26,9 +26,6 @@ _SHORTEST_DECISION = 0.5
 # s behind the last loud audio by which the last of the endpointer's rules has decided.
 _DECIDED_AFTER = 2.5
 
-BURST = 6
-"""Chunks that wait, as in a file or behind a reconnect: all that a first sound needs is there."""
-
 STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
 
@@ -82,23 +79,32 @@ class Onset:
         # If any of it is loud, all of it is one message.
         return (min(ready, held) if loud is None else ready) // chunk * chunk
 
-    def next_in_burst(self, start: int, chunk: int) -> int:
-        """Return the samples of the next message while at least `BURST` chunks wait to be sent.
+    def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+        """Return the samples of the next message while the service has yet to decide.
 
-        The service decides behind what it is sent, so its gate may have closed in any pause that
-        is long enough. A sound behind one goes with what is right before it, as one message: short,
-        for what the service has looked ahead over when it decides between two messages is dropped.
+        Its gate may close in any pause that is long enough. A sound behind one goes with what is
+        right before it, as one message; but a short one, as what the service has looked ahead over
+        when it decides, between two messages, is dropped.
 
         Args:
             start: The position from which audio is to be sent.
+            stop: The position up to which there is any.
             chunk: The samples that messages are multiples of.
+            is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
         rate = self._backlog.sample_rate
         paused_from = max(0, start - round(_SHORTEST_DECISION * rate))
-        loud = self._backlog.first_loud(paused_from, start + 2 * chunk)
-        if loud is None or loud < start:
+        loud = self._backlog.first_loud(paused_from, min(start + 2 * chunk, stop))
+        if loud is not None and loud < start:
             return chunk
-        return -(-(loud + round(_WITH_FIRST_SOUND * rate) - start) // chunk) * chunk
+        size = 2 * chunk
+        if loud is not None:
+            size = -(-(loud + round(_WITH_FIRST_SOUND * rate) - start) // chunk) * chunk
+        if start + size <= stop:
+            return chunk if loud is None else size
+        if not is_flushed and stop > self._released_to:
+            return 0
+        return (stop - start) // chunk * chunk
 
     def _first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first loud audio, or None. Look at all audio only once."""
