@@ -20,6 +20,12 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "livekit/plugins/tiro"
 # Percent of the lines and branches.
 LEAST = 95.0
+# Suites of one behaviour that several modules share, and no other tests of theirs repeat.
+SHARED = {
+    "exchange.py": ["test_endpointing.py"],
+    "loudness.py": ["test_endpointing.py"],
+    "watch.py": ["test_endpointing.py"],
+}
 # What has no decisions of its own.
 EXEMPT = {"__init__", "__main__", "log", "version"}
 
@@ -48,15 +54,17 @@ def tests_of(module: Path) -> list[str]:
     """Return the names of the files with a module's own tests.
 
     Those of `cli/audio.py` are in `test_cli_audio.py`; those of all modules of `cli/page/` are in
-    files whose names start with `test_cli_page`, or without the `cli`.
+    files whose names start with `test_cli_page`, or without the `cli`. Suites that they share with
+    other modules come behind.
     """
-    *parts, stem = module.relative_to(PACKAGE).with_suffix("").parts
+    path = module.relative_to(PACKAGE)
+    *parts, stem = path.with_suffix("").parts
     names = ["_".join([*parts, stem]), stem]
     if len(parts) > 1:
         names = [f"{'_'.join(parts)}*", f"{parts[-1]}*"]
     for name in names:
         if found := sorted(path.name for path in TESTS.glob(f"test_{name}.py")):
-            return found
+            return found + SHARED.get(path.as_posix(), [])
     return []
 
 

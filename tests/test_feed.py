@@ -41,6 +41,42 @@ def silence_of(sent: list[bytes] | bytes) -> float:
     return float(np.count_nonzero(samples(pcm) == 0)) / RATE
 
 
+# -- before anybody speaks -----------------------------------------------------------------------
+
+
+def gathering() -> Caller:
+    """Return a caller whose quiet audio is gathered, as it is on each new connection."""
+    caller = Caller()
+    caller.feed = Feed(caller.backlog, caller.clock, caller.now)
+    return caller
+
+
+def test_the_first_sound_goes_out_with_what_was_before_it() -> None:
+    caller = gathering()
+    caller.push(quiet(0.25))
+    assert caller.send() == [] and caller.feed.has_audio
+    caller.push(quiet(0.05))
+    assert [len(pcm) // 2 for pcm in caller.send()] == [0.15 * RATE]
+    caller.push(tone(0.05))
+    assert caller.send() == [], "too little of the sound"
+    caller.push(tone(0.05))
+    assert caller.send() == [quiet(0.15) + tone(0.1)]
+    caller.push(tone(0.05))
+    assert caller.send() == [tone(0.05)], "then at once"
+    assert not caller.feed.has_audio
+
+
+def test_what_is_held_back_is_released() -> None:
+    caller = gathering()
+    assert not caller.feed.release()
+    caller.push(quiet(0.12))
+    assert caller.send() == []
+    assert caller.feed.release()
+    assert caller.send() == [quiet(0.1)]
+    caller.push(quiet(0.05))
+    assert caller.send() == [], "what comes later is held back again"
+
+
 # -- the order of the audio ----------------------------------------------------------------------
 
 

@@ -283,3 +283,16 @@ def test_a_sound_is_found_where_it_is(parts: list[tuple[int, int]], after_word: 
         assert found == (windows[0] * FRAME if windows else None)
     elif found is not None:
         assert found // FRAME in [i for i, stands_out in enumerate(loud) if stands_out]
+
+
+# -- any sound, be it a word or not ----------------------------------------------------------------
+
+
+def test_a_click_is_loud_and_no_sound_of_speech() -> None:
+    loudness = measured(quiet(1), tone(0.02), quiet(1))
+    assert sound(loudness) is None
+    assert loudness.first_loud(0, 2 * RATE) == RATE
+    assert loudness.first_loud(RATE, 2 * RATE) == RATE
+    assert loudness.first_loud(RATE + FRAME, 2 * RATE) is None
+    assert loudness.first_loud(RATE, RATE) is None
+    assert loudness.first_loud(RATE + FRAME // 2, 2 * RATE) == RATE + FRAME // 2

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from livekit.plugins.tiro.testing import (
     TiroServer,
 )
 from livekit.plugins.tiro.testing.faults import Moment, Mute, PerConnection
+from livekit.plugins.tiro.transcript import Transcript
 
 from .support import virtual
 from .support.harness import (
@@ -252,6 +254,33 @@ async def test_injected_silence_changes_no_later_time() -> None:
         events = await collect(stream, audio[boundary:])
     assert words(events) == said.texts
     assert_times(events, said)
+
+
+# -- what the caller sees ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_what_a_stream_tells_of_itself() -> None:
+    said = talk(2)
+    async with numbered_server(said) as server, new_stt(server) as stt, stt.stream() as stream:
+        stream.start_time_offset = 3.5
+        assert stream.start_time_offset == 3.5
+        stream.update_options(punctuate=False)
+        assert not stream.options.punctuate and stt._options.punctuate
+        assert not stream.is_done
+        events = await collect(stream, frames(said.pcm()))
+        assert stream.is_done
+    assert_times(events, said, offset=3.5)
+
+
+@in_virtual_time
+async def test_a_fault_of_our_own_is_an_api_error() -> None:
+    async with numbered_server(talk(2)) as server, new_stt(server) as stt:
+        stream = stt.stream(conn_options=ONCE)
+        broken = mock.patch.object(Transcript, "on_response", side_effect=KeyError)
+        with broken, pytest.raises(APIError):
+            await collect(stream, frames(talk(2).pcm()))
+        assert not stream.is_done
 
 
 # -- flush ---------------------------------------------------------------------------------------
