@@ -12,7 +12,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from livekit.plugins.tiro.testing import Hooks
@@ -163,6 +163,9 @@ def draw(seed: int) -> Trial:
     if "mute" in kinds and "empty responses" in beside:
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies.
         beside.remove("empty responses")
+    if said.noise == 0 and {"late", "late finals"} & set(beside):
+        # Who is told late that the gate has closed sends the next sound as if it were open.
+        said = replace(said, noise=1)
     hooks = Combined(PerConnection(*faults), *(BESIDE[kind](rng) for kind in beside))
     live = rng.random() < 0.6
     flushes, pauses, changes = {}, {}, []

@@ -434,3 +434,29 @@ def test_a_sound_that_is_no_word_is_not_the_noise_of_the_line(seconds: float) ->
     finalize(backlog, seconds, seconds + 0.3)
     backlog.push(tone(0.3, 4000), RATE)
     assert backlog.may_hold_words(), "a flush would be answered with nothing"
+
+
+# -- what stands out in it -------------------------------------------------------------------------
+
+
+def test_what_is_loud_is_found_word_or_not() -> None:
+    backlog = holding(quiet(1), tone(0.02), quiet(1))
+    assert backlog.first_sound(0) is None
+    assert backlog.first_loud(0, backlog.end) == RATE
+    assert backlog.is_loud(0, backlog.end) and not backlog.is_loud(2 * RATE, backlog.end)
+    backlog.push(tone(0.01), RATE)
+    assert backlog.is_loud(backlog.end - RATE // 100, backlog.end), "measured or not"
+
+
+def test_the_ends_of_sounds_that_are_sent_and_not_final() -> None:
+    backlog = holding(quiet(1), tone(0.5), quiet(1), tone(0.5), quiet(1))
+    ends = [1.5 * RATE, 3.0 * RATE]
+    assert backlog.ends_of_sounds(backlog.end) == ends
+    assert backlog.ends_of_sounds(round(2.5 * RATE)) == ends[:1]
+    finalize(backlog, 0, 2)
+    assert backlog.ends_of_sounds(backlog.end) == ends[1:]
+
+
+def test_from_where_on_it_is_quiet() -> None:
+    assert holding(quiet(1)).quiet_from() is None
+    assert holding(quiet(1), tone(0.5), quiet(1)).quiet_from() == 1.5 * RATE
