@@ -163,7 +163,7 @@ def draw(seed: int) -> Trial:
     if "mute" in kinds and "empty responses" in beside:
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies.
         beside.remove("empty responses")
-    if said.noise == 0 and {"late", "late finals"} & set(beside):
+    if said.noise == 0 and {"late", "late finals", "late frames"} & set(beside):
         # Who is told late that the gate has closed sends the next sound as if it were open.
         said = replace(said, noise=1)
     hooks = Combined(PerConnection(*faults), *(BESIDE[kind](rng) for kind in beside))

@@ -460,3 +460,17 @@ def test_the_ends_of_sounds_that_are_sent_and_not_final() -> None:
 def test_from_where_on_it_is_quiet() -> None:
     assert holding(quiet(1)).quiet_from() is None
     assert holding(quiet(1), tone(0.5), quiet(1)).quiet_from() == 1.5 * RATE
+
+
+def test_a_word_behind_a_flush_is_no_rest_of_the_last_one() -> None:
+    """On push-to-talk, with the microphone off between: it falls as the end of a word does."""
+    # 3 dB each 50 ms.
+    parts = [tone(0.05, round(3000 * 0.7**n)) for n in range(4)]
+    word = b"".join(parts)
+    backlog = holding(word)
+    backlog.flush()
+    finalize(backlog, 0.0, 0.2)
+    assert not backlog.may_hold_words()
+    backlog.push(word, RATE)
+    assert backlog.may_hold_words()
+    assert backlog.first_sound(backlog.start) == pytest.approx(0.2 * RATE, abs=RATE / 50)

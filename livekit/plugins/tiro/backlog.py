@@ -242,9 +242,13 @@ class Backlog:
     def first_sound(self, start: int, stop: int | None = None) -> int | None:
         """Return the position of the first sound from `start` on that can be a word, or None."""
         self._measure()
-        after_word = start == self.finalized_to > 0
         stop = self.end if stop is None else stop
-        return self.loudness.first_sound(start, stop, after_word=after_word)
+        if not start == self.finalized_to > 0:
+            return self.loudness.first_sound(start, stop)
+        # Nobody flushes in the middle of a word: what is behind that is no rest of one.
+        mark = next((mark for mark in self.flushes if start <= mark < stop), stop)
+        rest = self.loudness.first_sound(start, mark, after_word=True)
+        return self.loudness.first_sound(mark, stop) if rest is None else rest
 
     def is_loud(self, start: int, stop: int) -> bool:
         """Tell whether any audio stands out from the noise of the line; the cheapest look."""
