@@ -48,15 +48,17 @@ class Order:
     example: str
     """The name of the example that takes it."""
     wav: str
-    """The file that its microphone plays; the caller hangs up behind the last sample."""
+    """The file that its microphone plays; it is silent behind it."""
     base_url: str
     """Where the service is."""
     report: str
     """The file to write to, JSON a line."""
     begin: str
     """The file whose appearance starts the microphone, so that several start at once."""
-    killed_at: float | None = None
-    """The second of the wav at which its process is gone."""
+    words: int
+    """How many words are in the wav; the caller hangs up when all of them are final."""
+    killed_behind: int | None = None
+    """The number of final words behind which its process is gone, amid the next utterance."""
 
     @property
     def room(self) -> str:
@@ -65,17 +67,15 @@ class Order:
 
 
 class WavMicrophone(io.AudioInput):
-    """Plays a wav once, in real time, then hangs up."""
+    """Plays a wav once, in real time, then silence."""
 
-    def __init__(self, order: Order, on_ready: Callable[[], None], hang_up: Callable[[], None]):
+    def __init__(self, order: Order, on_ready: Callable[[], None]) -> None:
         super().__init__(label="WavMicrophone")
         self._begin = Path(order.begin)
         self._on_ready = on_ready
         with wave.open(order.wav) as file:
             self._rate = file.getframerate()
             self._pcm = file.readframes(file.getnframes())
-        self._killed_at = order.killed_at
-        self._hang_up = hang_up
         self._played = 0
         self._began: float | None = None
 
@@ -87,15 +87,10 @@ class WavMicrophone(io.AudioInput):
                 await asyncio.sleep(0.02)
             self._began = now()
         size = round(FRAME * self._rate)
-        frame = self._pcm[2 * self._played : 2 * (self._played + size)]
-        if not frame:
-            self._hang_up()
-            await asyncio.Event().wait()
-        self._played += len(frame) // 2
+        pcm = self._pcm[2 * self._played : 2 * (self._played + size)].ljust(2 * size, b"\0")
+        self._played += size
         await asyncio.sleep(self._began + self._played / self._rate - now())
-        if self._killed_at is not None and self._played / self._rate >= self._killed_at:
-            os._exit(KILLED)
-        return rtc.AudioFrame(frame, self._rate, 1, len(frame) // 2)
+        return rtc.AudioFrame(pcm, self._rate, 1, size)
 
 
 class Listens(Answers):
@@ -116,14 +111,16 @@ class _Nothing(llm.LLMStream):
 
 
 class Reporter:
-    """Writes down what a session hears."""
+    """Writes down what a session hears, and ends the call when it is time."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, order: Order, hang_up: Callable[[], None]) -> None:
+        self._order = order
+        self._hang_up = hang_up
+        self._final_words = 0
 
     def note(self, **what: Any) -> None:
         """Add a line, which is there at once: the process may be killed."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with open(self._order.report, "a", encoding="utf-8") as file:
             file.write(json.dumps(what) + "\n")
 
     def listen(self, session: AgentSession[None]) -> None:
@@ -133,6 +130,12 @@ class Reporter:
 
     def _on_transcribed(self, event: UserInputTranscribedEvent) -> None:
         self.note(**{"final" if event.is_final else "interim": event.transcript})
+        if event.is_final:
+            self._final_words += len(event.transcript.split())
+            if self._final_words >= self._order.words:
+                self._hang_up()
+        elif self._final_words == self._order.killed_behind:
+            os._exit(KILLED)
 
 
 def prewarm(process: JobProcess) -> None:
@@ -158,14 +161,14 @@ async def entrypoint(ctx: JobContext) -> None:
     """Take the call that the room's name describes, as its example does."""
     order = Order(**json.loads(ctx.job.room.name))
     os.environ["TIRO_BASE_URL"] = order.base_url
-    reporter = Reporter(order.report)
+    reporter = Reporter(order, lambda: ctx.shutdown("hung up"))
     start = AgentSession.start
 
     async def started(session: AgentSession[None], *args: Any, **options: Any) -> Any:
         """Give a session what a room would have given it."""
-        session.input.audio = WavMicrophone(
-            order, lambda: reporter.note(ready=True), lambda: ctx.shutdown("hung up")
-        )
+        session.input.audio = WavMicrophone(order, lambda: reporter.note(ready=True))
+        # s for the last final; a busy machine may take longer than the default of 2 s.
+        session.options.session_close_transcript_timeout = 15.0
         if session.tts is not None:
             session.output.audio = Loudspeaker()
         reporter.listen(session)
