@@ -242,6 +242,11 @@ class Backlog:
         stop = self.end if stop is None else stop
         return self.loudness.first_sound(start, stop, after_word=after_word)
 
+    def may_be_loud(self, start: int, stop: int) -> bool:
+        """Tell whether any audio may stand out; this costs a fraction of `first_loud`."""
+        pcm = self._pieces[-1] if (start, stop) == (self._starts[-1], self.end) else None
+        return self.loudness.may_be_loud(self._read(start, stop) if pcm is None else pcm)
+
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
         self._measure()

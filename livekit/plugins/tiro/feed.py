@@ -72,7 +72,7 @@ class Feed:
         self._clock = clock
         self._asking = asking
         self._onset = Onset(gathering=not asking)
-        self._held_to = 0
+        self._held_to = self._quiet_to = 0
         self._pending_flushes = self._due_flushes()
         self._silence_left = 0
         self._silent_at: int | None = None
@@ -147,7 +147,11 @@ class Feed:
         """Return the samples of the next message while the service has nothing to decode."""
         start, rate = self.sent_to, self._backlog.sample_rate
         stop = start + ready
-        loud = self._backlog.first_loud(start, stop)
+        loud = None
+        if self._backlog.may_be_loud(max(start, self._quiet_to), stop):
+            loud = self._backlog.first_loud(start, stop)
+        else:
+            self._quiet_to = stop
         size = self._onset.next_message(start, stop, loud, chunk=chunk, sample_rate=rate)
         if not size and (self._pending_flushes or stop <= self._held_to):
             size = self._onset.held(ready, loud is not None, chunk=chunk, sample_rate=rate)

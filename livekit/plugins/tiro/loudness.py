@@ -147,6 +147,14 @@ class Loudness:
         first = window + int(np.flatnonzero(loud[window:])[0])
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
+    def may_be_loud(self, pcm: bytes) -> bool:
+        """Tell whether any of the 16-bit samples stands out."""
+        if pcm == bytes(len(pcm)):
+            # As a mute, noise suppression and DTX have it.
+            return False
+        samples, limit = np.frombuffer(pcm, np.int16), _RATIO * self.floor
+        return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
+
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
         loud = self._between(start, stop) > _RATIO * self.floor
