@@ -34,8 +34,9 @@ KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 #
 # The framework's default, `inference.TurnDetector()`, listens to the melody of speech, and asks for
 # the final only when it predicts the end of the turn, a second later. It takes Icelandic, but with
-# the threshold of English: Icelandic is none of the 14 languages that it is calibrated for. `MultilingualModel` of livekit-plugins-turn-detector reads the words; Icelandic is
-# none of the languages that it names, and for a language that it does not know it is not asked.
+# the threshold of English: Icelandic is none of the 14 languages that it is calibrated for.
+# `MultilingualModel` of livekit-plugins-turn-detector reads the words; Icelandic is none of the
+# languages that it names, and for a language that it does not know it is not asked.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",
     # s of silence that end a turn; callers who think as they speak need more.

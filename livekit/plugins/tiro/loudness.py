@@ -139,6 +139,8 @@ class Loudness:
         loud = levels > _RATIO * self.floor
         if after_word:
             loud[: self._rest_of_word(levels, loud)] = False
+        if np.count_nonzero(loud) < _WORD_FRAMES:
+            return None
         counts = np.convolve(loud, np.ones(_WORD_WINDOW, np.intp))[: len(loud)]
         enough = np.flatnonzero(counts >= _WORD_FRAMES)
         if not len(enough):
