@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .plan import MAIN
+from .plan import CALLS, MAIN, REPLIES, REPLIES_16
 from .targets import PEERS
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ def goals(figures: Figures) -> list[Goal]:
         _cost(figures, MAIN, ["floor-json"], 1.6, "CPU, by raw aiohttp"),
         _cost(figures, "16 kHz", PEERS, 1.0, "CPU at 16 kHz, by the cheapest"),
         _cost(figures, "16 kHz", ["floor-json"], 1.5, "CPU at 16 kHz, by raw aiohttp"),
+        _cost(figures, CALLS, ["deepgram at 24 kHz"], 0.8, "CPU of calls, by deepgram at the rate"),
+        _cost(figures, REPLIES, same_rate, 0.95, "CPU with dense replies, by the cheapest"),
+        _cost(figures, REPLIES, PEERS, 0.55, "the same, as shipped"),
+        _cost(figures, REPLIES_16, PEERS, 0.95, "the same at 16 kHz"),
+        _compared(figures, REPLIES, "event_p95_ms", "event latency p95 with dense replies, ms"),
         _compared(figures, MAIN, "event_p95_ms", "event latency p95, ms"),
         _compared(figures, MAIN, "memory_kb", "memory, KB a stream"),
         Goal(

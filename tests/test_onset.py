@@ -191,6 +191,20 @@ def test_in_a_burst_a_short_pause_is_nothing_special() -> None:
     assert {length for _, length in talk.messages[1:]} == {0.05}
 
 
+def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
+    """Though the last sound was only just before: the gate is closed behind any final."""
+    talk = Talk()
+    talk.push(quiet(1) + tone(1))
+    talk.feed.flush()
+    talk.send()
+    talk.feed.finalize(1.0, 2.0, 2.1)
+    talk.messages.clear()
+    talk.push(quiet(1) + tone(0.5))
+    lengths = [round(length, 3) for _, length in talk.messages]
+    assert lengths[0] == 0.15
+    assert max(lengths) >= 0.25, "the first sound goes with what was before it"
+
+
 def test_a_flush_sends_what_is_held_before_its_silence() -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(0.06))

@@ -147,6 +147,8 @@ class Loudness:
         loud = levels > _RATIO * self.floor
         if after_word:
             loud[: self._rest_of_word(levels, loud)] = False
+        if np.count_nonzero(loud) < _WORD_FRAMES:
+            return None
         counts = np.convolve(loud, np.ones(_WORD_WINDOW, np.intp))[: len(loud)]
         enough = np.flatnonzero(counts >= _WORD_FRAMES)
         if not len(enough):
@@ -156,12 +158,12 @@ class Loudness:
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
     def stands_out(self, pcm: bytes) -> bool:
-        """Tell whether any of the 16-bit samples stand out, measured or not yet."""
-        samples = np.frombuffer(pcm, np.int16)
-        if not len(samples):
+        """Tell whether any of the 16-bit samples stands out, measured or not yet."""
+        if pcm == bytes(len(pcm)):
+            # As a mute, noise suppression and DTX have it.
             return False
-        peak = max(int(np.maximum.reduce(samples)), -int(np.minimum.reduce(samples)))
-        return peak > _RATIO * self.floor
+        samples, limit = np.frombuffer(pcm, np.int16), _RATIO * self.floor
+        return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
