@@ -247,6 +247,11 @@ class Backlog:
         self._measure()
         return self.loudness.first_loud(start, stop)
 
+    def last_loud(self, start: int, stop: int) -> int | None:
+        """Return the position behind the last audio that stands out, or None."""
+        self._measure()
+        return self.loudness.last_loud(start, stop)
+
     def is_quiet_for(self, seconds: float) -> bool:
         """Tell whether the last seconds are quiet against the loudest audio that is not final."""
         self._measure()
@@ -262,6 +267,11 @@ class Backlog:
         # In frames of 20 ms; less is left.
         if self.end - self.loudness.measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(self.loudness.measured_to, self.end))
+
+    @property
+    def seconds_sent(self) -> float:
+        """Seconds sent so far, each counted once."""
+        return self._sent_once / self.sample_rate
 
     def take_usage(self, at_least: float) -> float:
         """Return the seconds sent since the last call, each counted once, if that is enough.

@@ -13,20 +13,19 @@ from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
 from .onset import DECIDED_AFTER, STILL_TALKING
 from .recovery import Ending, Reason
-from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+from .watch import CLOSE_TIMEOUT, DRAIN_AT_MOST, DRAIN_TIMEOUT, AnswerWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from livekit.agents.stt import SpeechEvent
-
     from .backlog import Backlog
     from .clock import Clock
     from .connection import Connection
     from .feed import Feed
+    from .journal import Journal
     from .options import Options
+    from .outlet import Outlet
     from .protocol import ServiceError
     from .transcript import Transcript
+    from .watch import PauseWatch
 
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
@@ -51,11 +50,9 @@ class Parts(NamedTuple):
     clock: Clock
     backlog: Backlog
     transcript: Transcript
+    outlet: Outlet
+    journal: Journal
     pause: PauseWatch
-    emit: Callable[[Iterable[SpeechEvent]], None]
-    """Takes the events."""
-    report_usage: Callable[[], None]
-    """Called once a second while audio goes out by the send task."""
 
 
 class Exchange:
@@ -92,6 +89,7 @@ class Exchange:
         self._speech_at = time.monotonic()
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Words to listen for, which wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
@@ -138,10 +136,7 @@ class Exchange:
             self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
-        """Use other settings; the exchange is over if the config has been sent with others.
-
-        Other words to listen for wait until nobody speaks.
-        """
+        """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
@@ -152,12 +147,8 @@ class Exchange:
 
     def _apply_new_phrases(self) -> None:
         """Have a new connection take over, if nobody speaks and nobody waits for a final."""
-        if self._ended or self._changed.done():
-            return
-        transcript, backlog = self._parts.transcript, self._parts.backlog
-        since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
-        talking = transcript.speaking or backlog.first_loud(since, backlog.end) is not None
-        if not (talking or transcript.flush_pending or backlog.may_hold_words()):
+        busy = self._ended or self._changed.done()
+        if not busy and _is_calm(self._parts.transcript, self._parts.backlog):
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -197,7 +188,7 @@ class Exchange:
                     looked_at = now
                     self._notice_pause()
                     if not self.is_direct:
-                        self._parts.report_usage()
+                        self._parts.outlet.report_usage()
                     reason = self._look_after()
                     if reason is not None and not receiving.done():
                         return reason
@@ -239,6 +230,8 @@ class Exchange:
             or backlog.first_sound(watch.position, sent_to) is not None
         )
         watch.look(now, sent_to, speech, connection.answered_at)
+        if watch.unanswered:
+            self._parts.journal.tally.waited(watch.unanswered)
         if speech:
             self._speech_at = now
         elif now - self._speech_at >= DECIDED_AFTER:
@@ -294,12 +287,19 @@ class Exchange:
     # -- its tasks -------------------------------------------------------------------------------
 
     async def _receive(self) -> Reason | ServiceError:
-        connection, transcript = self._connection, self._parts.transcript
+        connection, journal = self._connection, self._parts.journal
+        transcript = self._parts.transcript
         while (response := await connection.receive()) is not None:
+            has_final = any(result.is_final for result in response.results)
+            delay = journal.final_delay(response, self._feed) if has_final else None
+            finals, waiting = transcript.finals, transcript.flush_pending
             events = transcript.on_response(response, time.monotonic())
+            if has_final or waiting:
+                answered = waiting and not transcript.flush_pending
+                journal.heard(transcript.finals - finals, delay, flush_answered=answered)
             if events:
                 connection.note_news()
-                self._parts.emit(events)
+                self._parts.outlet.emit(events)
                 if self._has_new_phrases:
                     self._apply_new_phrases()
             if response.error is not None:
@@ -335,6 +335,7 @@ class Exchange:
     async def _configure(self) -> bool:
         """Send the config as soon as there is audio, and its rate is known."""
         options, backlog = self._options, self._parts.backlog
+        self._parts.journal.tally.audio_out(time.monotonic())
         self._parts.transcript.set_language(options.language)
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
@@ -353,3 +354,11 @@ class Exchange:
             wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
             if not wait:
                 return
+
+
+def _is_calm(transcript: Transcript, backlog: Backlog) -> bool:
+    """Tell whether nobody speaks, as far as can be known, and nobody waits for a final."""
+    if transcript.speaking or transcript.flush_pending or backlog.may_hold_words():
+        return False
+    since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
+    return backlog.first_loud(since, backlog.end) is None

@@ -154,6 +154,13 @@ class Loudness:
             return None
         return max(start, (max(start // self._frame, self._first) + int(loud[0])) * self._frame)
 
+    def last_loud(self, start: int, stop: int) -> int | None:
+        """Return the position behind the last frame that stands out, or None."""
+        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
+        if not len(loud):
+            return None
+        return min(stop, (max(start // self._frame, self._first) + int(loud[-1]) + 1) * self._frame)
+
     def is_quiet_for(self, seconds: float, start: int) -> bool:
         """Tell whether the last seconds are quiet against the loudest audio since a position."""
         levels = self._between(start, self.measured_to)
