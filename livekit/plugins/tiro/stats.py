@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from typing import Any
 
 # Finals whose delay is remembered, the latest ones; an hour of talk has some 500.
 _DELAYS = 500
@@ -148,12 +149,11 @@ class Tally:
 
     def snapshot(self) -> Stats:
         """Return the figures as they are."""
-        seconds = {**self._seconds}
-        seconds["audio_sent_again"] = seconds.get("audio_sent_again", 0.0) + self._again
+        counts: dict[str, Any] = {**self._counts, **self._seconds}
+        counts["audio_sent_again"] = self._seconds["audio_sent_again"] + self._again
         delays = sorted(self._delays)
         return Stats(
-            **self._counts,
-            **seconds,
+            **counts,
             failures=dict(self._failures),
             longest_unanswered=self._longest_unanswered,
             final_delay_last=self._delays[-1] if delays else None,

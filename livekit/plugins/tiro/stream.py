@@ -291,8 +291,8 @@ class SpeechStream(stt.RecognizeStream):
             return Next.DONE
         connection = await self._dialer.connect(self._options, self._budget)
         try:
-            self._report_connection_acquired(connection.opened_in, False)
             exchange = self._exchange = self._begin(connection)
+            self._report_connection_acquired(connection.opened_in, False)
             reason = await exchange.run()
         finally:
             self._exchange = None
