@@ -78,8 +78,7 @@ async def entrypoint(ctx: JobContext) -> None:
     session = new_session(stt := tiro.STT())
 
     async def report() -> None:
-        # What the framework counts, and what only the plugin knows: delays of finals, reconnects,
-        # failures. LiveKit's logs are JSON in production; a gauge's callback may read `stats` too.
+        # What only the plugin knows, such as delays of finals: a gauge's callback may read it too.
         usage = [each.model_dump() for each in session.usage.model_usage]
         figures = {"usage": usage, "stt": asdict(stt.stats)}
         logging.getLogger("voice-agent").info("the call is over", extra=figures)
