@@ -81,6 +81,11 @@ class Dialer:
             wait = min(2 * wait, _REDIAL_AT_MOST)
 
     async def _open(self, options: Options, deadline: float) -> Connection:
-        keyed = await with_key(options, deadline - time.monotonic())
+        keyed = await with_key(options, _left(deadline))
         self._redact.learn(keyed.key, keyed.extra_headers.values())
-        return await Connection.open(self._http_session(), keyed, deadline - time.monotonic())
+        return await Connection.open(self._http_session(), keyed, _left(deadline))
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds that are left, as they are said in an error."""
+    return max(0.0, round(deadline - time.monotonic(), 2))
