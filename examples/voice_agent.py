@@ -12,8 +12,10 @@ and set the two variables that it prints.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from dataclasses import asdict
 
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, JobProcess, cli
 from livekit.agents.voice.turn import TurnHandlingOptions
@@ -67,10 +69,10 @@ class Assistant(Agent):
         self.session.generate_reply(instructions="Heilsaðu og spurðu hvernig þú getir hjálpað.")
 
 
-def new_session() -> AgentSession[None]:
+def new_session(stt: tiro.STT) -> AgentSession[None]:
     """Return a session with everything that a conversation needs."""
     return AgentSession(
-        stt=tiro.STT(),
+        stt=stt,
         llm=openai.LLM(model="gpt-4.1-mini"),
         # OpenAI lists Icelandic among the languages of its voices. Azure has two that are Icelandic
         # by birth: is-IS-GudrunNeural and is-IS-GunnarNeural, of livekit-plugins-azure.
@@ -82,7 +84,16 @@ def new_session() -> AgentSession[None]:
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
     """Take one call."""
-    await new_session().start(Assistant(), room=ctx.room)
+    session = new_session(stt := tiro.STT())
+
+    async def report() -> None:
+        # What only the plugin knows, such as delays of finals: a gauge's callback may read it too.
+        usage = [each.model_dump() for each in session.usage.model_usage]
+        figures = {"usage": usage, "stt": asdict(stt.stats)}
+        logging.getLogger("voice-agent").info("the call is over", extra=figures)
+
+    ctx.add_shutdown_callback(report)
+    await session.start(Assistant(), room=ctx.room)
 
 
 def main() -> None:

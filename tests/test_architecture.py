@@ -30,13 +30,13 @@ LAYERS = [
     {"__init__"},
     {"stt"},
     {"stream"},
-    {"exchange", "dial"},
-    {"connection", "transcript"},
+    {"exchange", "dial", "outlet"},
+    {"connection", "transcript", "journal"},
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog", "keys"},
     {"loudness", "drift", "clock", "errors", "onset"},
-    {"options", "log", "version"},
+    {"options", "log", "version", "stats"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
 
@@ -133,7 +133,8 @@ def test_no_import_runs_upward(path: Path) -> None:
         assert RANK[name] < RANK[path.stem], f"{path.stem} imports {name}"
 
 
-CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "watch"]
+CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "stats"]
+CORE += ["watch"]
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -315,9 +316,10 @@ def test_the_public_names() -> None:
     everything: dict[str, object] = {}
     exec("from livekit.plugins.tiro import *", everything)
     del everything["__builtins__"]
-    assert everything.keys() == set(tiro.__all__) == {"STT", "SpeechStream", "__version__"}
+    assert everything.keys() == set(tiro.__all__) == {"STT", "SpeechStream", "Stats", "__version__"}
     assert everything["STT"] is tiro.STT
     assert everything["SpeechStream"] is tiro.SpeechStream
+    assert everything["Stats"] is tiro.Stats
 
 
 def test_the_public_names_are_documented() -> None:

@@ -21,6 +21,7 @@ import typer
 from hypothesis import given, strategies as st
 
 from livekit.agents.metrics import STTMetrics
+from livekit.plugins.tiro import Stats
 from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.cli.formats import Format, LineEvent, Segment, Transcript, Word
 from livekit.plugins.tiro.cli.job import Job, Task
@@ -435,6 +436,22 @@ def test_connections_that_take_over_are_an_event_behind_the_last_final() -> None
         engine.report(0.02)
     assert heard.events == [LineEvent("connection", 0.0), LineEvent("connection", 2.3)]
     assert engine.listeners == []
+
+
+def test_audio_that_is_given_up_is_an_event_with_a_length() -> None:
+    heard = transcript()
+    engine: Any = Reports()
+    engine.stats = Stats(audio_given_up=7.0)
+    with LineWatch(engine, heard):
+        engine.report(0.01)
+        heard.segments.append(said("já", 2.0))
+        engine.stats = Stats(audio_given_up=9.5)
+        engine.report(0.01)
+        engine.report(0.01)
+    assert heard.events[:2] == [LineEvent("connection", 2.3), LineEvent("given_up", 2.3, 2.5)]
+    assert sum(event.seconds for event in heard.events) == 2.5, (
+        "what was before is not of this file"
+    )
 
 
 async def test_a_connection_that_breaks_is_marked(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
+import logging
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -83,8 +85,9 @@ def point_at(server: TiroServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @in_virtual_time
 async def test_voice_agent_greets_hears_and_answers(
-    openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+    openai: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "voice-agent")
     async with local_server() as server:
         point_at(server, monkeypatch)
         job = Job(load("voice_agent", monkeypatch), monkeypatch)
@@ -96,6 +99,11 @@ async def test_voice_agent_greets_hears_and_answers(
             await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
             assert job.room.finals("gestur") == [SAID]
             assert server.sessions[0].config["languageCode"] == "is-IS"
+    (record,) = [each for each in caplog.records if each.name == "voice-agent"]
+    told = json.loads(json.dumps({"usage": record.usage, "stt": record.stt}))  # type: ignore[attr-defined]
+    used = next(each for each in told["usage"] if each["type"] == "stt_usage")
+    assert used["audio_duration"] <= told["stt"]["audio_sent"]
+    assert (told["stt"]["connections"], told["stt"]["finals"]) == (1, 1)
 
 
 @in_virtual_time

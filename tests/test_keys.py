@@ -138,7 +138,7 @@ async def test_a_key_service_that_is_down_for_a_moment_costs_nothing() -> None:
     answers = iter([KEY, None, None, KEY])
     hooks = faults.PerConnection(faults.Disconnect(1.0))
     async with local(hooks=hooks) as server:
-        async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:  # type: ignore[arg-type,return-value]
+        async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:  # type: ignore[arg-type]
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
         assert len(server.sessions) == 2
     assert words(events) == [word.text for word in SAID.words]

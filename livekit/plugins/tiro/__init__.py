@@ -6,11 +6,12 @@ Pass `STT()` to an `AgentSession`.
 from livekit.agents import Plugin
 
 from .log import logger
+from .stats import Stats
 from .stream import SpeechStream
 from .stt import STT
 from .version import __version__
 
-__all__ = ["STT", "SpeechStream", "__version__"]
+__all__ = ["STT", "SpeechStream", "Stats", "__version__"]
 
 
 class TiroPlugin(Plugin):

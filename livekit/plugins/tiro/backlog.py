@@ -247,8 +247,8 @@ class Backlog:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.
         mark = next((mark for mark in self.flushes if start <= mark < stop), stop)
-        rest = self.loudness.first_sound(start, mark, after_word=True)
-        return self.loudness.first_sound(mark, stop) if rest is None else rest
+        sound = self.loudness.first_sound(start, mark, after_word=True)
+        return self.loudness.first_sound(mark, stop) if sound is None and mark < stop else sound
 
     def is_loud(self, start: int, stop: int) -> bool:
         """Tell whether any audio stands out from the noise of the line; the cheapest look."""
@@ -259,6 +259,11 @@ class Backlog:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
         self._measure()
         return self.loudness.first_loud(start, stop)
+
+    def last_loud(self, start: int, stop: int) -> int | None:
+        """Return the position behind the last audio that stands out, or None."""
+        self._measure()
+        return self.loudness.last_loud(start, stop)
 
     def ends_of_sounds(self, sent: int) -> list[int]:
         """Return where the sounds end that are not final and were sent, up to a position."""
@@ -286,6 +291,11 @@ class Backlog:
         measured_to = self.loudness.measured_to
         if self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(measured_to, self.end))
+
+    @property
+    def seconds_sent(self) -> float:
+        """Seconds sent so far, each counted once."""
+        return self._sent_once / self.sample_rate
 
     def take_usage(self, at_least: float) -> float:
         """Return the seconds sent since the last call, each counted once, if that is enough.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .errors import Redactor
+    from .journal import Journal
     from .options import Options
     from .recovery import Budget, Recovery
 
@@ -37,6 +38,7 @@ class Dialer:
         http_session: Callable[[], aiohttp.ClientSession],
         recovery: Recovery,
         redact: Redactor,
+        journal: Journal,
     ) -> None:
         """Open nothing yet.
 
@@ -44,10 +46,12 @@ class Dialer:
             http_session: Returns the HTTP session to connect with.
             recovery: Tells whether a failure is worth another try.
             redact: Told of the key and the headers of each connection.
+            journal: Told what fails.
         """
         self._http_session = http_session
         self._recovery = recovery
         self._redact = redact
+        self._journal = journal
 
     async def connect(self, options: Options, budget: Callable[[], Budget]) -> Connection:
         """Open a connection; in a call that is under way, try again while the attempt lasts.
@@ -68,13 +72,20 @@ class Dialer:
             try:
                 return await self._open(options, deadline)
             except APIError as failure:
+                self._journal.not_connected(failure)
                 may_redial = self._recovery.may_redial(failure, budget())
                 if time.monotonic() + wait > deadline or not may_redial:
                     raise
+                self._journal.failed(failure)
             await asyncio.sleep(wait)
             wait = min(2 * wait, _REDIAL_AT_MOST)
 
     async def _open(self, options: Options, deadline: float) -> Connection:
-        keyed = await with_key(options, deadline - time.monotonic())
+        keyed = await with_key(options, _left(deadline))
         self._redact.learn(keyed.key, keyed.extra_headers.values())
-        return await Connection.open(self._http_session(), keyed, deadline - time.monotonic())
+        return await Connection.open(self._http_session(), keyed, _left(deadline))
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds that are left, as they are said in an error."""
+    return max(0.0, round(deadline - time.monotonic(), 2))

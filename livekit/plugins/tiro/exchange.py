@@ -8,7 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
-from livekit.agents.stt import SpeechEvent, SpeechEventType
+from livekit.agents.stt import SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
@@ -19,21 +19,22 @@ from .watch import (
     CLOSE_TIMEOUT,
     DRAIN_AT_MOST,
     DRAIN_TIMEOUT,
+    UNRESPONSIVE_AFTER,
     AnswerWatch,
-    PauseWatch,
     QuietWatch,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from .backlog import Backlog
     from .clock import Clock
     from .connection import Connection
     from .feed import Feed
+    from .journal import Journal
     from .options import Options
+    from .outlet import Outlet
     from .protocol import ServiceError
     from .transcript import Transcript
+    from .watch import PauseWatch
 
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
@@ -56,11 +57,9 @@ class Parts(NamedTuple):
     clock: Clock
     backlog: Backlog
     transcript: Transcript
+    outlet: Outlet
+    journal: Journal
     pause: PauseWatch
-    emit: Callable[[Iterable[SpeechEvent]], None]
-    """Takes the events."""
-    report_usage: Callable[[], None]
-    """Called once a second while audio goes out by the send task."""
 
 
 class Exchange:
@@ -97,6 +96,7 @@ class Exchange:
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Words to listen for, which wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
@@ -149,10 +149,7 @@ class Exchange:
             self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
-        """Use other settings; the exchange is over if the config has been sent with others.
-
-        Other words to listen for wait until nobody speaks.
-        """
+        """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
         self._note_hypothesis()
         in_force = self._connection.configured
@@ -164,12 +161,8 @@ class Exchange:
 
     def _apply_new_phrases(self) -> None:
         """Have a new connection take over, if nobody speaks and nobody waits for a final."""
-        if self._ended or self._changed.done():
-            return
-        transcript, backlog = self._parts.transcript, self._parts.backlog
-        since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
-        talking = transcript.speaking or backlog.first_loud(since, backlog.end) is not None
-        if not (talking or transcript.flush_pending or backlog.may_hold_words()):
+        busy = self._ended or self._changed.done()
+        if not busy and _is_calm(self._parts.transcript, self._parts.backlog):
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -194,10 +187,11 @@ class Exchange:
                 await asyncio.wait(
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
-                self._ask_again()
+                if self._ask_again_at < inf:
+                    self._ask_again()
                 self._notice_pause()
                 if not self.is_direct:
-                    self._parts.report_usage()
+                    self._parts.outlet.report_usage()
                 reason = self._look_after()
                 if reason is not None and not receiving.done():
                     return reason
@@ -239,14 +233,18 @@ class Exchange:
             or backlog.first_sound(feed.heard_to, sent_to) is not None
         )
         watch.look(now, speech, connection.answered_at)
+        if watch.unanswered:
+            self._parts.journal.tally.waited(watch.unanswered)
         if self._has_new_phrases:
             self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
+        if connection.end_sent or watch.unanswered < UNRESPONSIVE_AFTER:
+            return None
         before = 0 if connection.answered else self._unresponsive_before
         doublings = before + (not self._options.interim_results)
-        if connection.end_sent or not watch.is_unresponsive(doublings, feed.ahead(now)):
+        if not watch.is_unresponsive(doublings, feed.ahead(now)):
             return None
         if backlog.may_hold_words():
             return Reason.UNRESPONSIVE
@@ -305,12 +303,19 @@ class Exchange:
     # -- its tasks -------------------------------------------------------------------------------
 
     async def _receive(self) -> Reason | ServiceError:
-        connection, transcript = self._connection, self._parts.transcript
+        connection, journal = self._connection, self._parts.journal
+        transcript = self._parts.transcript
         while (response := await connection.receive()) is not None:
+            has_final = any(result.is_final for result in response.results)
+            delay = journal.final_delay(response, self._feed) if has_final else None
+            finals, waiting = transcript.finals, transcript.flush_pending
             events = transcript.on_response(response, time.monotonic())
+            if has_final or waiting:
+                answered = waiting and not transcript.flush_pending
+                journal.heard(transcript.finals - finals, delay, flush_answered=answered)
             if events:
                 connection.note_news()
-                self._parts.emit(events)
+                self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
                     self._note_hypothesis()
                 if self._has_new_phrases:
@@ -335,7 +340,7 @@ class Exchange:
                     await asyncio.sleep(_REFUSAL_WAIT)
                 is_first = False
                 if feed.ahead(now) > PAUSE:
-                    await self._keep_pace()
+                    await _keep_pace(connection, feed, self._parts.backlog.sample_rate)
             elif self._ended:
                 return connection.configured is not None and await connection.end()
             else:
@@ -348,21 +353,30 @@ class Exchange:
     async def _configure(self) -> bool:
         """Send the config as soon as there is audio, and its rate is known."""
         options, backlog = self._options, self._parts.backlog
+        self._parts.journal.tally.audio_out(time.monotonic())
         self._parts.transcript.set_language(options.language)
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
         return await self._connection.configure(options, backlog.sample_rate)
 
-    async def _keep_pace(self) -> None:
-        """Let a burst go no further ahead of the service than can be sent again."""
-        connection, feed = self._connection, self._feed
-        if feed.sent_to - connection.pinged_to > _PING_INTERVAL * self._parts.backlog.sample_rate:
-            connection.ping(feed.sent_to)
-        # An error that has come in must be read before more audio goes out.
-        wait = 0.0
-        while True:
-            await asyncio.sleep(min(_REFUSAL_WAIT, wait))
-            # What the service says meanwhile shortens it.
-            wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
-            if not wait:
-                return
+
+async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> None:
+    """Let a burst go no further ahead of the service than can be sent again."""
+    if feed.sent_to - connection.pinged_to > _PING_INTERVAL * sample_rate:
+        connection.ping(feed.sent_to)
+    # An error that has come in must be read before more audio goes out.
+    wait = 0.0
+    while True:
+        await asyncio.sleep(min(_REFUSAL_WAIT, wait))
+        # What the service says meanwhile shortens it.
+        wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
+        if not wait:
+            return
+
+
+def _is_calm(transcript: Transcript, backlog: Backlog) -> bool:
+    """Tell whether nobody speaks, as far as can be known, and nobody waits for a final."""
+    if transcript.speaking or transcript.flush_pending or backlog.may_hold_words():
+        return False
+    since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
+    return backlog.first_loud(since, backlog.end) is None

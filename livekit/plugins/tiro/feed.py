@@ -78,31 +78,12 @@ class Feed:
         self._drift.begin()
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
-        self._pending_flushes = self._due_flushes()
+        self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
         self._silence_left = 0
         self._silent_at: int | None = None
         self._samples = 0
         self._segments = [Segment(0, self.sent_to, True)]
         self._trim_at = self._acknowledged_to = self.sent_to
-
-    def _due_flushes(self) -> list[int]:
-        """Return where a new connection needs silence.
-
-        That is where there is anything to decide, or nobody was asked yet; and where the caller's
-        audio paused, for what is on either side of a mute is not one utterance.
-        """
-        backlog, rate = self._backlog, self._backlog.sample_rate
-        marks = {
-            mark
-            for mark in backlog.flushes
-            if mark >= self.sent_to and (mark > backlog.sent_to or self._has_words_before(mark))
-        }
-        pauses = self._clock.pauses_behind(self.sent_to / rate)
-        return sorted(marks | {round(seconds * rate) for seconds in pauses})
-
-    def _has_words_before(self, mark: int) -> bool:
-        backlog = self._backlog
-        return backlog.speaking or backlog.first_sound(self.sent_to, mark) is not None
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -365,3 +346,20 @@ def _first_to_send(backlog: Backlog, clock: Clock) -> int:
         if not backlog.is_loud(backlog.start, pause):
             return pause
     return backlog.start
+
+
+def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
+    """Return where a new connection that is fed from `start` on needs silence.
+
+    That is where there is anything to decide, or nobody was asked yet; and where the caller's audio
+    paused, for what is on either side of a mute is not one utterance.
+    """
+
+    def is_due(mark: int) -> bool:
+        if mark < start or mark > backlog.sent_to or backlog.speaking:
+            return mark >= start
+        return backlog.first_sound(start, mark) is not None
+
+    rate = backlog.sample_rate
+    pauses = {round(seconds * rate) for seconds in clock.pauses_behind(start / rate)}
+    return sorted(pauses | set(filter(is_due, backlog.flushes)))

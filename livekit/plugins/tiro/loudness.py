@@ -187,6 +187,13 @@ class Loudness:
             return None
         return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
 
+    def last_loud(self, start: int, stop: int) -> int | None:
+        """Return the position behind the last frame that stands out, or None."""
+        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
+        if not len(loud):
+            return None
+        return min(stop, (max(start // self._frame, self._first) + int(loud[-1]) + 1) * self._frame)
+
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
         quiet = np.flatnonzero(~loud)

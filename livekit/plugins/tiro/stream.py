@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import is_given
 
 from . import errors
-from .backlog import KEEP_AT_MOST, Backlog
+from .backlog import Backlog
 from .clock import Clock
 from .dial import Dialer
 from .exchange import Exchange, Parts
 from .feed import Feed
-from .log import logger
+from .journal import Journal
 from .options import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
@@ -30,7 +30,8 @@ from .options import (
     hidden_headers,
     hidden_key,
 )
-from .recovery import Budget, Next, Progress, Reason, Recovery
+from .outlet import Outlet
+from .recovery import Budget, Next, Progress, Recovery
 from .transcript import Transcript
 from .watch import CLOSE_TIMEOUT, PauseWatch
 
@@ -38,13 +39,10 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .connection import Connection
+    from .stats import Stats, Tally
 
 # Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
 _FALLBACK_RATE = 16000
-# s of audio between usage reports. An `AgentSession` lets go of the STT's metrics before it closes
-# the stream, so what is not reported by then is missing from its account: with what is held back
-# (0.15 s) and what makes no message yet, 1 s at most.
-_USAGE_INTERVAL = 0.75
 
 
 class SpeechStream(stt.RecognizeStream):
@@ -56,6 +54,8 @@ class SpeechStream(stt.RecognizeStream):
     good.
     """
 
+    _reports_usage = True
+
     def __init__(
         self,
         *,
@@ -63,6 +63,7 @@ class SpeechStream(stt.RecognizeStream):
         options: Options,
         conn_options: APIConnectOptions,
         http_session: Callable[[], aiohttp.ClientSession],
+        over: Callable[[SpeechStream], None],
     ) -> None:
         """Start the stream; use `STT.stream` instead.
 
@@ -71,32 +72,30 @@ class SpeechStream(stt.RecognizeStream):
             options: Its settings.
             conn_options: Retries and timeouts.
             http_session: Returns the HTTP session to connect with.
+            over: Called when nothing more happens on it.
         """
         super().__init__(
             stt=stt, conn_options=conn_options, sample_rate=options.sample_rate or NOT_GIVEN
         )
         self._options = options
-        self._clock = Clock()
-        self._backlog = Backlog()
-        self._feed = Feed(self._backlog, self._clock, time.monotonic())
-        self._transcript = Transcript(self._clock, self._backlog, self._feed)
+        self._clock = clock = Clock()
+        self._backlog = backlog = Backlog()
+        self._feed = Feed(backlog, clock, time.monotonic())
+        self._transcript = said = Transcript(clock, backlog, self._feed)
+        self._journal = journal = Journal(clock, backlog)
         redact = errors.Redactor(options.api_key)
         self._recovery = Recovery(redact)
-        self._dialer = Dialer(http_session, self._recovery, redact)
-        self._parts = Parts(
-            self._clock,
-            self._backlog,
-            self._transcript,
-            PauseWatch(),
-            self._emit,
-            self._report_usage,
-        )
+        self._dialer = Dialer(http_session, self._recovery, redact, journal)
+        send, usage = self._event_ch.send_nowait, self._reports_usage
+        self._outlet = outlet = Outlet(send, backlog, said, usage=usage)
+        self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch())
         self._exchange: Exchange | None = None
         self._wanted = asyncio.Event()
         self._ended = False
         self._done = False
         self._await_audio = False
-        self._report_at = 0
+        self._over = over
+        self._task.add_done_callback(self._on_over)
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -126,9 +125,11 @@ class SpeechStream(stt.RecognizeStream):
         """
         if frame.num_channels != 1:
             frame = _mix_down(frame)
-        if not self._pushed_sr and not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
-            self._needed_sr = self._needed_sr or _FALLBACK_RATE
         now, exchange = time.monotonic(), self._exchange
+        if not self._pushed_sr:
+            self._journal.tally.audio_in(now)
+            if not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
+                self._needed_sr = self._needed_sr or _FALLBACK_RATE
         direct = exchange is not None and exchange.is_direct
         if direct and self._pushed_sr == frame.sample_rate == self._backlog.sample_rate:
             # As the base class does, without a detour over its channel.
@@ -139,8 +140,8 @@ class SpeechStream(stt.RecognizeStream):
         self._clock.push(frame.duration, now, time.time())
         if exchange is not None:
             exchange.send_now(frame.duration, now)
-            if self._backlog.sent_to >= self._report_at:
-                self._report_usage()
+            if self._backlog.sent_to >= self._outlet.report_at:
+                self._outlet.report_usage()
         else:
             self._wanted.set()
 
@@ -154,7 +155,7 @@ class SpeechStream(stt.RecognizeStream):
         """
         super().flush()
         self._take_in()
-        self._emit(self._transcript.flush())
+        self._outlet.emit(self._transcript.flush())
         if not self._transcript.flush_pending:
             return
         if self._exchange is not None:
@@ -202,12 +203,7 @@ class SpeechStream(stt.RecognizeStream):
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
         extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
     ) -> None:
-        """Change settings of this stream alone; see `STT` for what they mean.
-
-        A real change opens a new connection, which gets the utterance in progress again from its
-        start; `endpointing` needs none. New `keyterms` wait for the next connection, which is
-        opened when nobody speaks; `api_key` and `extra_headers` are used from the next one on.
-        Values that change nothing do nothing.
+        """Change settings of this stream alone, as `STT.update_options` does for all.
 
         Raises:
             ValueError: A value is not valid; nothing is changed then.
@@ -226,6 +222,15 @@ class SpeechStream(stt.RecognizeStream):
     def options(self) -> Options:
         """The present settings."""
         return self._options
+
+    @property
+    def stats(self) -> Stats:
+        """What the stream did so far, in figures; also when it is closed."""
+        return self.tally().snapshot()
+
+    def tally(self) -> Tally:
+        """Return its counts, which go on."""
+        return self._journal.up_to_date(self._feed)
 
     @property
     def is_done(self) -> bool:
@@ -260,14 +265,23 @@ class SpeechStream(stt.RecognizeStream):
         except Exception as error:
             failure = errors.unexpected(error)
         finally:
-            self._report_usage(at_least=0.0)
+            self._outlet.report_usage(at_least=0.0)
         if failure is None:
             self._done = True
-            self._emit(self._transcript.finish())
+            self._finish()
             return
+        self._journal.failed(failure)
         if not self._recovery.after_failure(failure, self._progress(), self._budget()):
-            self._emit(self._transcript.finish())
+            self._finish()
         raise failure
+
+    def _finish(self) -> None:
+        self._journal.no_more_finals(self._transcript.flush_pending)
+        self._outlet.emit(self._transcript.finish())
+
+    def _on_over(self, _: asyncio.Task[None]) -> None:
+        self._journal.no_more_finals(self._transcript.flush_pending)
+        self._over(self)
 
     async def _run_connection(self) -> Next:
         """Run one connection from its opening to its end."""
@@ -277,21 +291,16 @@ class SpeechStream(stt.RecognizeStream):
             return Next.DONE
         connection = await self._dialer.connect(self._options, self._budget)
         try:
-            self._report_connection_acquired(connection.opened_in, False)
-            logger.debug("connected to Tiro", extra={"request_id": connection.id})
             exchange = self._exchange = self._begin(connection)
+            self._report_connection_acquired(connection.opened_in, False)
             reason = await exchange.run()
         finally:
             self._exchange = None
             await connection.close()
-        logger.debug("connection to Tiro ended", extra={"request_id": connection.id})
         ending = exchange.ending(reason)
+        self._journal.ended(connection.id, ending)
         after = self._recovery.after(ending, self._progress(), self._budget())
-        if reason is Reason.UNRESPONSIVE:
-            logger.warning(
-                "Tiro did not answer %.0f s of audio that may be speech; connecting again",
-                ending.unanswered,
-            )
+        self._journal.went_on(ending, after)
         self._await_audio = after is Next.RECONNECT_ON_AUDIO
         return after
 
@@ -299,11 +308,12 @@ class SpeechStream(stt.RecognizeStream):
         """Feed the new connection with all that no final covers."""
         now = time.monotonic()
         self._feed.limit(now)
+        self.tally()
         asking = self._ended and self._recovery.retried_after_drain
         self._feed = Feed(self._backlog, self._clock, now, asking=asking)
         self._transcript.begin(connection.id, self._feed)
         self._recovery.connected(self._progress())
-        _warn_of(self._backlog.take_given_up())
+        self._journal.connected(connection.id, connection.opened_in, self._feed)
         return Exchange(
             connection,
             self._feed,
@@ -331,36 +341,6 @@ class SpeechStream(stt.RecognizeStream):
         self._await_audio = False
         backlog = self._backlog
         return not self._ended or backlog.has_unsent or backlog.may_hold_words()
-
-    # -- usage, events ---------------------------------------------------------------------------
-
-    def _report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
-        """Report the audio sent since the last report, if it is more than `at_least` seconds."""
-        backlog = self._backlog
-        seconds = backlog.take_usage(at_least)
-        if seconds:
-            self._report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
-            event = stt.SpeechEvent(
-                stt.SpeechEventType.RECOGNITION_USAGE,
-                self._transcript.request_id,
-                recognition_usage=stt.RecognitionUsage(audio_duration=seconds),
-            )
-            self._emit([event])
-
-    def _emit(self, events: Iterable[stt.SpeechEvent]) -> None:
-        for event in events:
-            self._event_ch.send_nowait(event)
-            if event.type is stt.SpeechEventType.END_OF_SPEECH:
-                self._report_usage(at_least=0.0)
-
-
-def _warn_of(given_up: float) -> None:
-    if given_up:
-        logger.warning(
-            "%.1f s of audio were given up: %.0f s at most are kept while Tiro does not answer",
-            given_up,
-            KEEP_AT_MOST,
-        )
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:

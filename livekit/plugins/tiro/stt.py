@@ -28,6 +28,7 @@ from .options import (
     hidden_key,
     usable_terms,
 )
+from .stats import Stats, Tally
 from .stream import SpeechStream, given
 
 if TYPE_CHECKING:
@@ -101,28 +102,24 @@ class STT(stt.STT[Any]):
         """
         # A traceback with locals shows this frame.
         api_key, extra_headers = _find_key(api_key), hidden_headers(extra_headers)
-        options = changed_options(
-            Options(
-                api_key=api_key,
-                base_url=(base_url if is_given(base_url) else os.environ.get("TIRO_BASE_URL"))
-                or DEFAULT_BASE_URL,
-                language=language,
-                interim_results=interim_results,
-                punctuate=punctuate,
-                max_alternatives=max_alternatives,
-                diarization=diarization,
-            ),
-            given(
-                {
-                    "sample_rate": sample_rate,
-                    "min_speakers": min_speakers,
-                    "max_speakers": max_speakers,
-                    "extra_config": extra_config,
-                    "endpointing": endpointing,
-                    "keyterms": keyterms,
-                    "extra_headers": extra_headers,
-                }
-            ),
+        asked = {
+            "sample_rate": sample_rate,
+            "min_speakers": min_speakers,
+            "max_speakers": max_speakers,
+            "extra_config": extra_config,
+            "endpointing": endpointing,
+            "keyterms": keyterms,
+            "extra_headers": extra_headers,
+        }
+        options = Options(
+            api_key=api_key,
+            base_url=_find_url(base_url),
+            language=language,
+            interim_results=interim_results,
+            punctuate=punctuate,
+            max_alternatives=max_alternatives,
+            diarization=diarization,
+            **given(asked),
         )
         super().__init__(
             capabilities=stt.STTCapabilities(
@@ -140,6 +137,9 @@ class STT(stt.STT[Any]):
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
+        # What streams counted that are over, and those that are not.
+        self._tally = Tally()
+        self._counting: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
 
     @property
     def model(self) -> str:
@@ -150,6 +150,15 @@ class STT(stt.STT[Any]):
     def provider(self) -> str:
         """Who recognises: "Tiro"."""
         return "Tiro"
+
+    @property
+    def stats(self) -> Stats:
+        """What all streams did so far together, those of `recognize` and closed ones too."""
+        tally = Tally()
+        tally.add(self._tally)
+        for stream in list(self._counting):
+            tally.add(stream.tally())
+        return tally.snapshot()
 
     def stream(
         self,
@@ -183,9 +192,15 @@ class STT(stt.STT[Any]):
             options=changed_options(self._options, given({"language": language})),
             conn_options=conn_options,
             http_session=self._http_session,
+            over=self._keep_counts,
         )
         self._streams.add(stream)
+        self._counting.add(stream)
         return stream
+
+    def _keep_counts(self, stream: SpeechStream) -> None:
+        self._counting.discard(stream)
+        self._tally.add(stream.tally())
 
     async def _recognize_impl(
         self,
@@ -315,8 +330,7 @@ class STT(stt.STT[Any]):
 class _BatchStream(SpeechStream):
     """A stream for `recognize`, which reports usage and errors itself."""
 
-    def _report_usage(self, *, at_least: float = 0.0) -> None:
-        pass
+    _reports_usage = False
 
     def _emit_error(self, api_error: Exception, recoverable: bool) -> None:
         pass
@@ -332,6 +346,11 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     raise ValueError(
         "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the environment"
     )
+
+
+def _find_url(base_url: NotGivenOr[str]) -> str:
+    found = base_url if is_given(base_url) else os.environ.get("TIRO_BASE_URL")
+    return found or DEFAULT_BASE_URL
 
 
 def _abandon(session: aiohttp.ClientSession) -> None:

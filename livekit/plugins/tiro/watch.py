@@ -16,11 +16,12 @@ is sent ahead is 30 s at most, and no service that works is slower than half the
 CLOSE_TIMEOUT = 1.0
 """Seconds to keep reading after a write failed."""
 
-# s without any answer to audio that may be speech, or to a hypothesis that is open, after which a
-# new connection is tried. Doubled for each connection that was unresponsive before, because noise
-# that the service does not answer looks the same; and where no hypotheses are asked for, because
-# a final can take 20 s.
-_UNRESPONSIVE_AFTER = 15.0
+UNRESPONSIVE_AFTER = 15.0
+"""Seconds without any answer to audio that may be speech, or to a hypothesis that is open, after
+which a new connection is tried. Doubled for each connection that was unresponsive before, because
+noise that the service does not answer looks the same; and where no hypotheses are asked for,
+because a final can take 20 s."""
+
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
 # s without a final, after which the first quiet of 0.2 s is taken for one: after 20 s the service
@@ -60,7 +61,7 @@ class AnswerWatch:
             doublings: How often what is usual is doubled.
             busy: Seconds of audio that a service at the pace of speech has yet to work off.
         """
-        limit: float = min(_UNRESPONSIVE_AFTER * 2**doublings, _UNRESPONSIVE_AT_MOST)
+        limit: float = min(UNRESPONSIVE_AFTER * 2**doublings, _UNRESPONSIVE_AT_MOST)
         return self.unanswered > max(limit, busy + DRAIN_TIMEOUT)
 
     def dismiss(self) -> None:

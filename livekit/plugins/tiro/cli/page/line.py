@@ -7,13 +7,15 @@ from typing import Any
 from livekit.agents import stt
 from livekit.agents.metrics import STTMetrics
 
+from ...stats import Stats
 from ..formats import LineEvent, Transcript
 
 
 class LineWatch:
     """Adds an event to a transcript when another connection takes over, while a block runs.
 
-    The event's place is the end of the last final: a new connection is sent all that no final
+    And one for the audio that was given up by then, which is behind the last final too. The event's
+    place is the end of the last final: a new connection is sent all that no final
     covers. Connections that take over one after the other in one place are one event: sound
     behind the last word is asked about on several.
 
@@ -26,8 +28,10 @@ class LineWatch:
         self._engine = engine
         self._transcript = transcript
         self._connected = False
+        self._given_up = 0.0
 
     def __enter__(self) -> None:
+        self._given_up = _given_up(self._engine)
         self._engine.on("metrics_collected", self._take)
 
     def __exit__(self, *_: object) -> None:
@@ -37,10 +41,19 @@ class LineWatch:
         # The framework reports how long it took to connect, each time.
         if metrics.acquire_time <= 0:
             return
-        if self._connected:
-            segments = self._transcript.segments
-            at = segments[-1].end if segments else 0.0
-            event = LineEvent("connection", at)
-            if event not in self._transcript.events[-1:]:
-                self._transcript.events.append(event)
+        segments, events = self._transcript.segments, self._transcript.events
+        at = segments[-1].end if segments else 0.0
+        event = LineEvent("connection", at)
+        if self._connected and event not in events[-1:]:
+            events.append(event)
         self._connected = True
+        given_up = _given_up(self._engine)
+        if given_up > self._given_up:
+            events.append(LineEvent("given_up", at, given_up - self._given_up))
+        self._given_up = given_up
+
+
+def _given_up(engine: stt.STT[Any]) -> float:
+    """Return the seconds that an engine gave up; one that is not this package's does not say."""
+    stats = getattr(engine, "stats", None)
+    return stats.audio_given_up if isinstance(stats, Stats) else 0.0

@@ -1,0 +1,62 @@
+"""What leaves a stream: events, and reports of the audio that was used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from livekit.agents.stt import RecognitionUsage, SpeechEvent, SpeechEventType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .backlog import Backlog
+    from .transcript import Transcript
+
+# s of audio between usage reports. An `AgentSession` lets go of the STT's metrics before it closes
+# the stream, so what is not reported by then is missing from its account: with what is held back
+# (0.15 s) and what makes no message yet, 1 s at most.
+_USAGE_INTERVAL = 0.75
+
+
+class Outlet:
+    """Hands out the events of one stream."""
+
+    def __init__(
+        self,
+        send: Callable[[SpeechEvent], None],
+        backlog: Backlog,
+        transcript: Transcript,
+        *,
+        usage: bool,
+    ) -> None:
+        """Start with nothing to report.
+
+        Args:
+            send: Takes each event.
+            backlog: Knows how much audio was sent.
+            transcript: Knows the id of the connection.
+            usage: Whether usage is reported.
+        """
+        self.report_at = 0
+        """The position up to which audio has to be sent for the next report."""
+        self._send = send
+        self._backlog = backlog
+        self._transcript = transcript
+        self._usage = usage
+
+    def emit(self, events: Iterable[SpeechEvent]) -> None:
+        """Send events, and behind each end of speech what was used."""
+        for event in events:
+            self._send(event)
+            if event.type is SpeechEventType.END_OF_SPEECH:
+                self.report_usage(at_least=0.0)
+
+    def report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
+        """Report the audio sent since the last report, if it is more than `at_least` seconds."""
+        backlog = self._backlog
+        seconds = backlog.take_usage(at_least) if self._usage else 0.0
+        if seconds:
+            self.report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
+            usage = RecognitionUsage(audio_duration=seconds)
+            kind, request_id = SpeechEventType.RECOGNITION_USAGE, self._transcript.request_id
+            self._send(SpeechEvent(kind, request_id, recognition_usage=usage))
