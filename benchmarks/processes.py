@@ -1,10 +1,11 @@
 """Calls per core as people deploy them: LiveKit's worker pool, a process each, a VAD, turns.
 
-`python -m benchmarks.processes` has 1, 4 and 16 calls at once in a worker on one core, with each
-plugin in turn and round after round, against imitations of the services on another core. A caller
-speaks 40 % of the time, for 2 or 6 s. Of the processes alone, not of the worker itself, it reads
-CPU, memory (what is the process's own: USS), and the time from the start of a job to its first
-audio at the service. `lk-null` is the framework with a plugin that does nothing.
+`python -m benchmarks.processes` has 1, 4 and 16 calls at once in a worker on one core, round after
+round, against imitations of the services on another core. A caller speaks 40 % of the time, for 2
+or 6 s. Of the processes alone, not of the worker itself, it reads CPU, memory (what is the
+process's own: USS), and the time from the start of a job to its first audio at the service. Few
+calls are measured side by side, with one worker for each plugin; many of them by turns.
+`lk-null` is the framework with a plugin that does nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TARGETS = ("tiro", "deepgram", "gladia", "lk-null")
+# Calls of each plugin that a core carries side by side with those of all the others.
+FEW = 4
+# s from a call to the next one of the same plugin.
+STAGGER = 0.5
 _RESULTS = Path(__file__).with_name("processes.json")
 _FIGURES = ("cpu_share", "uss_mb", "first_audio_ms")
 
@@ -35,11 +40,11 @@ Samples = dict[str, dict[str, list[dict[str, float]]]]
 
 
 def measure(
-    calls: Sequence[int], rounds: int, cycles: int, say: Callable[[str], None]
+    calls: Sequence[int], rounds: int, cycles: int, say: Callable[[str], None], path: Path
 ) -> dict[str, Any]:
-    """Measure everything. Return the results, fit for JSON."""
+    """Measure everything; write the results to a file, after each round. Return them."""
     samples: Samples = {str(count): {target: [] for target in TARGETS} for count in calls}
-    machine = describe_machine()
+    results = {"machine": describe_machine(), "rounds": 0, "samples": samples}
     with ExitStack() as stack:
         bytecode = stack.enter_context(tempfile.TemporaryDirectory())
         core, service_core = cores()
@@ -47,21 +52,44 @@ def measure(
         stack.callback(services.close)
         workers = {}
         for target in TARGETS:
+            say(f"starting: {target}")
             ports = json.dumps(services.ready)
             workers[target] = Child("worker", target, ports, core=core, bytecode=bytecode)
             stack.callback(workers[target].close)
-        for target, worker in workers.items():
-            say(f"warming up: {target}")
             # Its process compiles what it imports, as an installer would have done.
-            worker.ask("measure", calls=1, seconds=1.0)
-            worker.answer()
+            workers[target].ask("measure", calls=1, seconds=1.0)
+            workers[target].answer()
         for number in range(rounds):
             for count in calls:
-                for target in rotated(TARGETS, number):
-                    say(f"round {number + 1} of {rounds}: {count} calls, {target}")
-                    workers[target].ask("measure", calls=count, seconds=cycles * CYCLE)
-                    samples[str(count)][target].append(workers[target].answer())
-    return {"machine": machine, "rounds": rounds, "samples": samples}
+                say(f"round {number + 1} of {rounds}: {count} calls")
+                answers = _measure(workers, rotated(TARGETS, number), count, cycles * CYCLE)
+                for target, figures in answers.items():
+                    samples[str(count)][target].append(figures)
+            results["rounds"] = number + 1
+            path.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _measure(
+    workers: dict[str, Child], targets: Sequence[str], count: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Have so many calls of each target: few side by side, many by turns."""
+    if count > FEW:
+        answers = {}
+        for target in targets:
+            workers[target].ask("measure", calls=count, seconds=seconds, stagger=STAGGER)
+            answers[target] = workers[target].answer()
+        return answers
+    for place, target in enumerate(targets):
+        # One call starts at a time.
+        workers[target].ask(
+            "measure",
+            calls=count,
+            seconds=seconds,
+            stagger=STAGGER * len(targets),
+            delay=STAGGER * place,
+        )
+    return {target: workers[target].answer() for target in targets}
 
 
 def _figure(rounds: Sequence[dict[str, float]], name: str, scale: float, digits: int) -> str:
@@ -87,7 +115,9 @@ def show(results: dict[str, Any], console: Console) -> None:
     )
     samples: Samples = results["samples"]
     for count, by_target in samples.items():
-        table = Table(title=f"{count} calls at once; ratios by rounds: median (lowest to highest)")
+        table = Table(
+            title=f"calls at once: {count}; ratios: median of the rounds (lowest to highest)"
+        )
         table.add_column("")
         for title in ("CPU of a call, %", "calls / core", "USS, MB", "job to first audio, ms"):
             table.add_column(title, justify="right")
@@ -125,8 +155,13 @@ def main() -> None:
         results = json.loads(arguments.output.read_text())
     else:
         with console.status("starting") as status:
-            results = measure(arguments.calls, arguments.rounds, arguments.cycles, status.update)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+            results = measure(
+                arguments.calls,
+                arguments.rounds,
+                arguments.cycles,
+                status.update,
+                arguments.output,
+            )
     show(results, console)
 
 

@@ -30,8 +30,6 @@ from .world import World, median
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# s from one call to the next.
-STAGGER = 0.5
 # s from the last call's start to the measurement.
 SETTLE = 2.0
 # s for a process to be ready; the machine may be busy.
@@ -46,8 +44,16 @@ class Worker:
         self._world = world
         self._target = target
 
-    async def measure(self, calls: int, seconds: float) -> dict[str, float]:
+    async def measure(
+        self, calls: int, seconds: float, stagger: float = 0.0, delay: float = 0.0
+    ) -> dict[str, float]:
         """Have so many calls at once. Return what each of them costs.
+
+        Args:
+            calls: How many.
+            seconds: How long they are measured, when all of them are under way.
+            stagger: s from one call to the next.
+            delay: s to the first.
 
         Raises:
             RuntimeError: A call ended, or did not hear what its caller said.
@@ -55,7 +61,8 @@ class Worker:
         run = await self._world.plan(rate=wire_rate_of(self._target, job.RATE, None), by_voice=True)
         with tempfile.TemporaryDirectory() as folder:
             reports = [Path(folder) / str(index) for index in range(calls)]
-            started = await self._start(run, reports)
+            await asyncio.sleep(delay)
+            started = await self._start(run, reports, stagger)
             await asyncio.sleep(SETTLE)
             pids = self._pids()
             before, began = [_used_cpu(pid) for pid in pids], time.monotonic()
@@ -75,11 +82,11 @@ class Worker:
             **await self._first_audio(run, started),
         }
 
-    async def _start(self, run: str, reports: list[Path]) -> list[float]:
+    async def _start(self, run: str, reports: list[Path], stagger: float) -> list[float]:
         """Let the calls come, one by one. Return when they came."""
         began, started = time.monotonic(), []
         for index, report in enumerate(reports):
-            await asyncio.sleep(max(0.0, began + index * STAGGER - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + index * stagger - time.monotonic()))
             order = job.Order(f"{self._world.url(run)}/{index}", index, str(report))
             started.append(time.monotonic())
             await self._server.simulate_job(order.room, fake_job=True)
