@@ -27,19 +27,12 @@ except ImportError:
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 
-# Who decides that the caller has finished, and what that means for Icelandic:
-#
+# Who decides that the caller has finished ("Turn detection for Icelandic" in the README has more):
 # "vad"     The framework's VAD hears that he stopped, in any language, and makes Tiro decide at
-#           once: the final is there some 0.3 s after the last word. The best choice here.
+#           once: the final is there some 0.35 s after the last word. The best choice here.
 # "stt"     Tiro's own endpointer, which waits for more silence, or with `tiro.STT(endpointing=0.3)`
 #           the plugin, which is the fastest. Needs no VAD.
 # "manual"  Push-to-talk: `session.commit_user_turn()`, which also makes Tiro decide at once.
-#
-# The framework's default, `inference.TurnDetector()`, listens to the melody of speech, and asks for
-# the final only when it predicts the end of the turn, a second later. It takes Icelandic, but with
-# the threshold of English: Icelandic is none of the 14 languages that it is calibrated for.
-# `MultilingualModel` of livekit-plugins-turn-detector reads the words; Icelandic is none of the
-# languages that it names, and for a language that it does not know it is not asked.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",
     # s of silence that end a turn; callers who think as they speak need more.
@@ -74,8 +67,7 @@ def new_session(stt: tiro.STT) -> AgentSession[None]:
     return AgentSession(
         stt=stt,
         llm=openai.LLM(model="gpt-4.1-mini"),
-        # OpenAI lists Icelandic among the languages of its voices. Azure has two that are Icelandic
-        # by birth: is-IS-GudrunNeural and is-IS-GunnarNeural, of livekit-plugins-azure.
+        # Azure has Icelandic voices by birth: is-IS-GudrunNeural, is-IS-GunnarNeural.
         tts=openai.TTS(model="gpt-4o-mini-tts", instructions="Talaðu íslensku, skýrt og rólega."),
         turn_handling=TURNS,
     )

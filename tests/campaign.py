@@ -110,6 +110,8 @@ BESIDE: dict[str, Maker] = {
     "drift": lambda rng: Drift(rng.uniform(-_LARGEST_DRIFT, _LARGEST_DRIFT)),
 }
 """What no connection ends of."""
+_UNTIMELY = {"late", "late finals", "late frames", "slow", "empty responses"}
+"""What makes decisions of the service come late, or look as if they had come."""
 
 
 @dataclass
@@ -163,8 +165,8 @@ def draw(seed: int) -> Trial:
     if "mute" in kinds and "empty responses" in beside:
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies.
         beside.remove("empty responses")
-    if said.noise == 0 and {"late", "late finals", "late frames"} & set(beside):
-        # Who is told late that the gate has closed sends the next sound as if it were open.
+    if said.noise == 0 and _UNTIMELY & set(beside):
+        # Who is not told in time that the gate has closed sends the next sound as if it were open.
         said = replace(said, noise=1)
     hooks = Combined(PerConnection(*faults), *(BESIDE[kind](rng) for kind in beside))
     live = rng.random() < 0.6
