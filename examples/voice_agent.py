@@ -6,8 +6,7 @@
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
     python examples/voice_agent.py dev          # or start, in production
 
-To try it without a key of Tiro's, run `python -m livekit.plugins.tiro serve` in another terminal,
-and set the two variables that it prints.
+Without a key of Tiro's, run `python -m livekit.plugins.tiro serve`, and set what it prints.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 #           once: the final is there some 0.35 s after the last word. The best choice here.
 # "stt"     Tiro's own endpointer, which waits for more silence, or with `tiro.STT(endpointing=0.3)`
 #           the plugin, which is the fastest. Needs no VAD.
-# "manual"  Push-to-talk: `session.commit_user_turn()`, which also makes Tiro decide at once.
+# "manual"  Push-to-talk, by `session.commit_user_turn()`.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",
     # s of silence that end a turn; callers who think as they speak need more.
@@ -79,8 +78,8 @@ async def entrypoint(ctx: JobContext) -> None:
     session = new_session(stt := tiro.STT())
 
     async def report() -> None:
-        # What only the plugin knows, such as delays of finals: a gauge's callback may read it too.
         usage = [each.model_dump() for each in session.usage.model_usage]
+        # `stats` is what only the plugin knows; a gauge's callback may read it too.
         figures = {"usage": usage, "stt": asdict(stt.stats)}
         logging.getLogger("voice-agent").info("the call is over", extra=figures)
 
