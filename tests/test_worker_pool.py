@@ -16,6 +16,7 @@ import multiprocessing.resource_tracker
 import os
 import sys
 import threading
+import time
 import wave
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -189,6 +190,8 @@ class Outcome:
     calls: dict[str, Call]
     at_drain: list[str] = field(default_factory=list)
     """The calls that were under way when the server was told to drain."""
+    closed_at: float = 0.0
+    """When the worker was told to close one of them, on the clock of all processes."""
     at_drained: list[str] = field(default_factory=list)
     """The calls that were under way when it said that it was drained."""
     errors: list[str] = field(default_factory=list)
@@ -282,6 +285,7 @@ async def run(outcome: Outcome) -> None:
         await until(lambda: len(calls["closed"].shown) >= FIRST + 1, PATIENCE)
         (job_id,) = [i.job.id for i in server.active_jobs if _name(i) == "closed"]
         termination = agent.JobTermination(job_id=job_id)
+        outcome.closed_at = time.monotonic()
         closing = asyncio.create_task(server._handle_termination(termination))
         outcome.at_drain = [_name(info) for info in server.active_jobs]
         await server.drain(timeout=round(PATIENCE))
@@ -317,6 +321,9 @@ def test_each_call_hears_its_own_words(outcome: Outcome, name: str) -> None:
     call = outcome.calls[name]
     assert call.heard == call.said
     assert call.exit_code == 0
+    final, _, ended = call.notes[-3:]
+    took = ended["at"] - final["at"]
+    assert took < jobs.LAST_FINAL, "or the flush at its end went unanswered"
 
 
 def test_the_call_that_is_killed_takes_nobody_with_it(outcome: Outcome) -> None:
@@ -336,7 +343,10 @@ def test_a_call_that_is_closed_in_mid_sentence_yields_its_words_before_it_ends(
     count = len(closed.heard)
     assert closed.heard == closed.said[:count]
     assert FIRST + len(closed.shown) <= count < len(closed.said), "all that was shown"
-    assert [next(iter(note)) for note in closed.notes][-3:] == ["final", "closed", "ended"]
+    last = closed.notes[-3:]
+    assert [next(iter(note)) for note in last] == ["final", "closed", "ended"]
+    waited = last[0]["at"] - outcome.closed_at
+    assert waited < jobs.LAST_FINAL, "or the framework made it of the hypothesis"
     assert closed.exit_code == 0
 
 

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import time
 import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FRAME = 0.05
 """Seconds; a room gives 50 ms frames."""
+LAST_FINAL = 15.0
+"""Seconds for the final of a call that is closed, behind which the framework makes one of the
+hypothesis; a busy machine may take longer than its default of 2 s."""
 KILLED = 13
 """The exit code of a call that is killed."""
 
@@ -121,7 +125,7 @@ class Reporter:
     def note(self, **what: Any) -> None:
         """Add a line, which is there at once: the process may be killed."""
         with open(self._order.report, "a", encoding="utf-8") as file:
-            file.write(json.dumps(what) + "\n")
+            file.write(json.dumps({**what, "at": time.monotonic()}) + "\n")
 
     def listen(self, session: AgentSession[None]) -> None:
         """Note its transcripts, and its end."""
@@ -167,8 +171,7 @@ async def entrypoint(ctx: JobContext) -> None:
     async def started(session: AgentSession[None], *args: Any, **options: Any) -> Any:
         """Give a session what a room would have given it."""
         session.input.audio = WavMicrophone(order, lambda: reporter.note(ready=True))
-        # s for the last final; a busy machine may take longer than the default of 2 s.
-        session.options.session_close_transcript_timeout = 15.0
+        session.options.session_close_transcript_timeout = LAST_FINAL
         if session.tts is not None:
             session.output.audio = Loudspeaker()
         reporter.listen(session)
