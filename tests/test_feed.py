@@ -19,6 +19,7 @@ from .support.caller import (
     Caller,
     Samples,
     at_once,
+    noise,
     numbered,
     numbers,
     quiet,
@@ -782,6 +783,16 @@ def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]
         model.check()
     usage = round(model.caller.backlog.take_usage(at_least=0.0) * rate)
     assert usage == model.fresh, "usage counts a sample once"
+
+
+def test_untimed_finals_of_two_connections_can_be_about_the_same_words(caller: Caller) -> None:
+    """No pause is seen in noise that is not learned, so that the first final lets nothing go."""
+    caller.say(noise(0.1, 1200) + tone(0.5, 12000) + noise(0.9, 1200))
+    caller.final_without_times()
+    assert caller.reconnect() == 0
+    caller.say(tone(0.5, 12000) + noise(3, 1200))
+    caller.final_without_times()
+    assert caller.reconnect() == pytest.approx(0.6, abs=0.03), "the second word is sent again"
 
 
 def test_a_feed_of_its_own_knows_nothing_of_another(caller: Caller) -> None:

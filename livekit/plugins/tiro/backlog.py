@@ -138,6 +138,11 @@ class Backlog:
 
     # -- what the service says -------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Note that a new connection is fed from `start` on: its finals are about that again."""
+        self._unplaced_finals = 0
+        self.drift.begin()
+
     def set_speaking(self, speaking: bool) -> None:
         """Note whether a hypothesis is open: then all of its audio is kept."""
         self.speaking = speaking

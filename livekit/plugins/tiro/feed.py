@@ -64,6 +64,7 @@ class Feed:
             asking: Whether the service is to say so even if it hears no word: its voice gate is
                 opened by a first message of 20 ms, and a flush is longer.
         """
+        backlog.begin()
         self.sent_to = _first_to_send(backlog, clock)
         """The caller's sample up to which audio was handed out."""
         self.heard_to = self.sent_to
@@ -75,7 +76,6 @@ class Feed:
         self._backlog = backlog
         self._clock = clock
         self._drift = backlog.drift
-        self._drift.begin()
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
         self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
