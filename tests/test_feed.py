@@ -785,6 +785,16 @@ def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]
     assert usage == model.fresh, "usage counts a sample once"
 
 
+def test_an_answer_to_all_sounds_is_one_to_the_quiet_behind_them(caller: Caller) -> None:
+    """A voice gate keeps silence from the service, so that it says nothing more."""
+    caller.say(tone(0.3) + quiet(1))
+    caller.feed.found_nothing(caller.now)
+    caller.say(quiet(2))
+    assert caller.feed.found_nothing_in_all
+    caller.say(tone(0.3))
+    assert not caller.feed.found_nothing_in_all
+
+
 def test_untimed_finals_of_two_connections_can_be_about_the_same_words(caller: Caller) -> None:
     """No pause is seen in noise that is not learned, so that the first final lets nothing go."""
     caller.say(noise(0.1, 1200) + tone(0.5, 12000) + noise(0.9, 1200))

@@ -71,14 +71,13 @@ class Feed:
         """The position up to which the service has said what is in the audio, as far as known."""
         self.drained_at = now
         """When a service that works at the pace of speech is through with it; monotonic seconds."""
-        self.found_nothing_in_all = False
-        """Whether the service, when all had been sent, last said that it heard no word."""
         self._backlog = backlog
         self._clock = clock
         self._drift = backlog.drift
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
         self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
+        self._nothing_to: int | None = None
         self._silence_left = 0
         self._silent_at: int | None = None
         self._samples = 0
@@ -265,7 +264,7 @@ class Feed:
         """Note how far the service is. Return the position of the second."""
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
-        self.found_nothing_in_all = False
+        self._nothing_to = None
         sent = self._samples / self._backlog.sample_rate
         behind = max(0.0, sent - second / self._drift.pace)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
@@ -274,11 +273,17 @@ class Feed:
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
-        self.found_nothing_in_all = self.sent_to == self._backlog.end
+        self._nothing_to = self.sent_to
         self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
         self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
+
+    @property
+    def found_nothing_in_all(self) -> bool:
+        """Whether the service last said that it heard no word, and no sound was sent since."""
+        backlog, heard = self._backlog, self._nothing_to
+        return heard is not None and backlog.first_sound(heard, backlog.end) is None
 
     # -- seconds and positions -------------------------------------------------------------------
 
