@@ -36,6 +36,11 @@ MEASURED = {
 TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one worker more than there are cores: some tests wait for processes that they start."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is for the night, unless it is asked for; put last what others wait for."""

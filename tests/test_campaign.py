@@ -66,7 +66,7 @@ def test_what_is_lost_is_reported(
         begin(feed, backlog, *arguments, **options)
 
     monkeypatch.setattr(Feed, "__init__", forget)
-    monkeypatch.setattr("sys.argv", ["campaign", "--streams", "12", "--seed", "1"])
+    monkeypatch.setattr("sys.argv", ["campaign", "--streams", "4", "--seed", "1"])
     with pytest.raises(SystemExit) as ended:
         campaign.main()
     assert ended.value.code == 1

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Real s that the kernel gets to deliver what is on its way over loopback.
-_DELIVERY = 0.0001
 # Virtual s; what a round of the event loop takes, so that nothing can wait for no time at all.
 _ROUND = 1e-6
 # Virtual s; the farthest that time goes before the sockets are looked at again.
@@ -49,8 +47,9 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout is not None and timeout <= 0:
             return ready
-        # Not as a timeout: that of epoll is whole milliseconds.
-        time.sleep(_DELIVERY)
+        # What was sent over loopback is there when `send` returns, but for what another process
+        # or the kernel's own threads have yet to do.
+        time.sleep(0)
         ready = super().select(0)
         if not ready:
             self.now += _STEP if timeout is None else min(timeout, _STEP)
