@@ -22,8 +22,10 @@ PACKAGE = TESTS.parent / "livekit/plugins/tiro"
 LEAST = 95.0
 # Suites of one behaviour that several modules share, and no other tests of theirs repeat.
 SHARED = {
-    "exchange.py": ["test_endpointing.py"],
+    "exchange.py": ["test_endpointing.py", "test_keyterms.py"],
+    "journal.py": ["test_stats.py"],
     "loudness.py": ["test_endpointing.py"],
+    "stt.py": ["test_prewarm.py", "test_stats.py"],
     "watch.py": ["test_endpointing.py"],
 }
 # What has no decisions of its own.

@@ -19,6 +19,8 @@ from .log import logger
 from .recovery import Ending, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .options import Options
     from .protocol import Response, ServiceError
 
@@ -329,9 +331,11 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return errors.unusable_session("it is closed")
     if session._loop is not asyncio.get_running_loop():
         return errors.unusable_session("it was made in another event loop")
+    # Private to aiohttp, whose types of it change from version to version.
+    ws_connect: Callable[..., Awaitable[_WebSocket]] = type(session)._ws_connect
     try:
-        return await type(session)._ws_connect(
-            _OneAddress(session),  # type: ignore[arg-type]
+        return await ws_connect(
+            _OneAddress(session),
             options.url,
             params={"token": options.key},
             headers=options.extra_headers,
