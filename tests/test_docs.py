@@ -18,7 +18,7 @@ MODULES = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     pdoc = (sys.executable, "-W", "error::UserWarning", "-m", "pdoc", "--docformat", "google")
     done = subprocess.run(
