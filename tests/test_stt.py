@@ -87,6 +87,11 @@ async def test_a_closed_stt_starts_nothing() -> None:
             stream.push_frame(next(frames(SAID.pcm())))
 
 
+def test_what_is_no_http_session_is_told_at_once() -> None:
+    with pytest.raises(ValueError, match="http_session must be an aiohttp.ClientSession, not str"):
+        tiro.STT(api_key=KEY, http_session="session")  # type: ignore[arg-type]
+
+
 @in_virtual_time
 async def test_whose_http_session_it_is() -> None:
     async with aiohttp.ClientSession() as mine:

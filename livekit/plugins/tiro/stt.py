@@ -133,6 +133,9 @@ class STT(stt.STT[Any]):
             )
         )
         self._options = options
+        if http_session is not None and not hasattr(http_session, "_ws_connect"):
+            kind = type(http_session).__name__
+            raise ValueError(f"http_session must be an aiohttp.ClientSession, not {kind}")
         self._given_session = http_session
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
