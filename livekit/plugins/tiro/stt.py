@@ -133,10 +133,7 @@ class STT(stt.STT[Any]):
             )
         )
         self._options = options
-        if http_session is not None and not hasattr(http_session, "_ws_connect"):
-            kind = type(http_session).__name__
-            raise ValueError(f"http_session must be an aiohttp.ClientSession, not {kind}")
-        self._given_session = http_session
+        self._given_session = _checked(http_session)
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
@@ -349,6 +346,13 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     raise ValueError(
         "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the environment"
     )
+
+
+def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    if session is not None and not hasattr(session, "_ws_connect"):
+        kind = type(session).__name__
+        raise ValueError(f"http_session must be an aiohttp.ClientSession, not {kind}")
+    return session
 
 
 def _find_url(base_url: NotGivenOr[str]) -> str:
