@@ -162,8 +162,9 @@ def draw(seed: int) -> Trial:
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6))
     faults = [KINDS[kind](rng) for kind in kinds]
     beside = rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2)))
-    if "mute" in kinds and "empty responses" in beside:
-        # Who says all the time that nothing was said is not mute, and nobody can tell that he lies.
+    if ("mute" in kinds or "late" in beside) and "empty responses" in beside:
+        # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
+        # nor that what was said will follow seconds later.
         beside.remove("empty responses")
     if said.noise == 0 and _UNTIMELY & set(beside):
         # Who is not told in time that the gate has closed sends the next sound as if it were open.

@@ -247,8 +247,16 @@ def test_what_is_left_behind_the_end_is_sent_again_once() -> None:
 def test_what_is_left_is_sent_again_for_as_long_as_that_brings_finals() -> None:
     course = Course()
     for finals in range(8):
-        assert course.end(DRAINED, SOUND._replace(finals=finals)) is Next.RECONNECT
-    assert isinstance(course.end(DRAINED, SOUND._replace(finals=7)), APIConnectionError)
+        said = SOUND._replace(finals=finals, start=finals * 8000)
+        assert course.end(DRAINED, said) is Next.RECONNECT
+    assert isinstance(course.end(DRAINED, said), APIConnectionError)
+
+
+def test_finals_that_cover_nothing_do_not_come_for_ever() -> None:
+    """Without times, in noise that is not learned yet, nothing can be let go."""
+    course = Course()
+    assert course.end(DRAINED, SOUND._replace(finals=1)) is Next.RECONNECT
+    assert course.end(DRAINED, SOUND._replace(finals=2)) is Next.DONE
 
 
 def test_only_who_is_asked_for_nothing_else_can_say_that_there_is_nothing() -> None:

@@ -217,7 +217,11 @@ class Recovery:
             return Next.DONE
         self._found_nothing = self._found_nothing + 1 if ending.found_nothing else 0
         timeout = ending.reason is Reason.DRAIN_TIMEOUT
-        first = not self._retried_after_drain or progress.finals > self._began.finals
+        brought_finals = progress.finals > self._began.finals
+        if brought_finals and self._retried_after_drain and progress.start == self._began.start:
+            # Without times, finals may cover nothing; they would come again and again.
+            return Next.DONE
+        first = not self._retried_after_drain or brought_finals
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
