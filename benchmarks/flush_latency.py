@@ -15,12 +15,9 @@ import asyncio
 import logging
 import math
 import time
-import wave
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -31,14 +28,13 @@ from livekit.agents.voice import io
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import TiroServer
 
+from .world import utterance
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from livekit.agents import UserInputTranscribedEvent
 
-_SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
-# s of the file that are one utterance.
-_START, _END = 0.6, 2.8
 _RATE = 24000
 _FRAME = _RATE // 20
 # s of silence behind the utterance, longer than the slowest endpointer here.
@@ -59,24 +55,14 @@ Found = dict[tuple[float, str], list[float]]
 """Seconds of each call, by the endpointer's silence and who asked for the final."""
 
 
-def _utterance() -> npt.NDArray[np.int16]:
-    """Return speech and silence at 24 kHz."""
-    with wave.open(str(_SPEECH)) as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        rate = file.getframerate()
-    pcm = pcm[round(_START * rate) : round(_END * rate)]
-    at = np.arange(round(len(pcm) * _RATE / rate)) * rate / _RATE
-    speech = np.interp(at, np.arange(len(pcm)), pcm).astype(np.int16)
-    return np.concatenate((speech, np.zeros(round(_SILENCE * _RATE), np.int16)))
-
-
 class _Room(io.AudioInput):
     """A room that delivers an utterance, frame by frame, each when its last sample is said."""
 
     def __init__(self, lead: int) -> None:
         """Put `lead` samples of silence in front."""
         super().__init__(label="room")
-        audio = np.concatenate((np.zeros(lead, np.int16), _utterance()))
+        behind = np.zeros(round(_SILENCE * _RATE), np.int16)
+        audio = np.concatenate((np.zeros(lead, np.int16), utterance(_RATE), behind))
         self._frames = iter(
             [audio[at : at + _FRAME].tobytes() for at in range(0, len(audio), _FRAME)]
         )

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from livekit import rtc
 from livekit.agents import Agent, AgentSession, JobContext, JobProcess
 from livekit.agents.voice import io
 
 from .targets import make_stt
+from .world import utterance
 
 if TYPE_CHECKING:
     from livekit.agents import UserInputTranscribedEvent
@@ -27,9 +26,6 @@ TARGET = "BENCHMARK_TARGET"
 RATE = 24000
 """Hz; what an `AgentSession` gets from a room."""
 _FRAME = RATE // 20
-_SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
-# s of the file that are one utterance, which is said again and again.
-_START, _END = 0.6, 2.8
 # s of speech and of silence, by turns: 40 % speech, as on a call.
 _TURNS = ((2.0, 5.0), (6.0, 7.0))
 CYCLE = sum(map(sum, _TURNS))
@@ -58,7 +54,7 @@ class Caller(io.AudioInput):
 
     def __init__(self, index: int) -> None:
         super().__init__(label="Caller")
-        self._utterance = _utterance()
+        self._utterance = utterance(RATE)
         self._hiss = np.random.default_rng(index).integers(-_HISS, _HISS, RATE, np.int16)
         # Every second caller begins with the long turn.
         self._turns = _TURNS if index % 2 == 0 else _TURNS[::-1]
@@ -79,16 +75,6 @@ class Caller(io.AudioInput):
         second %= CYCLE
         (first, pause), (last, _) = self._turns
         return second < first or first + pause <= second < first + pause + last
-
-
-def _utterance() -> npt.NDArray[np.int16]:
-    with wave.open(str(_SPEECH)) as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        rate = file.getframerate()
-    pcm = pcm[round(_START * rate) : round(_END * rate)]
-    at = np.arange(round(len(pcm) * RATE / rate)) * rate / RATE
-    speech: npt.NDArray[np.int16] = np.interp(at, np.arange(len(pcm)), pcm).astype(np.int16)
-    return speech
 
 
 def set_up(process: JobProcess) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import ssl
 import statistics
+import wave
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
 # The number of the first block of numbered audio: no quieter than speech can be.
 FIRST_NUMBER = 400
+_SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
+# s of it that hold its first sentence.
+_START, _END = 0.6, 2.8
 # Samples of 10 ms at 16 kHz, which carry one number.
 BLOCK = 160
 
@@ -88,3 +94,14 @@ def numbered(blocks: int) -> bytes:
     """Return audio of 16 kHz in which each 10 ms carry a number, loudly enough to be speech."""
     numbers = np.arange(FIRST_NUMBER, FIRST_NUMBER + blocks, dtype=np.int16)
     return np.repeat(numbers, BLOCK).tobytes()
+
+
+def utterance(rate: int) -> npt.NDArray[np.int16]:
+    """Return a spoken sentence: 16-bit samples at `rate` Hz."""
+    with wave.open(str(_SPEECH)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        own = file.getframerate()
+    pcm = pcm[round(_START * own) : round(_END * own)]
+    at = np.arange(round(len(pcm) * rate / own)) * own / rate
+    speech: npt.NDArray[np.int16] = np.interp(at, np.arange(len(pcm)), pcm).astype(np.int16)
+    return speech
