@@ -68,8 +68,7 @@ class Onset:
         if quiet_to - start >= held:
             return held
         if loud is not None:
-            behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
-            size = -(-(behind - start) // chunk) * chunk
+            size = self._with_sound(start, loud, chunk)
             if start + size <= stop:
                 self.is_gathering = False
                 return size
@@ -97,9 +96,7 @@ class Onset:
         loud = self._backlog.first_loud(paused_from, min(start + 2 * chunk, stop))
         if loud is not None and loud < start:
             return chunk
-        size = 2 * chunk
-        if loud is not None:
-            size = -(-(loud + round(_WITH_FIRST_SOUND * rate) - start) // chunk) * chunk
+        size = 2 * chunk if loud is None else self._with_sound(start, loud, chunk)
         if start + size <= stop:
             return chunk if loud is None else size
         if not is_flushed and stop > self._released_to:
@@ -115,6 +112,11 @@ class Onset:
             # The end of the audio fills no frame that could be told to be loud.
             self._looked_to = stop if not is_loud else self._loud_at or start
         return self._loud_at
+
+    def _with_sound(self, start: int, loud: int, chunk: int) -> int:
+        """Return the samples of a message that goes on behind its first sound."""
+        behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
+        return -(-(behind - start) // chunk) * chunk
 
     def _held(self, chunk: int) -> int:
         return max(1, round(_HELD_BACK * self._backlog.sample_rate / chunk)) * chunk

@@ -115,9 +115,9 @@ class Transcript:
         start, end = self._times(result)
         if end is not None:
             self._feed.compare_clocks(end)
-        if end is not None and self._feed.is_final(end):
-            logger.debug("dropped a final that covers nothing new")
-            return []
+            if self._feed.is_final(end):
+                logger.debug("dropped a final that covers nothing new")
+                return []
         alternatives = [self._spoken(item, start, end) for item in result.alternatives]
         events = [] if self._speaking else [self._start(alternatives[0])]
         events.append(self._final(alternatives))
