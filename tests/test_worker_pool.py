@@ -28,6 +28,7 @@ import psutil
 import pytest
 
 from livekit.agents import AgentServer
+from livekit.agents.ipc.supervised_proc import SupervisedProc
 from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.recognizer import Hypothesis, Word
 from livekit.protocol import agent
@@ -231,6 +232,17 @@ def forkserver(errors: list[str]) -> Iterator[None]:
             tracker._stop()
 
 
+async def _join(process: Any, join: Any = SupervisedProc.join) -> None:
+    """Wait for a process, and give the loop a turn.
+
+    `AgentServer.drain` waits for one process after the other, and again for those that are still
+    in the pool. One that ended but is not taken out yet gives the loop no turn, in which it would
+    be: when two end at once, `drain` would never come back, and nothing else would run.
+    """
+    await join(process)
+    await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def agent_server(calls: dict[str, Call]) -> AsyncIterator[AgentServer]:
     """Run a worker that no LiveKit server knows of, and note how its jobs end."""
@@ -259,7 +271,8 @@ async def agent_server(calls: dict[str, Call]) -> AsyncIterator[AgentServer]:
 
     server._proc_pool.on("process_closed", note)
     try:
-        yield server
+        with mock.patch.object(SupervisedProc, "join", _join):
+            yield server
     finally:
         await server.aclose()
         await running
