@@ -223,8 +223,8 @@ def test_a_moment_is_a_rest() -> None:
 
 def end(loudness: Loudness, start: float = 0.0, stop: float | None = None) -> float | None:
     last = loudness.measured_to if stop is None else round(stop * RATE)
-    found = loudness.end_of_sound(round(start * RATE), last, 0.5)
-    return None if found is None else found / RATE
+    found = loudness.ends_of_sounds(round(start * RATE), last, 0.5)
+    return found[0] / RATE if found else None
 
 
 def test_a_sound_ends_with_a_pause() -> None:
@@ -238,8 +238,16 @@ def test_a_sound_ends_with_a_pause() -> None:
 
 def test_a_sound_ends_no_later_than_asked_for() -> None:
     loudness = measured(tone(1), quiet(2))
-    assert loudness.end_of_sound(0, 2 * RATE, 0.5) == RATE
-    assert loudness.end_of_sound(0, RATE + 7, 0.5) is None
+    assert loudness.ends_of_sounds(0, 2 * RATE, 0.5) == [RATE]
+    assert loudness.ends_of_sounds(0, RATE + 7, 0.5) == []
+
+
+def test_each_sound_has_an_end_but_the_last_one_and_a_click() -> None:
+    loudness = measured(
+        tone(0.4), quiet(0.3), tone(0.4), quiet(0.6), tone(0.04), quiet(0.6), tone(0.1), quiet(0.7)
+    )
+    assert loudness.ends_of_sounds(0, loudness.measured_to, 0.5) == [1.1 * RATE, 2.44 * RATE]
+    assert loudness.ends_of_sounds(0, loudness.measured_to, 0.2)[0] == 0.4 * RATE
 
 
 # -- any audio -----------------------------------------------------------------------------------
@@ -267,7 +275,23 @@ def test_levels_are_those_of_the_frames_however_it_is_measured(
     for at in range(forgotten, whole.measured_to // FRAME):
         ends = at * FRAME, whole.measured_to
         assert pieces.first_sound(*ends) == whole.first_sound(*ends)
-        assert pieces.end_of_sound(*ends, 0.5) == whole.end_of_sound(*ends, 0.5)
+        assert pieces.ends_of_sounds(*ends, 0.5) == whole.ends_of_sounds(*ends, 0.5)
+
+
+@settings(max_examples=60)
+@given(PARTS)
+def test_the_ends_are_those_of_one_sound_after_the_other(parts: list[tuple[int, int]]) -> None:
+    loudness = measured(*(tone(frames / FRAMES_PER_SECOND, -level) for level, frames in parts))
+    ends = loudness.ends_of_sounds(0, loudness.measured_to, 0.3)
+    assert ends == sorted(set(ends))
+    position = 0
+    for end in ends:
+        sound = loudness.first_sound(position, loudness.measured_to)
+        assert sound is not None and position <= sound < end
+        assert loudness.last_loud(sound, end) == end
+        behind = loudness.first_loud(end, loudness.measured_to)
+        assert (behind or loudness.measured_to) - end >= round(0.3 * RATE)
+        position = end
 
 
 @settings(max_examples=60)

@@ -183,7 +183,8 @@ class Backlog:
         """Return the position at which the first sound ends that is behind all that is final."""
         bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         for first, last in pairwise(bounds):
-            end = self.loudness.end_of_sound(first, last, _SHORTEST_ENDPOINT)
+            ends = self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
+            end = ends[0] if ends else None
             if end is None and last in self.flushes and self.first_sound(first, last) is not None:
                 # The silence behind it is a pause too.
                 end = last
@@ -273,12 +274,7 @@ class Backlog:
     def ends_of_sounds(self, sent: int) -> list[int]:
         """Return where the sounds end that are not final and were sent, up to a position."""
         self._measure()
-        ends: list[int] = []
-        end = self.loudness.end_of_sound(self.start, sent, _WORD_PAUSE)
-        while end is not None:
-            ends.append(end)
-            end = self.loudness.end_of_sound(end, sent, _WORD_PAUSE)
-        return ends
+        return self.loudness.ends_of_sounds(self.start, sent, _WORD_PAUSE)
 
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""

@@ -147,14 +147,11 @@ class Loudness:
         loud = levels > _RATIO * self.floor
         if after_word:
             loud[: self._rest_of_word(levels, loud)] = False
-        if np.count_nonzero(loud) < _WORD_FRAMES:
+        frames = loud.nonzero()[0]
+        words = _starts_word(frames).nonzero()[0]
+        if not len(words):
             return None
-        counts = np.convolve(loud, np.ones(_WORD_WINDOW, np.intp))[: len(loud)]
-        enough = np.flatnonzero(counts >= _WORD_FRAMES)
-        if not len(enough):
-            return None
-        window = max(0, int(enough[0]) - _WORD_WINDOW + 1)
-        first = window + int(np.flatnonzero(loud[window:])[0])
+        first = int(frames[words[0]])
         return max(start, (max(start // self._frame, self._first) + first) * self._frame)
 
     def stands_out(self, pcm: bytes) -> bool:
@@ -205,27 +202,38 @@ class Loudness:
         as_loud_as_the_word = levels[sinks:rest] * _REST_SHARE >= self._word_level
         return sinks if np.count_nonzero(as_loud_as_the_word) > _LOUD_REST else rest
 
-    def end_of_sound(self, start: int, stop: int, pause: float) -> int | None:
-        """Return the position at which the first sound ends that can be a word, or None.
+    def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
+        """Return the positions at which the sounds end that can be words.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
-            pause: Seconds for which it is quiet behind the end of a sound.
+            pause: Seconds for which it is quiet behind the end of a sound; at least 0.2.
         """
-        sound = self.first_sound(start, stop)
-        if sound is None:
-            return None
-        loud = np.flatnonzero(self._between(sound, stop) > _RATIO * self.floor)
-        behind = np.append(loud[1:], -(-stop // self._frame) - sound // self._frame)
-        pauses = np.flatnonzero(behind - loud > round(pause * FRAMES_PER_SECOND))
-        if not len(pauses):
-            return None
-        return min((sound // self._frame + int(loud[pauses[0]]) + 1) * self._frame, stop)
+        frames = (self._between(start, stop) > _RATIO * self.floor).nonzero()[0]
+        if len(frames) < _WORD_FRAMES:
+            return []
+        first = max(start // self._frame, self._first)
+        behind = np.append(frames[1:], -(-stop // self._frame) - first)
+        last = (behind - frames > round(pause * FRAMES_PER_SECOND)).nonzero()[0]
+        # A word is shorter than a pause, so it is in one of the sounds.
+        words = frames[_starts_word(frames).nonzero()[0]]
+        ends = []
+        for frame in frames[last].tolist():
+            count = int(words.searchsorted(frame))
+            if count:
+                ends.append(min((first + frame + 1) * self._frame, stop))
+                words = words[count:]
+        return ends
 
     def _between(self, start: int, stop: int) -> Levels:
         first = max(0, start // self._frame - self._first)
         return self._levels[first : max(first, -(-stop // self._frame) - self._first)]
+
+
+def _starts_word(frames: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Tell of each of the frames that stand out whether enough others follow for a word."""
+    return frames[_WORD_FRAMES - 1 :] - frames[: 1 - _WORD_FRAMES] < _WORD_WINDOW
 
 
 def _quietest_tenth(levels: Levels) -> float:
