@@ -119,7 +119,7 @@ def _peak(action: Callable[[], Any]) -> int:
 
 
 @in_virtual_time
-async def test_a_chunk_is_one_message_and_twelve_calls() -> None:
+async def test_a_chunk_is_one_message_and_eleven_calls() -> None:
     pushed = frame(50)
     async with calling(pushed) as call:
         socket = call.socket
@@ -128,8 +128,8 @@ async def test_a_chunk_is_one_message_and_twelve_calls() -> None:
             await call.push(pushed, times=COUNTED)
         assert socket.messages - sent == COUNTED
         assert socket.audio_bytes - size == COUNTED * len(protocol.encode_audio(pushed.data))
-    # 11.9; what is done once a second, and a report of usage each 0.75 s, are among them.
-    assert sum(calls.values()) <= 12 * COUNTED, calls
+    # 11.1; what is done once a second, and a report of usage each 1.75 s, are among them.
+    assert sum(calls.values()) <= 11.2 * COUNTED, calls
     assert calls["_trim"] <= SECONDS
 
 

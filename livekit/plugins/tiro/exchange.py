@@ -113,14 +113,16 @@ class Exchange:
             seconds: The length of what was pushed.
             now: Monotonic seconds.
         """
-        feed = self._feed
+        feed, backlog = self._feed, self._parts.backlog
         if not self.is_direct or feed.drained_at + seconds > now + _MAX_DIRECT:
             return self._wake_sender()
         while (chunk := feed.next_chunk(now)) is not None:
             if not self._connection.send_now(chunk):
                 # The send task waits until there is room, or sees what is wrong.
                 return self._wake_sender()
-        if self._parts.backlog.end >= self._quiet.look_from:
+            if feed.sent_to == backlog.end:
+                break
+        if backlog.end >= self._quiet.look_from:
             self._notice_end_of_utterance(seconds, now)
 
     def flush(self, *, again: bool = False) -> None:

@@ -137,9 +137,10 @@ class SpeechStream(stt.RecognizeStream):
         else:
             super().push_frame(frame)
             self._take_in()
-        self._clock.push(frame.duration, now, time.time())
+        seconds = frame.duration
+        self._clock.push(seconds, now, time.time())
         if exchange is not None:
-            exchange.send_now(frame.duration, now)
+            exchange.send_now(seconds, now)
             if self._backlog.sent_to >= self._outlet.report_at:
                 self._outlet.report_usage()
         else:
