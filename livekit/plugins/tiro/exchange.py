@@ -13,6 +13,7 @@ from livekit.agents.stt import SpeechEventType
 from .backlog import KEEP_AT_MOST, LOOKBACK
 from .clock import PAUSE
 from .feed import FLUSH_SILENCE
+from .loudness import FRAMES_PER_SECOND
 from .onset import STILL_TALKING
 from .recovery import Ending, Reason
 from .watch import (
@@ -273,7 +274,8 @@ class Exchange:
             now: Monotonic seconds.
         """
         backlog = self._parts.backlog
-        step = seconds * backlog.sample_rate
+        # A sound ends somewhere in the last frame of 20 ms in which it is loud.
+        step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
         if self._quiet.is_due(backlog.end, backlog.quiet_from(), now, step):
             self.flush()
 
