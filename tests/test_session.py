@@ -33,7 +33,6 @@ from .support.harness import (
     FINAL,
     INTERIM,
     START,
-    USAGE,
     assert_alternating,
     collect,
     frames,
@@ -490,20 +489,6 @@ async def test_a_session_misses_two_seconds_at_most_of_a_sentence_that_is_cut_of
         saying.cancel()
     (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
     assert call.microphone.pushed - 2.0 < usage.audio_duration <= call.microphone.pushed + 0.001
-
-
-@in_virtual_time
-async def test_usage_is_reported_behind_each_utterance() -> None:
-    async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
-        for turn in (1, 2):
-            await call.microphone.say(TURN)
-            await call.turns(turn)
-        behind = [
-            call.events[at + 1 : at + 2]
-            for at, event in enumerate(call.events)
-            if event.type is END
-        ]
-    assert [[event.type for event in each] for each in behind] == [[USAGE], [USAGE]]
 
 
 @in_virtual_time

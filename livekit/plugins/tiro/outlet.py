@@ -45,11 +45,9 @@ class Outlet:
         self._usage = usage
 
     def emit(self, events: Iterable[SpeechEvent]) -> None:
-        """Send events, and behind each end of speech what was used."""
+        """Send events."""
         for event in events:
             self._send(event)
-            if event.type is SpeechEventType.END_OF_SPEECH:
-                self.report_usage(at_least=0.0)
 
     def report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
         """Report the audio sent since the last report, if it is more than `at_least` seconds."""

@@ -152,8 +152,8 @@ class QuietWatch:
             position: Up to which audio was pushed.
             quiet_from: From where on it is quiet; None if it is not known to be.
             now: Monotonic seconds.
-            step: By how many samples the quiet seems to grow at a time: what comes nearest to what is
-                wanted is taken for it.
+            step: By how many samples the quiet seems to grow at a time: what comes nearest to what
+                is wanted is taken for it.
         """
         if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
             return False
