@@ -338,6 +338,14 @@ def test_a_slow_service_loses_nothing_of_a_file(pace: float, gap: float) -> None
     assert len(exact([hear(said, Pace(pace))])[0].sessions) == 1
 
 
+@pytest.mark.parametrize("seconds", [3.0, 4.8, 8.0])
+@pytest.mark.parametrize("words", [1, 3])
+def test_a_slow_service_behind_a_slow_network_is_waited_for(seconds: float, words: int) -> None:
+    """Behind the end of the audio nothing comes for longer than is usual, and then all does."""
+    said = talk(words, word=0.2)
+    exact([hear(said, Combined(Latency(seconds), Pace(0.5)))], errors=True)
+
+
 class TalksOn(Hooks):
     """Never hangs up behind the end marker, and goes on to speak."""
 

@@ -556,8 +556,9 @@ async def test_a_service_that_stays_and_says_nothing_is_a_failure() -> None:
         await call.push(frame(50), 20)
         call.stream.end_input()
         await call.over(120)
-        assert call.fault is not None
-        assert isinstance(call.fault.__cause__, APITimeoutError), "behind the framework's retries"
+        assert isinstance(call.fault, APITimeoutError), (
+            "not what the framework makes of its retries"
+        )
 
 
 @in_virtual_time

@@ -207,12 +207,22 @@ def test_speech_that_began_on_the_connection_is_no_failure_of_it() -> None:
 def test_the_second_unresponsive_connection_is_a_failure() -> None:
     course = Course()
     mute = replace(UNRESPONSIVE, answered=False, age=16.0)
-    assert course.recovery.unresponsive_connections == 0
+    assert course.recovery.patience.unresponsive_before == 0
     assert course.end(mute, SOUND) is Next.RECONNECT
-    assert course.recovery.unresponsive_connections == 1
+    assert course.recovery.patience.unresponsive_before == 1
     error = course.end(replace(mute, unanswered=31.0), SOUND)
     assert isinstance(error, APITimeoutError)
     assert "31 s" in error.message
+
+
+def test_a_service_that_was_left_at_the_end_is_waited_for_longer() -> None:
+    course = Course()
+    mute = replace(TIMED_OUT, answered=False)
+    for seconds in (5, 10, 20, 20):
+        assert course.recovery.patience.drain_timeout == seconds
+        error = course.end(mute, SOUND)
+        assert isinstance(error, APITimeoutError)
+        assert f"within {seconds} s" in error.message
 
 
 def test_an_answer_makes_an_unresponsive_connection_the_first_one_again() -> None:
@@ -220,7 +230,7 @@ def test_an_answer_makes_an_unresponsive_connection_the_first_one_again() -> Non
     mute = replace(UNRESPONSIVE, answered=False, age=16.0)
     assert course.end(mute, SOUND) is Next.RECONNECT
     assert course.end(CLOSED, SILENCE) is Next.RECONNECT_ON_AUDIO
-    assert course.recovery.unresponsive_connections == 0
+    assert course.recovery.patience.unresponsive_before == 0
     assert course.end(mute, SOUND) is Next.RECONNECT
 
 

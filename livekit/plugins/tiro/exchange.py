@@ -15,11 +15,10 @@ from .clock import PAUSE
 from .feed import FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
 from .onset import STILL_TALKING
-from .recovery import Ending, Reason
+from .recovery import Ending, Patience, Reason
 from .watch import (
     CLOSE_TIMEOUT,
     DRAIN_AT_MOST,
-    DRAIN_TIMEOUT,
     UNRESPONSIVE_AFTER,
     AnswerWatch,
     QuietWatch,
@@ -74,7 +73,7 @@ class Exchange:
         options: Options,
         *,
         ended: bool,
-        unresponsive_before: int,
+        patience: Patience,
     ) -> None:
         """Take an open connection.
 
@@ -84,14 +83,14 @@ class Exchange:
             parts: The stream's.
             options: The settings for the config.
             ended: Whether the caller's input has ended.
-            unresponsive_before: How many connections in a row were given up as unresponsive.
+            patience: How long to wait for a service that says nothing.
         """
         self._connection = connection
         self._feed = feed
         self._parts = parts
         self._options = options
         self._ended = ended
-        self._unresponsive_before = unresponsive_before
+        self._patience = patience
         self._watch = AnswerWatch(time.monotonic())
         self._quiet = QuietWatch()
         self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
@@ -223,7 +222,7 @@ class Exchange:
             return CLOSE_TIMEOUT - (now - connection.quiet_since)
         since_end = now - connection.done_sending_at
         quiet = now - max(connection.quiet_since, self._feed.drained_at)
-        return min(DRAIN_TIMEOUT - quiet, DRAIN_AT_MOST - since_end)
+        return min(self._patience.drain_timeout - quiet, DRAIN_AT_MOST - since_end)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, once a second. Return why it has to end, if it has."""
@@ -245,7 +244,7 @@ class Exchange:
             return Reason.CLOSED
         if connection.end_sent or watch.unanswered < UNRESPONSIVE_AFTER:
             return None
-        before = 0 if connection.answered else self._unresponsive_before
+        before = 0 if connection.answered else self._patience.unresponsive_before
         doublings = before + (not self._options.interim_results)
         if not watch.is_unresponsive(doublings, feed.ahead(now)):
             return None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MAX_WITHOUT_FINAL = 3
 # Connections in a row that heard nothing in what is left, before that is taken for true.
 _NOTHING_FOR_CERTAIN = 3
+# How often the patience behind the end marker is doubled at most: to 20 s.
+_DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed even if it delivered results.
 _SHORT_CONNECTION = 1.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
@@ -68,6 +70,15 @@ class Ending:
     """Whether the last it said, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
+
+
+class Patience(NamedTuple):
+    """How long a connection waits for a service that says nothing, by how it went before."""
+
+    unresponsive_before: int
+    """How many connections in a row were given up as unresponsive."""
+    drain_timeout: float
+    """Seconds to wait behind the end marker for anything new."""
 
 
 class Progress(NamedTuple):
@@ -119,18 +130,20 @@ class Recovery:
         self._unresponsive = 0
         self._retried_after_drain = False
         self._found_nothing = 0
+        self._left_at_the_end = 0
         self._failures = 0
         self._finals_at_failure = 0
-
-    @property
-    def unresponsive_connections(self) -> int:
-        """How many connections in a row were given up as unresponsive."""
-        return self._unresponsive
 
     @property
     def retried_after_drain(self) -> bool:
         """Whether a connection got the end marker and left audio that may hold words."""
         return self._retried_after_drain
+
+    @property
+    def patience(self) -> Patience:
+        """How long the next connection is to wait for a service that says nothing."""
+        doublings: int = min(self._left_at_the_end, _DRAIN_DOUBLINGS)
+        return Patience(self._unresponsive, DRAIN_TIMEOUT * 2.0**doublings)
 
     def connected(self, progress: Progress) -> None:
         """Note where the conversation stands as a connection begins."""
@@ -216,7 +229,8 @@ class Recovery:
         if not progress.unfinalized:
             return Next.DONE
         self._found_nothing = self._found_nothing + 1 if ending.found_nothing else 0
-        timeout = ending.reason is Reason.DRAIN_TIMEOUT
+        timeout, waited = ending.reason is Reason.DRAIN_TIMEOUT, self.patience.drain_timeout
+        self._left_at_the_end += timeout
         brought_finals = progress.finals > self._began.finals
         if brought_finals and self._retried_after_drain and progress.start == self._began.start:
             # Without times, finals may cover nothing; they would come again and again.
@@ -229,7 +243,7 @@ class Recovery:
             done = self._found_nothing >= _NOTHING_FOR_CERTAIN
             return Next.DONE if done else Next.RECONNECT
         if timeout:
-            raise errors.drain_timeout(DRAIN_TIMEOUT)
+            raise errors.drain_timeout(waited)
         raise errors.dropped("before its last final")
 
     def after_failure(self, failure: APIError, progress: Progress, budget: Budget) -> bool:

@@ -321,7 +321,7 @@ class SpeechStream(stt.RecognizeStream):
             self._parts,
             self._options,
             ended=self._ended,
-            unresponsive_before=self._recovery.unresponsive_connections,
+            patience=self._recovery.patience,
         )
 
     def _progress(self) -> Progress:
