@@ -129,8 +129,12 @@ class Onset:
 
     def note_quiet(self, sent_to: int) -> None:
         """Gather if all that was sent lately is quiet, so that the endpointer has decided."""
-        since = sent_to - round(_DECIDED_AFTER * self._backlog.sample_rate)
-        if since >= 0 and self._backlog.first_loud(since, sent_to) is None:
+        backlog = self._backlog
+        since = sent_to - round(_DECIDED_AFTER * backlog.sample_rate)
+        # Mostly the latest audio tells, and needs not be measured.
+        if self.is_gathering or since < 0 or backlog.is_loud(sent_to - backlog.chunk, sent_to):
+            return
+        if backlog.first_loud(since, sent_to) is None:
             self._gather()
 
     def note_decision(self, sent_to: int, silent_at: int) -> None:
