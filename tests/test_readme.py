@@ -12,6 +12,7 @@ import subprocess
 import sys
 import venv
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 
+from .module_coverage import PACKAGE
 from .support.harness import finals, frames, read_wav
 
 if TYPE_CHECKING:
@@ -95,6 +97,30 @@ def test_the_two_commands_come_first() -> None:
 
 def test_every_command_is_looked_at_here() -> None:
     assert {MAIN, TESTS, INSTALL, *OURS, *PYTEST, *MODULES} == set(COMMANDS)
+
+
+def installs() -> dict[str, list[str]]:
+    """All that this project tells anybody to install with pip, and where it does."""
+    told: dict[str, list[str]] = {}
+    for path in [ROOT / "README.md", *ROOT.glob("examples/*.py"), *PACKAGE.rglob("*.py")]:
+        for found in re.findall(r"pip install ([^\n`\"&]+)", path.read_text(encoding="utf-8")):
+            for wanted in shlex.split(found):
+                told.setdefault(wanted, []).append(path.name)
+    return told
+
+
+def test_what_is_to_be_installed_is_there_for_who_has_a_clone() -> None:
+    """This package is in no index as yet, and where it is, a clone is no worse."""
+    own = metadata.requires("livekit-plugins-tiro") or []
+    needed = {re.split(r"[^\w-]", each)[0] for each in own} | {"uv", "livekit-plugins-openai"}
+    told = installs()
+    assert "." in told and "pocketsphinx" in told
+    for wanted in told.keys() - {"."}:
+        extra = re.fullmatch(r"\.\[(\w+)\]", wanted)
+        if extra:
+            assert any(f"extra == '{extra[1]}'" in each for each in own), told[wanted]
+        else:
+            assert wanted in needed - {"livekit-plugins-tiro"}, told[wanted]
 
 
 @pytest.mark.parametrize("command", OURS)

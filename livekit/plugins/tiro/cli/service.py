@@ -75,8 +75,8 @@ def _check_local(language: str) -> None:
     if tag.startswith("en") and importlib.util.find_spec("pocketsphinx") is None:
         raise CliError(
             Exit.MISSING_EXTRA,
-            "recognising English here needs the extra 'local': "
-            "pip install 'livekit-plugins-tiro[local]'",
+            "recognising English here needs PocketSphinx (the extra 'local'): "
+            "pip install pocketsphinx",
         )
     if tag.startswith("is"):
         note("the local server does not know Icelandic: the words that follow are a script's")
