@@ -393,6 +393,30 @@ def test_a_redactor_that_knows_nothing_changes_nothing() -> None:
     assert Redactor(lambda: KEY)(KEY) == KEY, "it was not asked"
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "clean"),
+    [
+        ("a", "a language that was not a match", "[key] language that was not [key] match"),
+        ("e", "no model: e", "no model: [key]"),
+        ("test", "the latest test is no test-key", "the latest [key] is no [key]-key"),
+        ("ab", 'key "ab", Authorization: Basic ab', 'key "[key]", Authorization: Basic [key]'),
+        ("ab", "/x?token=ab&y=ab HTTP", "/x?token=[...]&y=[key] HTTP"),
+        ("ab", "/x%3Ftoken%3Dab%26y=cab", "/x%3Ftoken%3D[key]%26y=cab"),
+        ("ab", "Bearer abc, api_key=cab", "Bearer [...], api_key=[...]"),
+        ("+1", "token is %2B1, &#43;1 or +1; 2+1", "token is [key], [key] or [key]; 2+1"),
+        ("a", "Basic YQ== and YQs", "Basic [key]== and YQs"),
+    ],
+)
+def test_a_key_that_is_no_more_than_a_letter_ruins_no_text(key: str, text: str, clean: str) -> None:
+    """As people take for a server of their own: "test", "x"."""
+    assert Redactor(key)(text) == clean
+
+
+def test_a_key_of_six_characters_is_one_wherever_it_stands() -> None:
+    assert Redactor("abcdef")("xabcdefx") == "x[key]x"
+    assert Redactor("abcde")("xabcdex abcde") == "xabcdex [key]"
+
+
 def test_short_values_of_headers_are_no_secrets() -> None:
     held = Redactor("lykill")
     held.learn("annar", ["1", "is-IS", "langt gildi"])
