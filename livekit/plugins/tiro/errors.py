@@ -273,15 +273,17 @@ def unreachable(host: str, reason: str) -> APIConnectionError:
     )
 
 
-def no_key(why: str) -> APIConnectionError:
+def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     """Return the exception for a connection without a key, as the function for it gave none.
 
     Args:
         why: What it did instead, without the text of an exception, which can hold the key.
+        retryable: Whether it may give one when it is asked again.
     """
     return APIConnectionError(
-        f"no key for Tiro: the function given as api_key {why}. It must return a text, or be async "
-        "and return one."
+        f"no key for Tiro: the function given as api_key {why}. It must return a str, or be async "
+        "and return one.",
+        retryable=retryable,
     )
 
 
