@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import runpy
@@ -237,6 +238,26 @@ def test_serve_prints_what_points_doctor_at_it(command: str) -> None:
     with serving(command) as environment:
         printed = run(f"{OWN}doctor", **environment)
     assert "ok" in printed and environment["TIRO_API_KEY"] not in printed.split()
+
+
+# -- what it says of options -----------------------------------------------------------------------
+
+
+def parameters(method: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(method).parameters) - {"self"}
+
+
+def test_it_has_every_option() -> None:
+    section = README.partition("## Options")[2].partition("\n## ")[0]
+    assert {name for name in parameters(tiro.STT.__init__) if f"`{name}`" not in section} == set()
+
+
+def test_it_says_which_options_can_not_change() -> None:
+    sentence = re.search(r"What can not change is (.*?):", README, re.DOTALL)
+    assert sentence is not None
+    fixed = set(re.findall(r"`(\w+)`", sentence[1]))
+    for method in (tiro.STT.update_options, tiro.SpeechStream.update_options):
+        assert parameters(method) == parameters(tiro.STT.__init__) - fixed
 
 
 # -- each snippet ----------------------------------------------------------------------------------

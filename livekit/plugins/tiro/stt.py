@@ -243,6 +243,9 @@ class STT(stt.STT[Any]):
     ) -> None:
         """Change the defaults, and the settings of every live stream of this STT.
 
+        All can be changed but `sample_rate`, `base_url` and `http_session`: for another of those,
+        make another STT.
+
         A stream applies a real change by a new connection, which gets the utterance in progress
         again from its start; `endpointing` needs none. New `keyterms` wait for the next connection,
         which is opened when nobody speaks; `api_key` and `extra_headers` are used from the next one
