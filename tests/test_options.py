@@ -229,7 +229,7 @@ def test_extra_config_must_be_json() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    bad = [None, [], [("model", "m")], "model", 7, {"a": {1}}, {"a": b"x"}, {"a": math.nan}]
+    bad = [[], [("model", "m")], "model", 7, {"a": {1}}, {"a": b"x"}, {"a": math.nan}]
     for value in [*bad, {"a": math.inf}, {"a": "\ud800"}, {"a": object()}, endless, {"a": deep}]:
         with pytest.raises(ValueError, match="extra_config must be a mapping that JSON can hold"):
             options(extra_config=value)
@@ -329,7 +329,6 @@ def options_of(api_key: Any) -> Options:
 @pytest.mark.parametrize(
     "headers",
     [
-        None,
         "X-Tenant: a",
         [("X-Tenant", KEY)],
         {"": KEY},
@@ -364,6 +363,19 @@ def test_no_frame_of_a_refused_setting_shows_a_secret(bad: dict[str, Any]) -> No
             refusing(**settings)
         for frame, _ in list(traceback.walk_tb(raised.value.__traceback__))[1:]:
             assert KEY not in repr(frame.f_locals)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("extra_config", {"model": "m"}), ("extra_headers", {"X-Tenant": "a"})]
+)
+def test_none_is_no_fields_and_no_headers(name: str, value: dict[str, str]) -> None:
+    stt = tiro.STT(api_key="test", **{name: None})  # type: ignore[arg-type]
+    assert getattr(stt._options, name) == {}
+    changes: dict[str, Any] = {name: value}
+    stt.update_options(**changes)
+    assert getattr(stt._options, name) == value
+    stt.update_options(**{**changes, name: None})
+    assert getattr(stt._options, name) == {}
 
 
 # -- words to listen for ---------------------------------------------------------------------------

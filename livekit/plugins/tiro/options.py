@@ -244,8 +244,10 @@ def checked_key(key: Any) -> Key:
 
 def _checked_headers(headers: Any) -> dict[str, Key]:
     """Return a copy of headers whose values do not show."""
+    if headers is None:
+        return {}
     if not isinstance(headers, Mapping):
-        raise ValueError("extra_headers must be a mapping of names to values")
+        raise ValueError("extra_headers must be a mapping of names to values, or None")
     headers = hidden_headers(headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
@@ -328,13 +330,15 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_json(config: Any) -> dict[str, Any]:
     """Return a deep copy of `config`, which later changes by the caller cannot reach."""
+    if config is None:
+        return {}
     try:
         text = json.dumps({**config}, allow_nan=False, ensure_ascii=False)
         copied = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("extra_config must be a mapping that JSON can hold") from None
+        raise ValueError("extra_config must be a mapping that JSON can hold, or None") from None
     reserved = _RESERVED_FIELDS & copied.keys()
     if reserved:
         raise ValueError(f"extra_config must not set {', '.join(sorted(reserved))}")

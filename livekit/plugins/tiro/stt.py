@@ -55,12 +55,12 @@ class STT(stt.STT[Any]):
         diarization: bool = False,
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
-        extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        extra_config: NotGivenOr[Mapping[str, Any] | None] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
         base_url: NotGivenOr[str] = NOT_GIVEN,
-        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str] | None] = NOT_GIVEN,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set up the STT; nothing is connected yet.
@@ -78,7 +78,8 @@ class STT(stt.STT[Any]):
                 the microphone is off.
             min_speakers: How many speakers there are at least; needs `diarization`.
             max_speakers: How many speakers there are at most; needs `diarization`.
-            extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON.
+            extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON;
+                None is no fields.
             endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, behind
                 an open hypothesis, after which its final is asked for; a line that is noisier than
                 that is left to the service. Not given, the service's own endpointer decides, or
@@ -93,7 +94,7 @@ class STT(stt.STT[Any]):
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.
             extra_headers: Sent with the handshake of each connection, as a gateway of your own may
-                want. Their values are shown as little as the key.
+                want; None is none. Their values are shown as little as the key.
             http_session: The session to connect with, which stays the caller's; else that of the
                 LiveKit job, or outside a job one that `aclose` closes.
 
@@ -235,11 +236,11 @@ class STT(stt.STT[Any]):
         diarization: NotGivenOr[bool] = NOT_GIVEN,
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
-        extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        extra_config: NotGivenOr[Mapping[str, Any] | None] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
-        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str] | None] = NOT_GIVEN,
     ) -> None:
         """Change the defaults, and the settings of every live stream of this STT.
 
