@@ -35,7 +35,7 @@ LAYERS = [
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog", "keys"},
-    {"loudness", "drift", "clock", "errors", "onset"},
+    {"loudness", "drift", "clock", "errors", "onset", "environment"},
     {"options", "log", "version", "stats"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}

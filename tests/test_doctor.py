@@ -144,7 +144,7 @@ async def test_key_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async with TiroServer() as server:
         found = await examine("--base-url", server.base_url)
     assert list(failures(found)) == ["key"]
-    assert "TIRO_API_KEY holds none" in found["key"][1]
+    assert found["key"][1].startswith("TIRO_API_KEY must not be empty")
 
 
 async def test_refused_key() -> None:
@@ -176,6 +176,15 @@ async def test_service_that_repeats_the_key() -> None:
     assert "cannot look up [key]" in failures(found)["audio"]
 
 
+async def test_address_that_is_none_is_named_by_where_it_is_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TIRO_BASE_URL", "nonsense")
+    assert failures(await examine())["address"].startswith("TIRO_BASE_URL must be ")
+    found = await examine("--base-url", "nonsense")
+    assert failures(found)["address"].startswith("--base-url must be ")
+
+
 async def test_key_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIRO_BASE_URL", f"wss://example.invalid/v2beta1?token={KEY}")
     found = await examine()
@@ -190,7 +199,7 @@ async def test_wrong_path(path: str) -> None:
     async with TiroServer(api_key=KEY) as server:
         found = await examine("--base-url", server.base_url.replace("/v2beta1", path))
     assert list(failures(found)) == ["audio"]
-    assert "404" in found["audio"][1] and "Check base_url" in found["audio"][1]
+    assert "404" in found["audio"][1] and "Check --base-url or TIRO_BASE" in found["audio"][1]
 
 
 async def test_language_that_is_none() -> None:

@@ -16,9 +16,6 @@ ApiKey = str | Callable[[], str | Awaitable[str]]
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
 
-KEY_VARIABLES = ("TIRO_API_KEY", "TIRO_SPEECH_KEY")
-"""Where a key is looked for in the environment, first to last."""
-
 # Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
 MIN_SAMPLE_RATE = 8000
 MAX_SAMPLE_RATE = 48000
@@ -157,7 +154,7 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", wire_language(self.language))
-        object.__setattr__(self, "base_url", _websocket_url(self.base_url))
+        object.__setattr__(self, "base_url", websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "extra_headers", _checked_headers(self.extra_headers))
@@ -305,8 +302,12 @@ def _check_endpointing(seconds: Any) -> None:
         )
 
 
-def _websocket_url(url: str) -> str:
-    """Check an address and give it the websocket scheme; http(s) means ws(s)."""
+def websocket_url(url: str) -> str:
+    """Return an address with the websocket scheme; http(s) means ws(s).
+
+    Raises:
+        ValueError: It is no address, or holds what can be a secret; it is not repeated.
+    """
     parts = _split(url)
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts is None or parts.scheme.lower() not in schemes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +14,10 @@ from livekit.agents.utils import AudioBuffer, is_given
 
 from . import errors
 from .connection import new_http_session
+from .environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from .log import logger
 from .options import (
     DEFAULT_BASE_URL,
-    KEY_VARIABLES,
     ApiKey,
     Key,
     KeySource,
@@ -99,7 +98,7 @@ class STT(stt.STT[Any]):
                 LiveKit job, or outside a job one that `aclose` closes.
 
         Raises:
-            ValueError: A value is not valid, or no key is found.
+            ValueError: A value is not valid, be it of the environment, or no key is found.
         """
         # A traceback with locals shows this frame.
         api_key, extra_headers = _find_key(api_key), hidden_headers(extra_headers)
@@ -344,12 +343,11 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     if is_given(api_key) and api_key:
         found: Key | KeySource = hidden_key(api_key)
         return found
-    for name in KEY_VARIABLES:
-        if os.environ.get(name):
-            return Key(os.environ[name])
-    raise ValueError(
-        "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the environment"
-    )
+    held = key_of_environment()
+    if held is None:
+        names = " or ".join(KEY_VARIABLES)
+        raise ValueError(f"Tiro needs a key: pass api_key, or set {names} in the environment")
+    return held[1]
 
 
 def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
@@ -360,8 +358,9 @@ def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | N
 
 
 def _find_url(base_url: NotGivenOr[str]) -> str:
-    found = base_url if is_given(base_url) else os.environ.get("TIRO_BASE_URL")
-    return found or DEFAULT_BASE_URL
+    if is_given(base_url) and base_url:
+        return base_url
+    return url_of_environment() or DEFAULT_BASE_URL
 
 
 def _abandon(session: aiohttp.ClientSession) -> None:

@@ -16,10 +16,12 @@ from rich.console import Console
 from livekit.agents import APIError
 
 from ...connection import new_http_session
-from ...options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
+from ...options import DEFAULT_BASE_URL, Options
 from ..exits import CliError, Exit, complain, exits, from_api, note
 from ..screen import Screen
 from ..transcribe import BaseUrl
+from ..wording import in_options
 from .lab import Lab, Probe
 from .plan import cost, measure, plan
 from .refusals import check_in
@@ -106,14 +108,15 @@ def _options(base_url: str | None, language: str) -> Options:
     Raises:
         CliError: There is no key, or a value cannot be right.
     """
-    source = next(filter(os.environ.get, KEY_VARIABLES), None)
-    if source is None:
-        raise CliError(Exit.NO_KEY, f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you")
-    url = base_url or os.environ.get("TIRO_BASE_URL") or DEFAULT_BASE_URL
     try:
-        return Options(api_key=os.environ[source], base_url=url, language=language)
+        found = key_of_environment()
+        if found is None:
+            text = f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you"
+            raise CliError(Exit.NO_KEY, text)
+        url = base_url or url_of_environment() or DEFAULT_BASE_URL
+        return Options(api_key=found[1], base_url=url, language=language)
     except ValueError as error:
-        raise CliError(Exit.USAGE, str(error)) from None
+        raise CliError(Exit.USAGE, in_options(str(error))) from None
 
 
 def _service(options: Options, with_host: bool) -> str:
