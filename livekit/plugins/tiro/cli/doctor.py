@@ -49,7 +49,10 @@ _SILENCE = 1.0
 _WELL = "all is well; `probe` measures how the service behaves"
 
 _Language = Annotated[
-    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+    str,
+    typer.Option(
+        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
+    ),
 ]
 
 

@@ -19,6 +19,7 @@ from ...connection import new_http_session
 from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from ...options import DEFAULT_BASE_URL, Options
 from ..exits import CliError, Exit, complain, exits, from_api, note
+from ..look import FLAG
 from ..screen import Screen
 from ..transcribe import BaseUrl
 from ..wording import in_options
@@ -29,7 +30,10 @@ from .report import Report, console_for
 from .sample import Sample, own_sample, sample_from
 
 _Language = Annotated[
-    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+    str,
+    typer.Option(
+        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
+    ),
 ]
 _Speech = Annotated[
     Path | None,
@@ -59,8 +63,10 @@ _Json = Annotated[
         "the sample's own.",
     ),
 ]
-_WithHost = Annotated[bool, typer.Option("--with-host", help="Name the address in the JSON.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
+_WithHost = Annotated[
+    bool, typer.Option("--with-host", metavar=FLAG, help="Name the address in the JSON.")
+]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", metavar=FLAG, help="Start without asking.")]
 
 
 def probe(
