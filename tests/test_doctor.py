@@ -29,7 +29,18 @@ if TYPE_CHECKING:
 KEY = "kanarí/lykill+1%"
 # The package has a function of the same name.
 DOCTOR = importlib.import_module("livekit.plugins.tiro.cli.doctor")
-CHECKS = ["versions", "python", "key", "address", "dns", "tls", "clock", "session", "audio"]
+CHECKS = [
+    "versions",
+    "python",
+    "key",
+    "address",
+    "dns",
+    "connect",
+    "tls",
+    "clock",
+    "session",
+    "audio",
+]
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -223,17 +234,20 @@ async def test_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert list(failures(found)) == ["dns"]
     assert "tiro.invalid: its name is not known" in found["dns"][1]
-    assert found["tls"][0] == "skipped"
+    assert found["connect"] == ("skipped", "it needs a host that is known")
+    assert found["tls"] == ("skipped", "it needs a connection")
 
 
-async def test_nobody_listens() -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_nobody_listens(scheme: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
-        found = await examine("--base-url", f"ws://{host}/v2beta1")
-    assert list(failures(found)) == ["tls"]
-    assert f"could not connect to Tiro at {host}: Connection refused" in found["tls"][1]
-    assert [found[check][0] for check in ("clock", "session", "audio")] == ["skipped"] * 3
+        found = await examine("--base-url", f"{scheme}://{host}/v2beta1")
+    assert list(failures(found)) == ["connect"]
+    assert f"could not connect to Tiro at {host}: Connection refused" in found["connect"][1]
+    skipped = ("tls", "clock", "session", "audio")
+    assert [found[check][0] for check in skipped] == ["skipped"] * 4
 
 
 async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +258,7 @@ async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(DOCTOR, "_TIMEOUT", 0.2)
     async with listener(wait) as host:
         found = await examine("--base-url", f"ws://{host}")
-    assert "within 0.2 s" in failures(found)["tls"]
+    assert "within 0.2 s" in failures(found)["connect"]
 
 
 async def test_host_that_hangs_up_on_plain_requests() -> None:
@@ -264,7 +278,7 @@ async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSS_PROXY", f"http://me:{quote(KEY, safe='')}@127.0.0.1:1")
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert found["dns"] == ("skipped", "a proxy is set, and looks the name up")
-    assert list(failures(found)) == ["tls"]
+    assert list(failures(found)) == ["connect"]
 
 
 def tls_context(authority: trustme.CA) -> ssl.SSLContext:
@@ -277,7 +291,20 @@ async def test_certificate_that_is_not_trusted() -> None:
     async with listener(answering(), tls_context(trustme.CA())) as host:
         found = await examine("--base-url", f"wss://{host}")
     assert list(failures(found)) == ["tls"]
+    assert found["connect"] == ("ok", f"{host} was reached")
     assert "its certificate is not valid: " in found["tls"][1]
+
+
+async def test_host_that_speaks_no_tls() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with listener(answer) as host:
+        found = await examine("--base-url", f"wss://{host}")
+    assert list(failures(found)) == ["tls"]
+    assert f"could not connect to Tiro at {host}: the TLS handshake failed (" in found["tls"][1]
 
 
 async def test_certificate_that_is_trusted(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class _Examination:
             self.key,
             self.address,
             self.dns,
+            self.connect,
             self.tls,
             self.clock,
             self.session,
@@ -138,6 +139,8 @@ class _Examination:
         self._valid: Options | None = None
         self._named: Options | None = None
         self._reached: Options | None = None
+        self._connected: Options | None = None
+        self._tls_fault: str | None = None
         self._date: str | None = None
         self._connection: WatchedConnection | None = None
 
@@ -196,7 +199,7 @@ class _Examination:
         self._named = options
         return f"{host} is known"
 
-    async def tls(self) -> str:
+    async def connect(self) -> str:
         options = _needed(self._named, "a host that is known")
         http = _needed(self._http, "an address")
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
@@ -206,11 +209,20 @@ class _Examination:
                 self._date = got.headers.get("Date")
         except asyncio.TimeoutError:
             raise _Failed(errors.connect_timeout(options.host, _TIMEOUT).message) from None
+        except aiohttp.ClientSSLError as fault:
+            self._tls_fault = reason_of(fault)
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
             raise _Failed(_unreachable(options, reason_of(fault))) from None
         except aiohttp.ClientError:
             # It hung up on a request that is not for a websocket, as it may.
             pass
+        self._connected = options
+        return f"{options.host} was reached"
+
+    async def tls(self) -> str:
+        options = _needed(self._connected, "a connection")
+        if self._tls_fault is not None:
+            raise _Failed(_unreachable(options, self._tls_fault))
         self._reached = options
         if options.url.startswith("wss:"):
             return "the certificate is valid"
