@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
+from livekit.plugins.tiro.cli.transcribe import Wanted
 
 from .module_coverage import PACKAGE
 from .support.harness import finals, frames, read_wav
@@ -250,6 +251,12 @@ def parameters(method: Callable[..., Any]) -> set[str]:
 def test_it_has_every_option() -> None:
     section = README.partition("## Options")[2].partition("\n## ")[0]
     assert {name for name in parameters(tiro.STT.__init__) if f"`{name}`" not in section} == set()
+
+
+def test_it_has_every_format_of_transcribe() -> None:
+    section = README.partition("| `--format` |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in section.splitlines()[2:]]
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == [each.value for each in Wanted]
 
 
 def test_it_says_which_options_can_not_change() -> None:
