@@ -40,6 +40,16 @@ def test_nothing_is_measured_that_belongs_to_no_module() -> None:
     assert "coverage" not in repr(type(sys.gettrace()))
 
 
+@pytest.mark.parametrize(
+    ("number", "count", "order"),
+    [(0, 1, "abcdefg"), (0, 3, "abcdefg"), (1, 3, "cdefgab"), (2, 3, "efgabcd"), (7, 8, "gabcdef")],
+)
+def test_each_worker_imports_all_modules_and_its_share_first(
+    number: int, count: int, order: str
+) -> None:
+    assert "".join(conftest.share_first("abcdefg", number, count)) == order
+
+
 def test_no_process_classifies_all_of_unicode() -> None:
     """As hypothesis does for these, for 5 s of CPU: `support.texts` is there instead."""
     root = Path(__file__).parents[1]
