@@ -23,20 +23,20 @@ from . import fuzz
 from .support import virtual
 from .support.numbered import talk
 from .support.receiver import Receiver
-from .support.texts import texts
+from .support.texts import any_texts
 from .support.trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
 # More of them at night.
 INPUTS = int(os.environ.get("TIRO_TESTS_INPUTS", "200"))
 
-NAMES = st.sampled_from(fuzz.NAMES) | texts(max_size=4)
+NAMES = st.sampled_from(fuzz.NAMES) | any_texts(max_size=4)
 SCALARS = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
-    | texts(max_size=8)
+    | any_texts(max_size=8)
     | st.sampled_from(["1s", "0.05s", "-1s", "nans", "1e9s", "\ud800", "Not Found", 16, 10**30])
 )
 JSON = st.recursive(
@@ -45,11 +45,11 @@ JSON = st.recursive(
     max_leaves=30,
 )
 WORD = st.fixed_dictionaries(
-    {"word": texts(max_size=5), "startTime": SCALARS, "endTime": SCALARS},
+    {"word": any_texts(max_size=5), "startTime": SCALARS, "endTime": SCALARS},
     optional={"confidence": SCALARS, "speakerTag": SCALARS},
 )
 ALTERNATIVE = st.fixed_dictionaries(
-    {"transcript": texts(max_size=9), "words": st.lists(WORD | JSON, max_size=4)},
+    {"transcript": any_texts(max_size=9), "words": st.lists(WORD | JSON, max_size=4)},
     optional={"confidence": SCALARS},
 )
 RESULT = st.fixed_dictionaries(
@@ -78,7 +78,7 @@ def mutants(draw: st.DrawFn) -> bytes:
 FRAME = (
     st.builds(as_frame, DOCUMENT, ascii_only=st.booleans())
     | mutants()
-    | texts().map(lambda text: text.encode("utf-8", "surrogatepass"))
+    | any_texts().map(lambda text: text.encode("utf-8", "surrogatepass"))
     | st.binary()
 )
 

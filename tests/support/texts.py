@@ -7,8 +7,12 @@ process of a fresh clone. What is here does without.
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Icelandic, other scripts and the marks they combine with; right to left; what is wide, is more
 # than one code point, or lies beyond the first 65,536.
@@ -29,28 +33,40 @@ _SYNTAX = (
 CHARACTERS = tuple(dict.fromkeys(_SCRIPTS + _SYNTAX))
 """Characters that code trips over, each once; none is half of a surrogate pair."""
 
-CHARACTER = (
-    st.sampled_from(CHARACTERS)
-    | st.integers(0, 0xD7FF).map(chr)
-    | st.integers(0xE000, 0x10FFFF).map(chr)
-)
-"""Any character of Unicode, those of `CHARACTERS` most often."""
-
-CODE_POINT = CHARACTER | st.integers(0xD800, 0xDFFF).map(chr)
-"""Any character of a Python string: halves of surrogate pairs too."""
+_ANY = st.integers(0, 0xD7FF).map(chr) | st.integers(0xE000, 0x10FFFF).map(chr)
+_HALF = st.integers(0xD800, 0xDFFF).map(chr)
 
 
 def texts(
-    characters: st.SearchStrategy[str] = CHARACTER,
-    *,
-    min_size: int = 0,
-    max_size: int | None = None,
+    characters: Sequence[str] = CHARACTERS, *, min_size: int = 0, max_size: int | None = None
 ) -> st.SearchStrategy[str]:
-    """Return texts of some characters, as `st.text` does."""
-    return st.lists(characters, min_size=min_size, max_size=max_size).map("".join)
+    """Return texts of at most 256 different characters.
+
+    Each is made of one draw of bytes: one draw for each character takes ten times as long.
+    """
+    assert len(characters) <= 256
+
+    def text(drawn: bytes) -> str:
+        return "".join(characters[byte % len(characters)] for byte in drawn)
+
+    return st.binary(min_size=min_size, max_size=max_size).map(text)
 
 
-def of_categories(initials: str) -> st.SearchStrategy[str]:
-    """Return characters of Unicode's categories with some initials: "LN" for letters, numbers."""
-    known = dict.fromkeys([*CHARACTERS, *map(chr, range(0x3100))])
-    return st.sampled_from([c for c in known if unicodedata.category(c)[0] in initials])
+def any_texts(
+    *, min_size: int = 0, max_size: int = 20, halves: bool = False
+) -> st.SearchStrategy[str]:
+    """Return texts of any characters of Unicode, those of `CHARACTERS` most often.
+
+    Args:
+        min_size: Characters at least.
+        max_size: Characters at most.
+        halves: Whether there are halves of surrogate pairs too, as Python allows.
+    """
+    character = st.sampled_from(CHARACTERS) | (_ANY | _HALF if halves else _ANY)
+    rare = st.lists(character, min_size=min_size, max_size=max_size).map("".join)
+    return texts(min_size=min_size, max_size=max_size) | rare
+
+
+def of_categories(initials: str) -> list[str]:
+    """Return those of `CHARACTERS` whose category in Unicode has one of some initials."""
+    return [each for each in CHARACTERS if unicodedata.category(each)[0] in initials]
