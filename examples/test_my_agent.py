@@ -2,7 +2,7 @@
 
 The local server takes the place of Tiro's service, so it needs neither key nor network:
 
-    pip install 'livekit-plugins-tiro[testing]'
+    pip install '.[testing]'
     pytest examples/test_my_agent.py
 """
 

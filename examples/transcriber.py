@@ -1,6 +1,6 @@
 """Write down what everybody in a room says: no LLM, no voice, a transcript for each participant.
 
-    pip install livekit-plugins-tiro
+    pip install .
     export TIRO_API_KEY=...
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
     python examples/transcriber.py dev          # or start, or console for your own microphone

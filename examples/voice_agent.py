@@ -1,6 +1,6 @@
 """A voice agent that hears and speaks Icelandic: Tiro listens, OpenAI thinks and talks.
 
-    pip install livekit-plugins-tiro livekit-plugins-openai
+    pip install . livekit-plugins-openai
     export TIRO_API_KEY=...  OPENAI_API_KEY=...
     python examples/voice_agent.py console      # talk to it in the terminal
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
@@ -22,7 +22,7 @@ from livekit.agents.voice.turn import TurnHandlingOptions
 try:
     from livekit.plugins import openai, tiro  # type: ignore[attr-defined,unused-ignore]
 except ImportError:
-    sys.exit("not installed; pip install livekit-plugins-tiro livekit-plugins-openai")
+    sys.exit("not installed; in the clone: pip install . livekit-plugins-openai")
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 

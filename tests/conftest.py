@@ -8,7 +8,7 @@ import importlib
 import os
 import pkgutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import coverage
@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from . import module_coverage
+from .module_coverage import TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 # Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -39,6 +40,30 @@ TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 def pytest_xdist_auto_num_workers() -> int:
     """Run one worker more than there are cores: some tests wait for processes that they start."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Have each worker begin with other modules than the rest.
+
+    What pytest makes of the asserts of a module costs 7 s of CPU for all of them, and is kept for
+    next time. In a fresh clone each worker would do so for each module, as all import them in the
+    same order, at the same time; so each does a part of them, and finds the others done.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    number = int(worker["workerid"].removeprefix("gw"))
+    names = sorted(f"{__package__}.{path.stem}" for path in TESTS.glob("test_*.py"))
+    for name in share_first(names, number, worker["workercount"]):
+        # What is wrong with a module is told when it is collected.
+        with suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
+
+
+def share_first(names: Sequence[str], number: int, count: int) -> list[str]:
+    """Return all names, beginning with those of one of `count` equal shares."""
+    first = len(names) * number // count
+    return [*names[first:], *names[:first]]
 
 
 @pytest.hookimpl(trylast=True)

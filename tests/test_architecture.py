@@ -35,7 +35,7 @@ LAYERS = [
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"backlog", "keys"},
-    {"loudness", "drift", "clock", "errors", "onset"},
+    {"loudness", "drift", "clock", "errors", "onset", "environment"},
     {"options", "log", "version", "stats"},
 ]
 RANK = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
@@ -347,9 +347,11 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-@pytest.fixture(scope="module")
-def loaded() -> set[str]:
-    """What importing the plugin loads on top of the framework, with all warnings as errors."""
+def test_importing_the_plugin_loads_nothing_but_the_plugin_proper() -> None:
+    """On top of the framework, with all warnings as errors.
+
+    The local server and the command line load only when they are used.
+    """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", LOADED],
@@ -360,19 +362,11 @@ def loaded() -> set[str]:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return set(json.loads(done.stdout))
-
-
-def test_importing_the_plugin_loads_nothing_but_the_plugin(loaded: set[str]) -> None:
+    loaded = set(json.loads(done.stdout))
     assert foreign(loaded) - {"livekit"} == set()
     modules = {f"livekit.plugins.tiro.{path.stem}" for path in MODULES}
     modules -= {f"livekit.plugins.tiro.{name}" for name in ("__init__", "__main__")}
     assert {name for name in loaded if name.startswith("livekit.plugins.tiro.")} == modules
-
-
-def test_the_local_server_and_the_command_line_load_only_when_used(loaded: set[str]) -> None:
-    assert "livekit.plugins.tiro.stt" in loaded
-    assert not {name for name in loaded if ".testing" in name or ".cli" in name}
     assert not loaded & {"typer", "rich", "av", "pocketsphinx", "pytest"}
 
 

@@ -190,7 +190,7 @@ def test_a_language_that_is_none(monkeypatch: pytest.MonkeyPatch, more: list[str
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     result = transcribe("--local", "--language", "en-US", FOX)
-    assert_failed(result, Exit.MISSING_EXTRA, "livekit-plugins-tiro[local]")
+    assert_failed(result, Exit.MISSING_EXTRA, "pip install pocketsphinx")
 
 
 def test_output_not_writable(tmp_path: Path, server: TiroServer) -> None:

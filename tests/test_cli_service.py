@@ -60,6 +60,16 @@ async def test_settings_that_are_not_valid(monkeypatch: pytest.MonkeyPatch) -> N
     await fails(Service("!", local=True), Exit.USAGE, "--language must")
 
 
+async def test_what_is_not_valid_in_the_environment_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TIRO_SPEECH_KEY", " ")
+    await fails(Service("is-IS"), Exit.USAGE, "^TIRO_SPEECH_KEY must not be empty")
+    monkeypatch.setenv("TIRO_API_KEY", "secret")
+    monkeypatch.setenv("TIRO_BASE_URL", "wss://host?token=secret")
+    await fails(Service("is-IS"), Exit.USAGE, "^TIRO_BASE_URL must .*; pass the key as TIRO_API")
+
+
 async def test_a_server_is_started_and_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     found = await opened(Service("is-IS", local=True))
     assert found["base_url"].startswith("ws://127.0.0.1:")
@@ -73,5 +83,5 @@ async def test_english_needs_no_remark(capsys: pytest.CaptureFixture[str]) -> No
 
 async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    extra = r"livekit-plugins-tiro\[local\]"
-    await fails(Service("en-US", local=True), Exit.MISSING_EXTRA, extra)
+    how = "pip install pocketsphinx"
+    await fails(Service("en-US", local=True), Exit.MISSING_EXTRA, how)

@@ -20,6 +20,8 @@ from livekit.plugins.tiro.cli.subtitles import (
     vtt_document,
 )
 
+from .support.texts import of_categories, texts
+
 ICELANDIC = "Það væri gott að fá ýsu á Ísafirði, sagði Þórður við Æsu og Ölmu."
 LONG_WORD = "vaðlaheiðarvegavinnuverkfærageymsluskúraútidyralyklakippuhringur"
 
@@ -152,7 +154,7 @@ def test_nothing_heard_makes_no_cues() -> None:
 
 
 seconds = st.floats(0, 4000, allow_nan=False)
-tokens = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=60)
+tokens = texts(of_categories("LNP"), min_size=1, max_size=60)
 timed_words = st.builds(Word, tokens, st.none() | seconds, st.none() | seconds)
 
 

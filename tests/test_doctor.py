@@ -29,7 +29,18 @@ if TYPE_CHECKING:
 KEY = "kanarí/lykill+1%"
 # The package has a function of the same name.
 DOCTOR = importlib.import_module("livekit.plugins.tiro.cli.doctor")
-CHECKS = ["versions", "python", "key", "address", "dns", "tls", "clock", "session", "audio"]
+CHECKS = [
+    "versions",
+    "python",
+    "key",
+    "address",
+    "dns",
+    "connect",
+    "tls",
+    "clock",
+    "session",
+    "audio",
+]
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -144,7 +155,7 @@ async def test_key_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async with TiroServer() as server:
         found = await examine("--base-url", server.base_url)
     assert list(failures(found)) == ["key"]
-    assert "TIRO_API_KEY holds none" in found["key"][1]
+    assert found["key"][1].startswith("TIRO_API_KEY must not be empty")
 
 
 async def test_refused_key() -> None:
@@ -176,6 +187,15 @@ async def test_service_that_repeats_the_key() -> None:
     assert "cannot look up [key]" in failures(found)["audio"]
 
 
+async def test_address_that_is_none_is_named_by_where_it_is_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TIRO_BASE_URL", "nonsense")
+    assert failures(await examine())["address"].startswith("TIRO_BASE_URL must be ")
+    found = await examine("--base-url", "nonsense")
+    assert failures(found)["address"].startswith("--base-url must be ")
+
+
 async def test_key_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIRO_BASE_URL", f"wss://example.invalid/v2beta1?token={KEY}")
     found = await examine()
@@ -190,7 +210,7 @@ async def test_wrong_path(path: str) -> None:
     async with TiroServer(api_key=KEY) as server:
         found = await examine("--base-url", server.base_url.replace("/v2beta1", path))
     assert list(failures(found)) == ["audio"]
-    assert "404" in found["audio"][1] and "Check base_url" in found["audio"][1]
+    assert "404" in found["audio"][1] and "Check --base-url or TIRO_BASE" in found["audio"][1]
 
 
 async def test_language_that_is_none() -> None:
@@ -214,17 +234,20 @@ async def test_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert list(failures(found)) == ["dns"]
     assert "tiro.invalid: its name is not known" in found["dns"][1]
-    assert found["tls"][0] == "skipped"
+    assert found["connect"] == ("skipped", "it needs a host that is known")
+    assert found["tls"] == ("skipped", "it needs a connection")
 
 
-async def test_nobody_listens() -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_nobody_listens(scheme: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
-        found = await examine("--base-url", f"ws://{host}/v2beta1")
-    assert list(failures(found)) == ["tls"]
-    assert f"could not connect to Tiro at {host}: Connection refused" in found["tls"][1]
-    assert [found[check][0] for check in ("clock", "session", "audio")] == ["skipped"] * 3
+        found = await examine("--base-url", f"{scheme}://{host}/v2beta1")
+    assert list(failures(found)) == ["connect"]
+    assert f"could not connect to Tiro at {host}: Connection refused" in found["connect"][1]
+    skipped = ("tls", "clock", "session", "audio")
+    assert [found[check][0] for check in skipped] == ["skipped"] * 4
 
 
 async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +258,7 @@ async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(DOCTOR, "_TIMEOUT", 0.2)
     async with listener(wait) as host:
         found = await examine("--base-url", f"ws://{host}")
-    assert "within 0.2 s" in failures(found)["tls"]
+    assert "within 0.2 s" in failures(found)["connect"]
 
 
 async def test_host_that_hangs_up_on_plain_requests() -> None:
@@ -255,7 +278,7 @@ async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSS_PROXY", f"http://me:{quote(KEY, safe='')}@127.0.0.1:1")
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert found["dns"] == ("skipped", "a proxy is set, and looks the name up")
-    assert list(failures(found)) == ["tls"]
+    assert list(failures(found)) == ["connect"]
 
 
 def tls_context(authority: trustme.CA) -> ssl.SSLContext:
@@ -268,7 +291,20 @@ async def test_certificate_that_is_not_trusted() -> None:
     async with listener(answering(), tls_context(trustme.CA())) as host:
         found = await examine("--base-url", f"wss://{host}")
     assert list(failures(found)) == ["tls"]
+    assert found["connect"] == ("ok", f"{host} was reached")
     assert "its certificate is not valid: " in found["tls"][1]
+
+
+async def test_host_that_speaks_no_tls() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with listener(answer) as host:
+        found = await examine("--base-url", f"wss://{host}")
+    assert list(failures(found)) == ["tls"]
+    assert f"could not connect to Tiro at {host}: the TLS handshake failed (" in found["tls"][1]
 
 
 async def test_certificate_that_is_trusted(tmp_path: Path) -> None:

@@ -77,7 +77,6 @@ async def waits_for_a_cancelled() -> str:
         (fails(ValueError(KEY)), "raised ValueError"),
         (fails(APIStatusError(KEY, status_code=401)), "raised APIStatusError"),
         (lambda: "", "returned what can be no key"),
-        (lambda: None, "returned what can be no key"),
         (lambda: f"{KEY}\n{KEY}", "returned what can be no key"),
         (waits_for_a_cancelled, "was cancelled"),
     ],
@@ -93,6 +92,39 @@ def test_a_function_that_gives_no_key_is_an_error_that_tells_nothing(
     assert raised.value.retryable
     assert KEY not in "".join(traceback.format_exception(raised.value))
     assert raised.value.__cause__ is None and raised.value.__context__ is None
+
+
+async def later(value: Any) -> Any:
+    await asyncio.sleep(0.01)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "returned None, which is no key"),
+        (7, "returned a value of type int, which is no key"),
+        (KEY.encode(), "returned a value of type bytes, which is no key"),
+        ([KEY], "returned a value of type list, which is no key"),
+    ],
+)
+@pytest.mark.parametrize("plain", [True, False])
+@in_virtual_time
+async def test_a_function_that_returns_no_text_is_asked_once(
+    plain: bool, value: Any, told: str
+) -> None:
+    """Asked again it would do so again; three retries would only put the truth off."""
+    asked: list[None] = []
+
+    def ask() -> Any:
+        asked.append(None)
+        return value if plain else later(value)
+
+    async with local() as server, tiro.STT(base_url=server.base_url, api_key=ask) as stt:
+        with pytest.raises(APIConnectionError, match=f"as api_key {told}. It must return") as error:
+            await collect(stt.stream(), frames(SAID.pcm()))
+        assert len(asked) == 1 and not server.sessions
+    assert KEY not in "".join(traceback.format_exception(error.value))
 
 
 @in_virtual_time
@@ -135,10 +167,10 @@ async def test_closing_does_not_wait_for_the_key() -> None:
 @in_virtual_time
 async def test_a_key_service_that_is_down_for_a_moment_costs_nothing() -> None:
     """In a call that is under way it is asked again, as a refused handshake is tried again."""
-    answers = iter([KEY, None, None, KEY])
+    answers = iter([KEY, "", "", KEY])
     hooks = faults.PerConnection(faults.Disconnect(1.0))
     async with local(hooks=hooks) as server:
-        async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:  # type: ignore[arg-type]
+        async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
         assert len(server.sessions) == 2
     assert words(events) == [word.text for word in SAID.words]

@@ -196,7 +196,16 @@ def test_no_key(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("arguments", [("--language", "?"), ("--base-url", "http://a?token=b")])
 def test_settings_that_cannot_be_right(invoke: Invoke, arguments: tuple[str, ...]) -> None:
-    assert invoke("--yes", *arguments).exit_code == Exit.USAGE
+    result = invoke("--yes", *arguments)
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith(f"error: {arguments[0]} must ")
+
+
+def test_a_key_that_can_be_none(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", " ")
+    result = invoke("--yes")
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith("error: TIRO_API_KEY must not be empty")
 
 
 def test_json_that_cannot_be_written(

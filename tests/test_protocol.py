@@ -26,6 +26,8 @@ from livekit.plugins.tiro.protocol import (
     encode_config,
 )
 
+from .support.texts import any_texts
+
 WIRE = Path(__file__).parent / "data" / "wire"
 RECORDINGS = sorted(path.name.removesuffix(".jsonl") for path in WIRE.glob("*.jsonl"))
 
@@ -664,7 +666,7 @@ SCALARS = (
     | st.booleans()
     | st.integers()
     | st.floats()
-    | st.text(st.characters(), max_size=8)
+    | any_texts(max_size=8, halves=True)
     | st.sampled_from(["1s", "0.5s", "nans", "-1s", "\ud800", "Not Found", 16, 10**30])
 )
 JSON = st.recursive(
@@ -727,7 +729,7 @@ def test_any_json_gives_a_sound_response(document: Any) -> None:
 
 
 @MILD
-@given(st.text() | st.binary())
+@given(any_texts() | st.binary())
 @example("\ufeff{}")
 @example(b"\xff\xfe{\x00}\x00")
 def test_any_frame_gives_a_sound_response(frame: str | bytes) -> None:
@@ -823,8 +825,8 @@ def test_the_config_holds_no_key() -> None:
 
 
 @MILD
-@given(st.dictionaries(st.text(max_size=5), st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+@given(st.dictionaries(any_texts(max_size=5), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_texts(halves=True),
     lambda inner: st.lists(inner, max_size=3),
 ), max_size=3))  # fmt: skip
 def test_what_the_options_take_can_be_sent(extra: dict[str, Any]) -> None:

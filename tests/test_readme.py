@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import runpy
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import venv
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,9 @@ from typer.testing import CliRunner
 
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
+from livekit.plugins.tiro.cli.transcribe import Wanted
 
+from .module_coverage import PACKAGE
 from .support.harness import finals, frames, read_wav
 
 if TYPE_CHECKING:
@@ -95,6 +99,30 @@ def test_the_two_commands_come_first() -> None:
 
 def test_every_command_is_looked_at_here() -> None:
     assert {MAIN, TESTS, INSTALL, *OURS, *PYTEST, *MODULES} == set(COMMANDS)
+
+
+def installs() -> dict[str, list[str]]:
+    """All that this project tells anybody to install with pip, and where it does."""
+    told: dict[str, list[str]] = {}
+    for path in [ROOT / "README.md", *ROOT.glob("examples/*.py"), *PACKAGE.rglob("*.py")]:
+        for found in re.findall(r"pip install ([^\n`\"&]+)", path.read_text(encoding="utf-8")):
+            for wanted in shlex.split(found):
+                told.setdefault(wanted, []).append(path.name)
+    return told
+
+
+def test_what_is_to_be_installed_is_there_for_who_has_a_clone() -> None:
+    """This package is in no index as yet, and where it is, a clone is no worse."""
+    own = metadata.requires("livekit-plugins-tiro") or []
+    needed = {re.split(r"[^\w-]", each)[0] for each in own} | {"uv", "livekit-plugins-openai"}
+    told = installs()
+    assert "." in told and "pocketsphinx" in told
+    for wanted in told.keys() - {"."}:
+        extra = re.fullmatch(r"\.\[(\w+)\]", wanted)
+        if extra:
+            assert any(f"extra == '{extra[1]}'" in each for each in own), told[wanted]
+        else:
+            assert wanted in needed - {"livekit-plugins-tiro"}, told[wanted]
 
 
 @pytest.mark.parametrize("command", OURS)
@@ -211,6 +239,32 @@ def test_serve_prints_what_points_doctor_at_it(command: str) -> None:
     with serving(command) as environment:
         printed = run(f"{OWN}doctor", **environment)
     assert "ok" in printed and environment["TIRO_API_KEY"] not in printed.split()
+
+
+# -- what it says of options -----------------------------------------------------------------------
+
+
+def parameters(method: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(method).parameters) - {"self"}
+
+
+def test_it_has_every_option() -> None:
+    section = README.partition("## Options")[2].partition("\n## ")[0]
+    assert {name for name in parameters(tiro.STT.__init__) if f"`{name}`" not in section} == set()
+
+
+def test_it_has_every_format_of_transcribe() -> None:
+    section = README.partition("| `--format` |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in section.splitlines()[2:]]
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == [each.value for each in Wanted]
+
+
+def test_it_says_which_options_can_not_change() -> None:
+    sentence = re.search(r"What can not change is (.*?):", README, re.DOTALL)
+    assert sentence is not None
+    fixed = set(re.findall(r"`(\w+)`", sentence[1]))
+    for method in (tiro.STT.update_options, tiro.SpeechStream.update_options):
+        assert parameters(method) == parameters(tiro.STT.__init__) - fixed
 
 
 # -- each snippet ----------------------------------------------------------------------------------

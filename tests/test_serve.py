@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +11,7 @@ from livekit.agents import APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import faults
 
+from .support.command import Forked
 from .support.harness import collect, finals, frames
 
 if TYPE_CHECKING:
@@ -25,13 +23,9 @@ F, M = faults, faults.Moment
 async def test_a_script_and_a_fault_as_a_process(tmp_path: Path) -> None:
     script = tmp_path / "script.txt"
     script.write_text("# the caller\n0.5 Góðan daginn.\n3.0 Já, takk.\n", encoding="utf-8")
-    command = (sys.executable, "-m", "livekit.plugins.tiro", "serve", "--port", "0")
-    process = await asyncio.create_subprocess_exec(
-        *command, "--script", script, "--fault", "refuse:503@1", stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        settings = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+    command = ("serve", "--port", "0", "--script", str(script), "--fault", "refuse:503@1")
+    with Forked(*command) as process:
+        settings = [process.output.readline().decode().strip() for _ in range(2)]
         url, key = (line.split("=", 1)[1] for line in settings)
         silence = np.zeros(5 * 16000, np.int16)
         async with tiro.STT(base_url=url, api_key=key) as stt:
@@ -41,9 +35,6 @@ async def test_a_script_and_a_fault_as_a_process(tmp_path: Path) -> None:
                 "Góðan daginn.",
                 "Já, takk.",
             ]
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 def _stream(stt: tiro.STT) -> tiro.SpeechStream:

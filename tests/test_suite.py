@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +38,26 @@ def test_nothing_is_measured_that_belongs_to_no_module() -> None:
     assert Path(__file__).name not in conftest.MEASURED
     assert coverage.Coverage.current() is None
     assert "coverage" not in repr(type(sys.gettrace()))
+
+
+@pytest.mark.parametrize(
+    ("number", "count", "order"),
+    [(0, 1, "abcdefg"), (0, 3, "abcdefg"), (1, 3, "cdefgab"), (2, 3, "efgabcd"), (7, 8, "gabcdef")],
+)
+def test_each_worker_imports_all_modules_and_its_share_first(
+    number: int, count: int, order: str
+) -> None:
+    assert "".join(conftest.share_first("abcdefg", number, count)) == order
+
+
+def test_no_process_classifies_all_of_unicode() -> None:
+    """As hypothesis does for these, for 5 s of CPU: `support.texts` is there instead."""
+    root = Path(__file__).parents[1]
+    sources = [*root.glob("tests/**/*.py"), *root.glob("examples/*.py")]
+    slow = re.compile(r"\bst\.(text|characters|from_regex|emails)\b\W")
+    found = [path.name for path in sources if slow.search(path.read_text(encoding="utf-8"))]
+    # It says so itself.
+    assert found == ["texts.py"]
 
 
 def test_what_is_covered_too_little_is_told(

@@ -40,6 +40,7 @@ from .support.harness import (
 )
 from .support.server_client import connect
 from .support.server_recordings import audio_message, transcript
+from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -164,6 +165,7 @@ class Finals(Hooks):
             self.at.append(round(connection.seconds, 3))
 
 
+@in_virtual_time
 async def test_finals_come_when_the_words_are_over() -> None:
     """Half a second of silence and the look-ahead behind them, and no sooner than asked."""
     for endpoint_silence, finals_at in ((0.5, [2.8, 5.6, 10.6]), (0.7, [3.0, 5.8, 10.8])):
@@ -194,6 +196,7 @@ async def test_order_and_pace(
         assert said(await collect(stt.stream(), frames(silence(16000)))) == expected
 
 
+@in_virtual_time
 async def test_an_utterance_longer_than_a_segment_goes_on_in_the_next() -> None:
     words = [f"orð{n}" for n in range(55)]
     async with listening([At(0.5, " ".join(words))]) as (_, stt):
@@ -225,6 +228,7 @@ async def test_speakers_spelling_and_alternatives() -> None:
 
 
 @pytest.mark.parametrize("audio", [silence, tone])
+@in_virtual_time
 async def test_silence_of_a_flush_takes_no_time_of_the_script(
     audio: Callable[[int], Pcm],
 ) -> None:
@@ -315,6 +319,7 @@ async def test_after_silence_a_call_goes_on_a_little_early() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(1.95, "Góðan"), (3.5, "Góðan daginn.")])
+@in_virtual_time
 async def test_a_call_goes_on_with_other_options(seconds: float, shown: str) -> None:
     async with listening() as (server, stt):
         caller = ScriptCaller(stt, silence(16000))

@@ -136,7 +136,9 @@ def _command(
     """Become the command, in the process that was forked."""
     os.environ.clear()
     os.environ.update(environment)
+    # Whoever runs the tests in the background, or by nohup, may have them ignore these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     for number, duplicate in enumerate(passed):

@@ -371,6 +371,9 @@ def reason_of(fault: Exception) -> str:
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
         why = getattr(fault.certificate_error, "verify_message", "it is not for this host")
         return f"its certificate is not valid: {why}"
+    if isinstance(fault, aiohttp.ClientConnectorSSLError):
+        # Its errno is one of OpenSSL's, which means something else to the system.
+        return f"the TLS handshake failed ({getattr(fault.os_error, 'reason', 'no reason given')})"
     if isinstance(fault, aiohttp.ClientProxyConnectionError):
         return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):

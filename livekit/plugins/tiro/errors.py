@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 _CREDENTIAL = r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+"
 # Characters of a secret by which it is found; the rest is compared one by one.
 _SOUGHT = 32
-# Characters; what is shorter and no key is no secret: a number, a tag.
+# Characters; what is shorter and no key is no secret: a number, a tag. And a key that is shorter,
+# as people give to a server of their own, is a part of many words: only by itself it is the key.
 _SHORTEST_SECRET = 6
+# What stands before and behind a text that stands by itself, in an address too.
+_BEFORE, _BEHIND = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?!\w)"
 # Connections whose secrets are looked for: an error repeats that of its own, or of one just before.
 _KEYS_REMEMBERED = 8
 # A server's text longer than this is a page, not a message (characters).
@@ -87,7 +90,8 @@ class Redactor:
     """Takes secrets out of text that comes from elsewhere, however they are written there.
 
     Each character of one may stand for itself, or be escaped as in a URL (once or twice), in JSON,
-    in HTML or in a quoted string.
+    in HTML or in a quoted string. A key of less than 6 characters is taken out where it stands by
+    itself: in the midst of a word it tells nothing, and the text would be ruined.
     """
 
     def __init__(self, key: ApiKey = "") -> None:
@@ -129,6 +133,7 @@ class _Secret:
 
     def __init__(self, text: str) -> None:
         self._text = Key(text)
+        self._is_short = len(text) < _SHORTEST_SECRET
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Secret) and other._text == self._text
@@ -139,7 +144,10 @@ class _Secret:
     def cut_from(self, text: str) -> str:
         """Return `text` with "[key]" in place of the secret."""
         for form in self._encoded:
-            text = text.replace(form, "[key]")
+            if self._is_short:
+                text = re.sub(_BEFORE + re.escape(form) + _BEHIND, "[key]", text)
+            else:
+                text = text.replace(form, "[key]")
         cut, at = [], 0
         for found in self._pattern.finditer(text):
             if found.start() >= at:
@@ -165,7 +173,8 @@ class _Secret:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         # A pattern for all of a signed token would take the event loop a quarter of a second.
-        return re.compile("".join(map(_any_form, self._text[:_SOUGHT])))
+        forms = "".join(map(_any_form, self._text[:_SOUGHT]))
+        return re.compile(_BEFORE + forms + _BEHIND if self._is_short else forms)
 
 
 @lru_cache(maxsize=1024)
@@ -264,15 +273,17 @@ def unreachable(host: str, reason: str) -> APIConnectionError:
     )
 
 
-def no_key(why: str) -> APIConnectionError:
+def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     """Return the exception for a connection without a key, as the function for it gave none.
 
     Args:
         why: What it did instead, without the text of an exception, which can hold the key.
+        retryable: Whether it may give one when it is asked again.
     """
     return APIConnectionError(
-        f"no key for Tiro: the function given as api_key {why}. It must return a text, or be async "
-        "and return one."
+        f"no key for Tiro: the function given as api_key {why}. It must return a str, or be async "
+        "and return one.",
+        retryable=retryable,
     )
 
 

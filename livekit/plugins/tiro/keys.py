@@ -26,7 +26,8 @@ async def with_key(options: Options, timeout: float) -> Options:
         timeout: Seconds that the function may take.
 
     Raises:
-        APIConnectionError: It failed, returned what can be no key, or took too long.
+        APIConnectionError: It failed, returned what can be no key, or took too long. Only if it
+            returned anything but a `str`, another try is no use.
     """
     source = options.api_key
     if isinstance(source, str):
@@ -56,7 +57,14 @@ async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectio
             key = await key
     except Exception as fault:
         return errors.no_key(f"raised {type(fault).__name__}")
+    if not isinstance(key, str):
+        # A mistake in the program, which is there the next time too.
+        return errors.no_key(f"returned {_kind(key)}, which is no key", retryable=False)
     try:
         return checked_key(key)
     except ValueError:
         return errors.no_key("returned what can be no key")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -16,9 +16,6 @@ ApiKey = str | Callable[[], str | Awaitable[str]]
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
 
-KEY_VARIABLES = ("TIRO_API_KEY", "TIRO_SPEECH_KEY")
-"""Where a key is looked for in the environment, first to last."""
-
 # Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
 MIN_SAMPLE_RATE = 8000
 MAX_SAMPLE_RATE = 48000
@@ -157,7 +154,7 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "language", wire_language(self.language))
-        object.__setattr__(self, "base_url", _websocket_url(self.base_url))
+        object.__setattr__(self, "base_url", websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
         object.__setattr__(self, "api_key", _checked_key(self.api_key))
         object.__setattr__(self, "extra_headers", _checked_headers(self.extra_headers))
@@ -244,8 +241,10 @@ def checked_key(key: Any) -> Key:
 
 def _checked_headers(headers: Any) -> dict[str, Key]:
     """Return a copy of headers whose values do not show."""
+    if headers is None:
+        return {}
     if not isinstance(headers, Mapping):
-        raise ValueError("extra_headers must be a mapping of names to values")
+        raise ValueError("extra_headers must be a mapping of names to values, or None")
     headers = hidden_headers(headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
@@ -303,8 +302,12 @@ def _check_endpointing(seconds: Any) -> None:
         )
 
 
-def _websocket_url(url: str) -> str:
-    """Check an address and give it the websocket scheme; http(s) means ws(s)."""
+def websocket_url(url: str) -> str:
+    """Return an address with the websocket scheme; http(s) means ws(s).
+
+    Raises:
+        ValueError: It is no address, or holds what can be a secret; it is not repeated.
+    """
     parts = _split(url)
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts is None or parts.scheme.lower() not in schemes:
@@ -328,13 +331,15 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_json(config: Any) -> dict[str, Any]:
     """Return a deep copy of `config`, which later changes by the caller cannot reach."""
+    if config is None:
+        return {}
     try:
         text = json.dumps({**config}, allow_nan=False, ensure_ascii=False)
         copied = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("extra_config must be a mapping that JSON can hold") from None
+        raise ValueError("extra_config must be a mapping that JSON can hold, or None") from None
     reserved = _RESERVED_FIELDS & copied.keys()
     if reserved:
         raise ValueError(f"extra_config must not set {', '.join(sorted(reserved))}")

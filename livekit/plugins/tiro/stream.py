@@ -198,11 +198,11 @@ class SpeechStream(stt.RecognizeStream):
         diarization: NotGivenOr[bool] = NOT_GIVEN,
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
-        extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        extra_config: NotGivenOr[Mapping[str, Any] | None] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
-        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str] | None] = NOT_GIVEN,
     ) -> None:
         """Change settings of this stream alone, as `STT.update_options` does for all.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +14,10 @@ from livekit.agents.utils import AudioBuffer, is_given
 
 from . import errors
 from .connection import new_http_session
+from .environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from .log import logger
 from .options import (
     DEFAULT_BASE_URL,
-    KEY_VARIABLES,
     ApiKey,
     Key,
     KeySource,
@@ -55,12 +54,12 @@ class STT(stt.STT[Any]):
         diarization: bool = False,
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
-        extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        extra_config: NotGivenOr[Mapping[str, Any] | None] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
         base_url: NotGivenOr[str] = NOT_GIVEN,
-        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str] | None] = NOT_GIVEN,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set up the STT; nothing is connected yet.
@@ -78,7 +77,8 @@ class STT(stt.STT[Any]):
                 the microphone is off.
             min_speakers: How many speakers there are at least; needs `diarization`.
             max_speakers: How many speakers there are at most; needs `diarization`.
-            extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON.
+            extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON;
+                None is no fields.
             endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, behind
                 an open hypothesis, after which its final is asked for; a line that is noisier than
                 that is left to the service. Not given, the service's own endpointer decides, or
@@ -93,12 +93,12 @@ class STT(stt.STT[Any]):
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.
             extra_headers: Sent with the handshake of each connection, as a gateway of your own may
-                want. Their values are shown as little as the key.
+                want; None is none. Their values are shown as little as the key.
             http_session: The session to connect with, which stays the caller's; else that of the
                 LiveKit job, or outside a job one that `aclose` closes.
 
         Raises:
-            ValueError: A value is not valid, or no key is found.
+            ValueError: A value is not valid, be it of the environment, or no key is found.
         """
         # A traceback with locals shows this frame.
         api_key, extra_headers = _find_key(api_key), hidden_headers(extra_headers)
@@ -235,13 +235,16 @@ class STT(stt.STT[Any]):
         diarization: NotGivenOr[bool] = NOT_GIVEN,
         min_speakers: NotGivenOr[int | None] = NOT_GIVEN,
         max_speakers: NotGivenOr[int | None] = NOT_GIVEN,
-        extra_config: NotGivenOr[Mapping[str, Any]] = NOT_GIVEN,
+        extra_config: NotGivenOr[Mapping[str, Any] | None] = NOT_GIVEN,
         endpointing: NotGivenOr[float | None] = NOT_GIVEN,
         keyterms: NotGivenOr[Sequence[str] | None] = NOT_GIVEN,
         api_key: NotGivenOr[ApiKey] = NOT_GIVEN,
-        extra_headers: NotGivenOr[Mapping[str, str]] = NOT_GIVEN,
+        extra_headers: NotGivenOr[Mapping[str, str] | None] = NOT_GIVEN,
     ) -> None:
         """Change the defaults, and the settings of every live stream of this STT.
+
+        All can be changed but `sample_rate`, `base_url` and `http_session`: for another of those,
+        make another STT.
 
         A stream applies a real change by a new connection, which gets the utterance in progress
         again from its start; `endpointing` needs none. New `keyterms` wait for the next connection,
@@ -340,12 +343,11 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     if is_given(api_key) and api_key:
         found: Key | KeySource = hidden_key(api_key)
         return found
-    for name in KEY_VARIABLES:
-        if os.environ.get(name):
-            return Key(os.environ[name])
-    raise ValueError(
-        "Tiro needs a key: pass api_key, or set TIRO_API_KEY or TIRO_SPEECH_KEY in the environment"
-    )
+    held = key_of_environment()
+    if held is None:
+        names = " or ".join(KEY_VARIABLES)
+        raise ValueError(f"Tiro needs a key: pass api_key, or set {names} in the environment")
+    return held[1]
 
 
 def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
@@ -356,8 +358,9 @@ def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | N
 
 
 def _find_url(base_url: NotGivenOr[str]) -> str:
-    found = base_url if is_given(base_url) else os.environ.get("TIRO_BASE_URL")
-    return found or DEFAULT_BASE_URL
+    if is_given(base_url) and base_url:
+        return base_url
+    return url_of_environment() or DEFAULT_BASE_URL
 
 
 def _abandon(session: aiohttp.ClientSession) -> None:

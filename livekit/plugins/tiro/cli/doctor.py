@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 import time
 from collections.abc import AsyncIterator
@@ -20,11 +19,18 @@ from livekit.agents import APIError
 
 from .. import errors
 from ..connection import new_http_session, proxy_for, reason_of
-from ..options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from ..environment import (
+    KEY_VARIABLES,
+    URL_VARIABLE,
+    key_of_environment,
+    url_of_environment,
+)
+from ..options import DEFAULT_BASE_URL, Options
 from .call import Call, WatchedConnection, faint_noise
 from .exits import exits, redact
 from .formats import printable
 from .transcribe import BaseUrl
+from .wording import in_options
 
 T = TypeVar("T")
 
@@ -43,7 +49,10 @@ _SILENCE = 1.0
 _WELL = "all is well; `probe` measures how the service behaves"
 
 _Language = Annotated[
-    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+    str,
+    typer.Option(
+        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
+    ),
 ]
 
 
@@ -64,7 +73,7 @@ async def _report(base_url: str | None, language: str) -> int:
     """Print each finding as it comes, and return how many checks failed."""
     failed = 0
     async for finding in examine(base_url, language):
-        text = printable(redact(finding.text))
+        text = printable(redact(in_options(finding.text)))
         print(f"{finding.verdict:<8} {finding.check:<9} {text}", flush=True)
         failed += finding.verdict == "failed"
     print(f"{failed} failed" if failed else _WELL, flush=True)
@@ -117,6 +126,7 @@ class _Examination:
             self.key,
             self.address,
             self.dns,
+            self.connect,
             self.tls,
             self.clock,
             self.session,
@@ -129,6 +139,8 @@ class _Examination:
         self._valid: Options | None = None
         self._named: Options | None = None
         self._reached: Options | None = None
+        self._connected: Options | None = None
+        self._tls_fault: str | None = None
         self._date: str | None = None
         self._connection: WatchedConnection | None = None
 
@@ -148,19 +160,19 @@ class _Examination:
         return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
     async def key(self) -> str:
-        source = next(filter(os.environ.get, KEY_VARIABLES), None)
-        if source is None:
+        try:
+            found = key_of_environment()
+        except ValueError as error:
+            raise _Failed(str(error)) from None
+        if found is None:
             names = " or ".join(KEY_VARIABLES)
             raise _Failed(f"there is none: set {names} to the one that Tiro gave you")
-        try:
-            self._key = Options(api_key=os.environ[source]).key
-        except ValueError as error:
-            raise _Failed(f"{source} holds none: {error}") from None
+        source, self._key = found
         return f"from {source}"
 
     async def address(self) -> str:
-        url = self._base_url or os.environ.get("TIRO_BASE_URL")
         try:
+            url = self._base_url or url_of_environment()
             # The key comes in later: up to the session the checks can do without.
             self._valid = Options(
                 api_key="none", base_url=url or DEFAULT_BASE_URL, language=self._language
@@ -168,7 +180,7 @@ class _Examination:
         except ValueError as error:
             raise _Failed(str(error)) from None
         self._http = new_http_session(self._valid.url)
-        source = "--base-url" if self._base_url else "TIRO_BASE_URL"
+        source = "--base-url" if self._base_url else URL_VARIABLE
         origin = f"from {source}" if url else "Tiro's own"
         return f"{self._valid.base_url} ({origin}), language {self._valid.language}"
 
@@ -187,7 +199,7 @@ class _Examination:
         self._named = options
         return f"{host} is known"
 
-    async def tls(self) -> str:
+    async def connect(self) -> str:
         options = _needed(self._named, "a host that is known")
         http = _needed(self._http, "an address")
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
@@ -197,11 +209,20 @@ class _Examination:
                 self._date = got.headers.get("Date")
         except asyncio.TimeoutError:
             raise _Failed(errors.connect_timeout(options.host, _TIMEOUT).message) from None
+        except aiohttp.ClientSSLError as fault:
+            self._tls_fault = reason_of(fault)
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
             raise _Failed(_unreachable(options, reason_of(fault))) from None
         except aiohttp.ClientError:
             # It hung up on a request that is not for a websocket, as it may.
             pass
+        self._connected = options
+        return f"{options.host} was reached"
+
+    async def tls(self) -> str:
+        options = _needed(self._connected, "a connection")
+        if self._tls_fault is not None:
+            raise _Failed(_unreachable(options, self._tls_fault))
         self._reached = options
         if options.url.startswith("wss:"):
             return "the certificate is valid"

@@ -13,8 +13,8 @@ import typer
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError
 
+from ..environment import KEY_VARIABLES
 from ..errors import Redactor
-from ..options import KEY_VARIABLES
 from .formats import printable
 from .wording import in_options
 

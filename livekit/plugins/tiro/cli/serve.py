@@ -17,18 +17,33 @@ if TYPE_CHECKING:
     from ..testing import At, Hooks
 
 _Host = Annotated[
-    str, typer.Option("--host", help="The address to listen at; 0.0.0.0 lets other machines in.")
+    str,
+    typer.Option(
+        "--host", metavar="HOST", help="The address to listen at; 0.0.0.0 lets other machines in."
+    ),
 ]
 _Port = Annotated[
-    int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes any free one.")
+    int,
+    typer.Option(
+        "--port",
+        "-p",
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="The port; 0 takes any free one.",
+    ),
 ]
 _Key = Annotated[
-    str, typer.Option("--api-key", help="The key that clients must give; not one of Tiro's.")
+    str,
+    typer.Option(
+        "--api-key", metavar="KEY", help="The key that clients must give; not one of Tiro's."
+    ),
 ]
 _Script = Annotated[
     Path | None,
     typer.Option(
         "--script",
+        metavar="FILE",
         help="UTF-8 text to say, a sentence on each line; or, with the second of the call, an "
         "utterance on each line, like '1.2 Góðan daginn.'",
     ),

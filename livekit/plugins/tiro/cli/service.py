@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..environment import KEY_VARIABLES
 from ..options import wire_language
 from ..stt import STT
 from .exits import CliError, Exit, note
@@ -58,11 +60,11 @@ class Service:
         return {} if base_url is None else {"base_url": base_url}
 
     def _stt(self, settings: Mapping[str, Any]) -> STT:
+        if "api_key" not in settings and not any(map(os.environ.get, KEY_VARIABLES)):
+            raise CliError(Exit.NO_KEY, _NO_KEY)
         try:
             return STT(language=self.language, **self.settings, **settings)
         except ValueError as error:
-            if "TIRO_API_KEY" in str(error):
-                raise CliError(Exit.NO_KEY, _NO_KEY) from None
             raise CliError(Exit.USAGE, in_options(str(error))) from None
 
 
@@ -75,8 +77,8 @@ def _check_local(language: str) -> None:
     if tag.startswith("en") and importlib.util.find_spec("pocketsphinx") is None:
         raise CliError(
             Exit.MISSING_EXTRA,
-            "recognising English here needs the extra 'local': "
-            "pip install 'livekit-plugins-tiro[local]'",
+            "recognising English here needs PocketSphinx (the extra 'local'): "
+            "pip install pocketsphinx",
         )
     if tag.startswith("is"):
         note("the local server does not know Icelandic: the words that follow are a script's")

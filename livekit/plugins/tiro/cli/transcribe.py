@@ -15,6 +15,7 @@ from .audio import Selection
 from .exits import CliError, Exit, exits
 from .formats import Format
 from .job import Job, Task
+from .look import FLAG
 from .output import Style
 from .plan import Plan, plan
 from .service import Service
@@ -50,13 +51,15 @@ _Files = Annotated[
     ),
 ]
 _Language = Annotated[
-    str, typer.Option("--language", "-l", help="The language spoken, as a BCP-47 tag.")
+    str,
+    typer.Option("--language", "-l", metavar="TAG", help="The language spoken, as a BCP-47 tag."),
 ]
 _Formats = Annotated[
     list[Wanted] | None,
     typer.Option(
         "--format",
         "-f",
+        metavar="FORMAT",
         help="text: a line for each final. json: an object; for several FILEs an array of them. "
         "srt, vtt: subtitles. tsv: a table of times in ms and text. html: a page with the "
         "sound, to look at in a browser. all: each of them. Can be "
@@ -69,6 +72,7 @@ _Output = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="PATH",
         help="Write to this file instead of the standard output (-). If it is a directory or ends "
         "in /, or there is more than one document to write: to files in it, named after the FILEs.",
     ),
@@ -76,16 +80,20 @@ _Output = Annotated[
 BaseUrl = Annotated[
     str | None,
     typer.Option(
-        "--base-url", help="Where the service is; else TIRO_BASE_URL, else Tiro's own address."
+        "--base-url",
+        metavar="URL",
+        help="Where the service is; else TIRO_BASE_URL, else Tiro's own address.",
     ),
 ]
 _Realtime = Annotated[
-    bool, typer.Option("--realtime", help="Send the audio at the pace of live speech.")
+    bool,
+    typer.Option("--realtime", metavar=FLAG, help="Send the audio at the pace of live speech."),
 ]
 _Local = Annotated[
     bool,
     typer.Option(
         "--local",
+        metavar=FLAG,
         help="Start a server on this machine for the run: no key, no network. It recognises "
         "en-US (needs the extra 'local'); for Icelandic it says the words of a script.",
     ),
@@ -122,11 +130,13 @@ _Skip = Annotated[
     bool,
     typer.Option(
         "--skip-existing",
+        metavar=FLAG,
         help="Leave out FILEs whose documents are there. Unfinished ones end in .partial.",
     ),
 ]
 _Timestamps = Annotated[
-    bool, typer.Option("--timestamps", help="text: begin each line with its time.")
+    bool,
+    typer.Option("--timestamps", metavar=FLAG, help="text: begin each line with its time."),
 ]
 _Width = Annotated[
     int | None,
@@ -147,7 +157,12 @@ _Lines = Annotated[
     ),
 ]
 _WordCues = Annotated[
-    bool, typer.Option("--word-cues", help="srt, vtt: a subtitle for each word, while it is said.")
+    bool,
+    typer.Option(
+        "--word-cues",
+        metavar=FLAG,
+        help="srt, vtt: a subtitle for each word, while it is said.",
+    ),
 ]
 _Alternatives = Annotated[
     int | None,
@@ -159,9 +174,9 @@ _Alternatives = Annotated[
         help="Ask for so many readings of each final; json has them.",
     ),
 ]
-_Diarize = Annotated[bool, typer.Option("--diarize", help="Tell speakers apart.")]
+_Diarize = Annotated[bool, typer.Option("--diarize", metavar=FLAG, help="Tell speakers apart.")]
 _NoPunctuate = Annotated[
-    bool, typer.Option("--no-punctuate", help="No punctuation and no capitals.")
+    bool, typer.Option("--no-punctuate", metavar=FLAG, help="No punctuation and no capitals.")
 ]
 _Endpointing = Annotated[
     float | None,

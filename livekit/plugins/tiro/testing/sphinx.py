@@ -102,8 +102,8 @@ class SphinxRecognizer:
                 it hears as many connections as it may.
         """
         if importlib.util.find_spec("pocketsphinx") is None:
-            extra = "pip install 'livekit-plugins-tiro[local]'"
-            text = f"{config.language} needs PocketSphinx, which is not installed: {extra}"
+            how = "pip install pocketsphinx"
+            text = f"{config.language} needs PocketSphinx, which is not installed: {how}"
             raise StatusError(FAILED_PRECONDITION, text)
         if len(_open) >= MAX_CONNECTIONS:
             text = f"{MAX_CONNECTIONS} connections are recognised already"

@@ -16,10 +16,13 @@ from rich.console import Console
 from livekit.agents import APIError
 
 from ...connection import new_http_session
-from ...options import DEFAULT_BASE_URL, KEY_VARIABLES, Options
+from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
+from ...options import DEFAULT_BASE_URL, Options
 from ..exits import CliError, Exit, complain, exits, from_api, note
+from ..look import FLAG
 from ..screen import Screen
 from ..transcribe import BaseUrl
+from ..wording import in_options
 from .lab import Lab, Probe
 from .plan import cost, measure, plan
 from .refusals import check_in
@@ -27,7 +30,10 @@ from .report import Report, console_for
 from .sample import Sample, own_sample, sample_from
 
 _Language = Annotated[
-    str, typer.Option("--language", "-l", help="The language to ask for, as a BCP-47 tag.")
+    str,
+    typer.Option(
+        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
+    ),
 ]
 _Speech = Annotated[
     Path | None,
@@ -57,8 +63,10 @@ _Json = Annotated[
         "the sample's own.",
     ),
 ]
-_WithHost = Annotated[bool, typer.Option("--with-host", help="Name the address in the JSON.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")]
+_WithHost = Annotated[
+    bool, typer.Option("--with-host", metavar=FLAG, help="Name the address in the JSON.")
+]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", metavar=FLAG, help="Start without asking.")]
 
 
 def probe(
@@ -106,14 +114,15 @@ def _options(base_url: str | None, language: str) -> Options:
     Raises:
         CliError: There is no key, or a value cannot be right.
     """
-    source = next(filter(os.environ.get, KEY_VARIABLES), None)
-    if source is None:
-        raise CliError(Exit.NO_KEY, f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you")
-    url = base_url or os.environ.get("TIRO_BASE_URL") or DEFAULT_BASE_URL
     try:
-        return Options(api_key=os.environ[source], base_url=url, language=language)
+        found = key_of_environment()
+        if found is None:
+            text = f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you"
+            raise CliError(Exit.NO_KEY, text)
+        url = base_url or url_of_environment() or DEFAULT_BASE_URL
+        return Options(api_key=found[1], base_url=url, language=language)
     except ValueError as error:
-        raise CliError(Exit.USAGE, str(error)) from None
+        raise CliError(Exit.USAGE, in_options(str(error))) from None
 
 
 def _service(options: Options, with_host: bool) -> str:
