@@ -43,6 +43,11 @@ class FakeReader:
     async def audio(self) -> Any:
         return self._audio
 
+    async def get_ahead(self) -> None:
+        pass
+
+    is_file = False
+
     async def next(self, patience: float | None = None) -> Block | None:
         if not self._items:
             return None
@@ -285,6 +290,24 @@ async def test_audio_that_comes_late_all_the_same_begins_a_new_stream(
     await room.run()
     assert [stream.pushed for stream in room.streams] == pytest.approx([1.0, 2.9])
     assert room.transcript.duration == pytest.approx(3.9)
+
+
+async def test_audio_that_is_there_is_not_cut_because_the_program_had_no_turn(
+    clock: SimpleNamespace,
+) -> None:
+    """On a busy machine."""
+    room = Room(*sound(3.0))
+    room.reader.is_file = True
+    wait = room.hearing._wait_for_room
+
+    async def be_held_up() -> None:
+        await wait()
+        if room.streams[0].pushed == pytest.approx(0.5):
+            clock.now += 2.0
+
+    room.hearing._wait_for_room = be_held_up  # type: ignore[method-assign]
+    await room.run()
+    assert [stream.pushed for stream in room.streams] == pytest.approx([3.0])
 
 
 # -- failures ------------------------------------------------------------------------------------

@@ -65,6 +65,40 @@ async def test_it_reads_no_further_ahead_than_it_may(tmp_path: Path) -> None:
         assert len(reader._blocks) == reader_module._AHEAD
 
 
+async def test_of_a_file_some_seconds_are_there_before_anybody_has_to_keep_up(
+    tmp_path: Path,
+) -> None:
+    for seconds, ahead in ((2.0, 2.0), (60.0, 10.0)):
+        path = write_wav(tmp_path / "a.wav", tone(seconds, 16000))
+        async with Reader(str(path)) as reader:
+            await reader.get_ahead()
+            assert reader.is_file
+            decoded = sum(len(block.pcm) for block in reader._blocks) / 2 / 16000
+            assert ahead <= decoded < ahead + 5
+
+
+async def test_a_pipe_is_not_waited_for(pipe: int) -> None:
+    async with Reader("-") as reader:
+        await reader.get_ahead()
+        assert not reader.is_file
+
+
+async def test_a_block_that_comes_with_the_end_of_the_patience_is_taken(
+    pipe: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the loop had no turn, both are due at once."""
+    block = Block(bytes(320), 0.0)
+
+    async def both(*_: object) -> None:
+        reader._on_block(block)
+        raise asyncio.TimeoutError
+
+    async with Reader("-") as reader:
+        monkeypatch.setattr(reader, "_wait", both)
+        assert await reader.next(0.05) is block
+        monkeypatch.undo()
+
+
 async def test_a_selection_is_read(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", tone(3.0, 16000))
     async with Reader(str(path), Selection(start=1.0, end=1.1)) as reader:

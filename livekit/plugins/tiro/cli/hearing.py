@@ -114,6 +114,7 @@ class Hearing:
     async def _hear(self, engine: stt.STT[Any]) -> None:
         audio = await self._reader.audio()
         self._transcript.duration = audio.start
+        await self._reader.get_ahead()
         block = await self._reader.next()
         while block is not None:
             rest = await self._hear_stretch(engine, audio, block)
@@ -179,9 +180,14 @@ class Hearing:
             return None
 
     def _is_late(self) -> bool:
-        """Tell whether the stream would take the time since the last push for a pause."""
+        """Tell whether the stream would take the time since the last push for a pause.
+
+        A file is never late: when it seems to be, this program had no turn on a busy machine, and
+        what it pushes then makes good for that.
+        """
         now = time.monotonic()
-        return min(now - self._last_push, now - self._began - self._pushed) > _STALLED
+        late = min(now - self._last_push, now - self._began - self._pushed)
+        return late > _STALLED and not self._reader.is_file
 
     async def _wait_for_room(self) -> None:
         """Wait until more audio is wanted.

@@ -73,6 +73,19 @@ class Reader:
             await self._wait(None)
         return self._audio
 
+    async def get_ahead(self) -> None:
+        """Wait until some seconds of a file are decoded; a pipe is not waited for.
+
+        On a busy machine the thread can be without a turn for longer than a caller pauses.
+        """
+        while self._source.is_file and len(self._blocks) < _AHEAD and not self._ended:
+            await self._wait(None)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is all there, once `audio` is: a pipe may be live."""
+        return self._source.is_file
+
     async def next(self, patience: float | None = None) -> Block | None:
         """Return the next block; None at the end.
 
@@ -88,7 +101,12 @@ class Reader:
                 raise self._failure
             if self._ended:
                 return None
-            await self._wait(patience)
+            try:
+                await self._wait(patience)
+            except asyncio.TimeoutError:
+                # It can come as late as that when the loop itself had no turn.
+                if not self._blocks:
+                    raise
         self._room.release()
         return self._blocks.popleft()
 
