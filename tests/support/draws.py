@@ -124,7 +124,7 @@ BESIDE: dict[str, Maker] = {
     "late": lambda rng: Latency(round(rng.uniform(0.5, 8.0), 2)),
 }
 """What no connection ends of, in the order in which each changes a frame."""
-_UNTIMELY = {"late", "late finals", "late frames", "slow", "empty responses"}
+_UNTIMELY = {"late", "late finals", "late frames", "slow", "empty responses", "cuts"}
 """What makes decisions of the service come late, or look as if they had come."""
 _UNTIMED = {"no times", "impossible times"}
 
@@ -233,8 +233,8 @@ def _draw_beside(rng: Random, said: Talk, kinds: list[str]) -> tuple[Talk, list[
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
         # nor that what was said will follow seconds later.
         drawn.discard("empty responses")
-    if _UNTIMED & drawn:
-        # The cuts are made by the times.
+    if (_UNTIMED | {"drift"}) & drawn:
+        # Cuts are made by the times, and the next word is heard only if no sample of it is missing.
         drawn.discard("cuts")
     beside = [kind for kind in BESIDE if kind in drawn]
     if said.noise == 0 and _UNTIMELY & drawn:
@@ -303,11 +303,15 @@ def _draw_full_socket(seed: int, rng: Random) -> Trial:
 
 
 def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
-    """A session limit in the first word, behind a long silence: it is no failure."""
-    said = _talk(rng, lead=rng.randint(550, 900), noise=rng.choice((1, 100)))
-    limit = round(said.words[0].start + rng.uniform(0.02, 0.3), 2)
+    """A session limit in the first utterance, behind digital silence, before it is answered.
+
+    With noise, a service decides every 5 s that it heard nothing, and drops what it looked ahead
+    over: it would lose the start of a word that began just then.
+    """
+    said = replace(_talk(rng, utterances=1, lead=rng.randint(1020, 1200)), noise=0)
+    limit = round(said.words[0].start + rng.uniform(0.02, 2.0), 2)
     kind = SessionLimit(limit, rng.choice((None, *_ROTATION)))
-    return Trial(seed, said, ["session limit"], [kind], unseen=True)
+    return Trial(seed, said, ["session limit"], [kind], ["late"], Latency(2.5), unseen=True)
 
 
 def _draw_false_end(seed: int, rng: Random) -> Trial:
@@ -354,16 +358,15 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
 # -- what is said --------------------------------------------------------------------------------
 
 
-def _talk(rng: Random, lead: int | None = None, noise: int | None = None) -> Talk:
+def _talk(rng: Random, utterances: int = 0, lead: int | None = None) -> Talk:
     at = rng.randint(0, 100) if lead is None else lead
     words: list[Spoken] = []
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(utterances or rng.randint(1, 4)):
         for _ in range(rng.randint(1, 5)):
             words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 45)))
             at = words[-1].last
         at += rng.randint(_SHORTEST_GAP, _LONGEST_GAP)
-    said = _at_some_level(rng, words, at)
-    return said if noise is None else replace(said, peak=12000, noise=noise)
+    return _at_some_level(rng, words, at)
 
 
 def _at_some_level(rng: Random, words: list[Spoken], blocks: int) -> Talk:

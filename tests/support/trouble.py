@@ -94,9 +94,10 @@ class Chatter(Hooks):
     def __repr__(self) -> str:
         return f"Chatter({self._seed}, empty={self._empty})"
 
-    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         if _INTERIM in text or _FINAL in text:
             self._is_open = _FINAL not in text
+        return text
 
     async def beside(self, connection: ConnectionRecord) -> None:
         chance = Random(self._seed + connection.number)
