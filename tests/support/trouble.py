@@ -95,9 +95,11 @@ class Chatter(Hooks):
         return f"Chatter({self._seed}, empty={self._empty})"
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        if _INTERIM in text or _FINAL in text:
-            self._is_open = _FINAL not in text
+        self._is_open = self._is_open or _INTERIM in text
         return text
+
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        self._is_open = self._is_open and _FINAL not in text
 
     async def beside(self, connection: ConnectionRecord) -> None:
         chance = Random(self._seed + connection.number)
