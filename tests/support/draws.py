@@ -42,9 +42,9 @@ from .trouble import (
     Cuts,
     EmptyTexts,
     EventBeforeFinal,
+    HearsNothing,
     InterimBeforeFinal,
     Latency,
-    NothingEarly,
     Pace,
     PingWithoutReading,
     SaysTheEnd,
@@ -260,6 +260,9 @@ def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
     said, beside = _draw_beside(rng, said, kinds)
     # A cut would answer a flush with the start of what it is about.
     beside = [kind for kind in beside if kind != "cuts"]
+    if "mute" not in kinds and rng.random() < 0.3:
+        # Empty responses to earlier pauses, before the final that was asked for.
+        beside, said = ["empty responses", "late finals"], replace(said, noise=said.noise or 1)
     return Trial(
         seed,
         said,
@@ -319,10 +322,8 @@ def _draw_false_end(seed: int, rng: Random) -> Trial:
 
     Three times in a row is, if that is said of all that was sent.
     """
-    if rng.random() < 0.5:
-        faults: list[Hooks] = [SaysTheEnd(), SaysTheEnd()]
-    else:
-        faults = [NothingEarly() for _ in range(4)]
+    early = rng.random() < 0.5
+    faults: list[Hooks] = [HearsNothing(early=early) for _ in range(4 if early else 2)]
     kinds = ["says the end, is gone"] * len(faults)
     return Trial(seed, _talk(rng), kinds, faults, live=False)
 

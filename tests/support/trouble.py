@@ -272,20 +272,27 @@ class SaysTheEnd(Fault):
         raise Drop
 
 
-class NothingEarly(Fault):
-    """The service says of the first audio that there is no word in it, and no more to the end."""
+class HearsNothing(Fault):
+    """The service says that there is no word in the first audio, or in all, and is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool) -> None:
         super().__init__(Moment.END)
+        self._early = early
+
+    def __repr__(self) -> str:
+        return f"HearsNothing(early={self._early})"
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        if not connection.messages:
+        if self._early and not connection.messages:
             await connection.line.send(_NOTHING)
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         return None
 
     async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        if not self._early:
+            await connection.line.send(_NOTHING)
+            await asyncio.sleep(0.1)
         raise Drop
 
 
