@@ -59,7 +59,7 @@ class Report:
             self.time_error = max(self.time_error, outcome.time_error)
         self.struck.update(trial.kinds[: len(outcome.sessions)])
         self.struck.update(trial.beside)
-        if trial.live:
+        if trial.live and trial.faults:
             self._add_deaf(trial, outcome)
         wrong = outcome.broken() or ("" if outcome.is_exact else str(outcome))
         if wrong:

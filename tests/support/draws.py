@@ -145,6 +145,8 @@ class Trial:
     pauses: dict[float, float] = field(default_factory=dict)
     changes: list[float] = field(default_factory=list)
     presses: list[float] = field(default_factory=list)
+    flushes_each: int = 1
+    """How often in a row the caller flushes behind each press."""
     change_at_end: bool = False
     ms: float = 50
     buffer: int | None = None
@@ -161,6 +163,7 @@ class Trial:
             pauses=self.pauses,
             changes=self.changes,
             presses=self.presses,
+            flushes_each=self.flushes_each,
             change_at_end=self.change_at_end,
             ms=self.ms,
             buffer=self.buffer,
@@ -176,8 +179,8 @@ class Trial:
             f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, "
             f"{self.faults}, {self.hooks!r}, flushes {self.flushes}, muted {self.pauses}, "
             f"changes {self.changes}{' and at the end' if self.change_at_end else ''}, "
-            f"presses {self.presses}, frames of {self.ms:g} ms, buffers {self.buffer}, "
-            f"peak {self.said.peak}, noise {self.said.noise}, said {said}"
+            f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
+            f"buffers {self.buffer}, peak {self.said.peak}, noise {self.said.noise}, said {said}"
         )
 
 
@@ -263,14 +266,20 @@ def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
     if "mute" not in kinds and rng.random() < 0.3:
         # Empty responses to earlier pauses, before the final that was asked for.
         beside, said = ["empty responses", "late finals"], replace(said, noise=said.noise or 1)
+    faults = [KINDS[kind](rng) for kind in kinds]
+    flushes_each = rng.choice((1, 1, 1, 30))
+    if flushes_each > 1:
+        # All of them for the next connection too.
+        kinds, faults = ["FIN", *kinds], [Disconnect(Moment.FLUSH), *faults]
     return Trial(
         seed,
         said,
         kinds,
-        [KINDS[kind](rng) for kind in kinds],
+        faults,
         beside,
         Combined(*(BESIDE[kind](rng) for kind in beside)),
         presses=[word.end for word in words],
+        flushes_each=flushes_each,
         ms=ms,
     )
 
@@ -328,6 +337,25 @@ def _draw_false_end(seed: int, rng: Random) -> Trial:
     return Trial(seed, _talk(rng), kinds, faults, live=False)
 
 
+def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
+    """A flush with every frame of a pause, while there is no connection.
+
+    In silence: until the noise of the line is known, it can be words.
+    """
+    said = replace(_talk(rng), noise=rng.choice((0, 1)))
+    at = rng.choice(_ends(said)) + 0.05
+    faults = [Disconnect(Moment.FLUSH), Refuse(503, delay=1.0)]
+    flushes = {at + n * 0.05: 1 for n in range(15)}
+    return Trial(seed, said, ["FIN", "refused"], faults, flushes=flushes)
+
+
+def _draw_change_at_the_end(seed: int, rng: Random) -> Trial:
+    """Options that change when all is sent and the last final is on its way."""
+    late = Latency(round(rng.uniform(0.5, 4.0), 2))
+    said = replace(_talk(rng), noise=1)
+    return Trial(seed, said, [], [], ["late"], late, live=False, change_at_end=True)
+
+
 def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
     """A minute by a clock that is 5 % off, and connections that end."""
     said = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
@@ -344,13 +372,15 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
 
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 80,
+    _draw_freely: 78,
     _draw_push_to_talk: 10,
     _draw_cut: 2,
     _draw_noisy_line: 2,
     _draw_full_socket: 1,
     _draw_limit_at_onset: 2,
     _draw_false_end: 2,
+    _draw_flushes_in_an_outage: 1,
+    _draw_change_at_the_end: 1,
     _draw_wrong_clock: 1,
 }
 """The scenes, and of a hundred streams how many are so."""

@@ -24,7 +24,17 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
-from .harness import FINAL, INTERIM, assert_alternating, frames, until, usage, words
+from .harness import (
+    FINAL,
+    INTERIM,
+    START,
+    USAGE,
+    assert_alternating,
+    frames,
+    until,
+    usage,
+    words,
+)
 from .numbered import RATE, SECONDS, NumberedRecognizer, Talk
 from .trouble import AtTheEnd
 
@@ -52,6 +62,8 @@ _LONGEST_SILENCE = 6.5
 # Bytes: 64 KiB, behind which a socket counts as full, 256 KiB, after which aiohttp looks whether it
 # is, and a message.
 _FULL_SOCKET = 345_000
+# s; what was heard is brought to its end by then: a dead peer is noticed within 15 s.
+_LONGEST_DRAIN = 30.0
 # s; no answer of the service is waited for.
 _AT_ONCE = 0.05
 # s of quiet; with a pause of it before words that were heard, the noise of the line is known.
@@ -83,8 +95,10 @@ class Flush:
     """Seconds of the loop's clock."""
     events: int
     """How many events there were before."""
+    said: int
+    """How many words were said."""
     open: list[str]
-    """The words that were said and not yet final."""
+    """Those of them that were not yet final."""
     is_calm: bool
     """Whether it was known that nothing is open: the noise of the line, and that it is quiet."""
 
@@ -120,6 +134,8 @@ class Outcome:
     flushed: list[Flush] = field(default_factory=list)
     silence: Counter[int] = field(default_factory=Counter)
     """Bytes of a flush's silence on each connection."""
+    drained_in: float = 0.0
+    """How long a live stream took from the end of its input to its own, seconds."""
     stuffed: int = 0
     """The most bytes that waited for room in the socket."""
 
@@ -201,6 +217,9 @@ class Outcome:
             assert_alternating(self.events)
         except AssertionError as fault:
             return str(fault)
+        for event, after in pairwise(event for event in self.events if event.type is not USAGE):
+            if event.type is START and not (after.alternatives and after.alternatives[0].text):
+                return "speech without a word"
         spoken = [event for event in self.events if event.type in (INTERIM, FINAL)]
         for event, after in pairwise(spoken):
             text, text_after = event.alternatives[0].text, after.alternatives[0].text
@@ -231,10 +250,12 @@ class Outcome:
 
     def _too_much(self) -> str:
         """Say what was sent too much of, or piled up."""
-        places = len(self.flushed) + len(self.pauses) + 2
+        places = len({flush.said for flush in self.flushed}) + len(self.pauses) + 2
         most = max(self.silence.values(), default=0) / (2 * RATE)
         if most > _LONGEST_SILENCE * places:
             return f"{most:.1f} s of silence for {places} places"
+        if self.drained_in > _LONGEST_DRAIN:
+            return f"{self.drained_in:.1f} s until a stream ended that was heard"
         if self.stuffed > _FULL_SOCKET:
             return f"{self.stuffed} bytes waited for room in the socket"
         return ""
@@ -258,6 +279,7 @@ class Speaker:
         flushes: dict[float, int],
         changes: Sequence[float],
         presses: Sequence[float],
+        flushes_each: int,
         ms: float,
         patience: float,
     ) -> None:
@@ -267,9 +289,12 @@ class Speaker:
         self._flushes = sorted(flushes.items())
         self._changes = sorted(changes)
         self._presses = sorted(presses)
+        self._flushes_each = flushes_each
         self._ms = ms
         self._patience = patience
         self._pauses = sorted(outcome.pauses.items())
+        self.ended_at: float | None = None
+        """When all was said, seconds of the loop's clock."""
 
     async def speak(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -294,6 +319,7 @@ class Speaker:
                 break
         if self._outcome.error is None:
             self._stream.end_input()
+        self.ended_at = clock()
 
     def _do_what_is_due(self, pushed: float) -> None:
         self._outcome.stuffed = max(self._outcome.stuffed, waiting_bytes(self._stream))
@@ -307,7 +333,7 @@ class Speaker:
         """Change a field that the server does not know, so that nothing else changes."""
         self._stream.update_options(extra_config={"metadata": {"change": number}})
 
-    def _flush(self, count: int = 1) -> None:
+    def _flush(self, count: int) -> None:
         outcome = self._outcome
         said = [word for word in outcome.said.words if word.end <= outcome.pushed + _SAMPLE]
         heard = set(outcome.heard)
@@ -317,7 +343,7 @@ class Speaker:
         is_calm = not open_words and since > _CALM and pauses > 0
         now = asyncio.get_running_loop().time()
         outcome.flushed.append(
-            Flush(now, len(outcome.events), open_words, is_calm and outcome.timed)
+            Flush(now, len(outcome.events), len(said), open_words, is_calm and outcome.timed)
         )
         for _ in range(count):
             self._stream.flush()
@@ -326,7 +352,7 @@ class Speaker:
         """Flush, and go on when the words are heard; the microphone is off meanwhile."""
         clock, outcome = asyncio.get_running_loop().time, self._outcome
         started = clock()
-        self._flush()
+        self._flush(self._flushes_each)
         said = [word.text for word in outcome.said.words if word.end <= at + _SAMPLE]
         while outcome.heard != said and clock() < started + self._patience:
             await asyncio.sleep(0.05)
@@ -380,6 +406,7 @@ async def hear(
     flushes: dict[float, int] | None = None,
     changes: Sequence[float] = (),
     presses: Sequence[float] = (),
+    flushes_each: int = 1,
     change_at_end: bool = False,
     ms: float = 50,
     max_retry: int = 3,
@@ -402,6 +429,7 @@ async def hear(
         changes: Seconds of audio after which options change.
         presses: Seconds of audio after which a button is let go: the caller flushes, and sends no
             audio until the answer is there.
+        flushes_each: How often in a row the caller flushes then.
         change_at_end: Whether options change when the service gets the end marker.
         ms: Milliseconds of a frame.
         buffer: Bytes of the client's socket buffers; None for the system's.
@@ -449,6 +477,7 @@ async def hear(
                 flushes=due,
                 changes=changes,
                 presses=presses,
+                flushes_each=flushes_each,
                 ms=ms,
                 patience=patience,
             )
@@ -464,6 +493,8 @@ async def hear(
                 await asyncio.gather(speaking, return_exceptions=True)
                 await stream.aclose()
             outcome.seconds = clock() - started
+            if live and speaker.ended_at is not None:
+                outcome.drained_in = clock() - speaker.ended_at
     outcome.sessions = server.sessions
     return outcome
 

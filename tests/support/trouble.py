@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NOTHING = '{"result":{"error":null,"results":[],"speechEventType":"SPEECH_EVENT_UNSPECIFIED"}}'
+_NO_TEXT = '{"result":{"results":[{"alternatives":[{"transcript":""}],"isFinal":true}]}}'
 _EVENTS: tuple[Any, ...] = (
     "END_OF_SINGLE_UTTERANCE",
     "START_OF_SPEECH",
@@ -80,7 +81,7 @@ class Pace(Hooks):
 
 
 class Chatter(Hooks):
-    """Empty responses and events whenever the service likes.
+    """Empty responses and events whenever the service likes, and where a flush is to be answered.
 
     But no empty response while a hypothesis is open, on this connection or one before: that takes
     it back, and nobody can tell it from the truth.
@@ -110,7 +111,11 @@ class Chatter(Hooks):
             if not self._empty:
                 await connection.line.send(_event(chance.choice(_EVENTS)))
             elif not self._is_open:
-                await connection.line.send(_NOTHING)
+                await connection.line.send(chance.choice((_NOTHING, _NO_TEXT)))
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._empty and not self._is_open and not any(pcm):
+            await connection.line.send(_NOTHING)
 
 
 def _event(event: Any) -> str:
