@@ -279,7 +279,7 @@ class DropBehindNothing(Hooks):
 @pytest.mark.parametrize("live", [False, True])
 def test_an_empty_response_before_a_drop_lets_nothing_go(pace: float, live: bool) -> None:
     hooks = Combined(Pace(pace), PerConnection(DropBehindNothing()))
-    exact([hear(talk(2, 2, gap=1.2), hooks, live=live)], errors=True)
+    exact([hear(talk(2, 2, gap=1.2), hooks, live=live, takes_back=True)], errors=True)
 
 
 class LaggingWithoutTimes(Hooks):

@@ -128,6 +128,8 @@ class Outcome:
     """Whether words were missing long after they were said."""
     timed: bool = True
     """Whether the service gives times; without, words can be heard again after a drop."""
+    takes_back: bool = False
+    """Whether the service says of hypotheses that there was no word."""
     unseen: bool = False
     """Whether nobody may be told of what goes wrong."""
     longest_time_error: float = TIME_ERROR
@@ -223,7 +225,8 @@ class Outcome:
         spoken = [event for event in self.events if event.type in (INTERIM, FINAL)]
         for event, after in pairwise(spoken):
             text, text_after = event.alternatives[0].text, after.alternatives[0].text
-            if event.type is INTERIM and after.type is FINAL and not text_after:
+            taken_back = event.type is INTERIM and after.type is FINAL and not text_after
+            if taken_back and not self.takes_back:
                 return f"an empty final behind the hypothesis {text!r}"
             again = event.request_id == after.request_id and text == text_after
             if event.type is FINAL and after.type is INTERIM and again:
@@ -414,6 +417,7 @@ async def hear(
     patience: float = PATIENCE,
     buffer: int | None = None,
     timed: bool = True,
+    takes_back: bool = False,
     unseen: bool = False,
     longest_time_error: float = TIME_ERROR,
     proxy: Proxy | None = None,
@@ -434,6 +438,7 @@ async def hear(
         ms: Milliseconds of a frame.
         buffer: Bytes of the client's socket buffers; None for the system's.
         timed: Whether the service gives times.
+        takes_back: Whether the service says of hypotheses that there was no word.
         unseen: Whether nobody may be told of what goes wrong.
         longest_time_error: Seconds by which the times of words may be wrong.
         max_retry: The retries of the framework.
@@ -448,6 +453,7 @@ async def hear(
         silence=watch.silence,
         pauses=pauses or {},
         timed=timed,
+        takes_back=takes_back,
         unseen=unseen,
         longest_time_error=longest_time_error,
     )
