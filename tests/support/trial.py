@@ -62,8 +62,9 @@ _LONGEST_SILENCE = 6.5
 # Bytes: 64 KiB, behind which a socket counts as full, 256 KiB, after which aiohttp looks whether it
 # is, and a message.
 _FULL_SOCKET = 345_000
-# s; what was heard is brought to its end by then: a dead peer is noticed within 15 s.
-_LONGEST_DRAIN = 30.0
+# s; what was heard is brought to its end by then: a dead peer is noticed within 15 s, and where the
+# noise of the line is not known yet, it is asked three times whether there are words in it.
+_LONGEST_DRAIN = 90.0
 # s; no answer of the service is waited for.
 _AT_ONCE = 0.05
 # s of quiet; with a pause of it before words that were heard, the noise of the line is known.
