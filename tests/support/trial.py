@@ -490,15 +490,7 @@ async def hear(
             )
             if change_at_end:
                 at_end.call = partial(speaker.change, -1)
-            speaking = asyncio.create_task(speaker.speak(), name="speaker")
-            try:
-                await asyncio.wait_for(_listen(stream, outcome), LONGEST + patience)
-            except asyncio.TimeoutError:
-                outcome.deaf = True
-            finally:
-                speaking.cancel()
-                await asyncio.gather(speaking, return_exceptions=True)
-                await stream.aclose()
+            await _speak_and_listen(speaker, stream, outcome, LONGEST + patience)
             outcome.seconds = clock() - started
             if live and speaker.ended_at is not None:
                 outcome.drained_in = clock() - speaker.ended_at
@@ -522,6 +514,20 @@ async def _narrow(buffer: int | None) -> AsyncIterator[aiohttp.ClientSession | N
     connector = aiohttp.TCPConnector(socket_factory=narrow)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield session
+
+
+async def _speak_and_listen(
+    speaker: Speaker, stream: tiro.SpeechStream, outcome: Outcome, longest: float
+) -> None:
+    speaking = asyncio.create_task(speaker.speak(), name="speaker")
+    try:
+        await asyncio.wait_for(_listen(stream, outcome), longest)
+    except asyncio.TimeoutError:
+        outcome.deaf = True
+    finally:
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+        await stream.aclose()
 
 
 async def _listen(stream: tiro.SpeechStream, outcome: Outcome) -> None:
