@@ -356,6 +356,44 @@ def _draw_change_at_the_end(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], ["late"], late, live=False, change_at_end=True)
 
 
+def _draw_lagging(seed: int, rng: Random) -> Trial:
+    """Finals without times that can be true, late, and connections that end right behind them."""
+    kind = rng.choice(("no times", "an hour ahead"))
+    times = WithoutTimes() if kind == "no times" else IMPOSSIBLE[kind]
+    return Trial(
+        seed,
+        replace(_talk(rng), noise=rng.choice((1, 100)), peak=12000),
+        ["FIN", "FIN"],
+        [Disconnect(Moment.FINAL), Disconnect(Moment.FINAL)],
+        ["slow", "impossible times"],
+        Combined(Pace(0.8), times),
+        live=rng.random() < 0.5,
+    )
+
+
+def _draw_useless_answers(seed: int, rng: Random) -> Trial:
+    """Push-to-talk with times that can not be, or with nothing said but that there is no word."""
+    trial = _draw_push_to_talk(seed, rng)
+    if rng.random() < 0.5:
+        times = IMPOSSIBLE[rng.choice(("reversed", "reversed", "negative"))]
+        return replace(trial, beside=["impossible times"], hooks=times)
+    return replace(
+        trial,
+        said=replace(trial.said, noise=1),
+        kinds=["line too long"] * 2,
+        faults=[LongLine(), LongLine()],
+        beside=["empty responses", "late finals"],
+        hooks=Combined(Chatter(rng.randrange(1000), empty=True), Delay(0.5)),
+    )
+
+
+def _draw_long_file(seed: int, rng: Random) -> Trial:
+    """A file of more than is kept, and a service that takes its time; its connection ends."""
+    said = talk(*[1] * 16, word=0.4, gap=4.0)
+    drop = Disconnect(round(rng.uniform(0.5, 5), 2))
+    return Trial(seed, said, ["FIN"], [drop], ["slow"], Pace(2.0), live=False)
+
+
 def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
     """A minute by a clock that is 5 % off, and connections that end."""
     said = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
@@ -372,7 +410,10 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
 
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 78,
+    _draw_freely: 75,
+    _draw_lagging: 1,
+    _draw_useless_answers: 1,
+    _draw_long_file: 1,
     _draw_push_to_talk: 10,
     _draw_cut: 2,
     _draw_noisy_line: 2,
