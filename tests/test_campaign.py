@@ -10,7 +10,8 @@ import pytest
 from livekit.plugins.tiro.feed import Feed
 
 from . import campaign
-from .campaign import KINDS, Report, draw, run
+from .campaign import Report, run
+from .support.draws import BESIDE, KINDS, draw
 
 if TYPE_CHECKING:
     from livekit.plugins.tiro.backlog import Backlog
@@ -51,6 +52,7 @@ def test_a_seed_is_a_trial() -> None:
 def test_all_kinds_are_drawn() -> None:
     trials = [draw(seed) for seed in range(300)]
     assert {kind for trial in trials for kind in trial.kinds} == set(KINDS)
+    assert {kind for trial in trials for kind in trial.beside} == set(BESIDE)
     assert {len(trial.kinds) for trial in trials} == {1, 2, 3, 4, 5, 6}
 
 

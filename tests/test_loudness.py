@@ -209,6 +209,15 @@ def test_a_word_close_behind_another_is_a_word(gap: float) -> None:
     assert sound(loudness, after_word=True) == pytest.approx(0.3 + gap, abs=0.09)
 
 
+@pytest.mark.parametrize("level", [30, 3000, 10922, 10923, 21845, 21846, 32767])
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.4])
+def test_a_word_right_behind_one_as_loud_is_a_word(level: int, seconds: float) -> None:
+    """However loud: levels are numbers of 16 bits, and must not run over."""
+    loudness = measured(tone(0.5, level), tone(seconds, level), quiet(1))
+    loudness.learn_words(0, RATE // 2)
+    assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) == RATE // 2
+
+
 def test_a_sound_that_goes_on_is_no_rest() -> None:
     loudness = measured(tone(0.5), quiet(1))
     assert sound(loudness, after_word=True) == 0.0

@@ -550,9 +550,22 @@ def test_a_word_that_is_over_at_zero_has_no_time() -> None:
     assert result.alternatives == (Alternative("já"),)
 
 
-def test_a_word_that_starts_behind_its_end_is_put_right() -> None:
-    result = final_of({"word": "já", "startTime": "3s", "endTime": "2s"})
-    assert (result.start, result.end) == (2.0, 2.0)
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("is_final", [False, True])
+def test_a_word_that_starts_behind_its_end_gives_no_times(at: int, is_final: bool) -> None:
+    """A final lets go of audio by its times: those of such a word are no evidence."""
+    words = [{"word": "já", "startTime": f"{n}s", "endTime": f"{n + 1}s"} for n in range(3)]
+    words[at].update(startTime=f"{at + 0.9}s", endTime=f"{at + 0.5}s")
+    alternative = {"transcript": "já já já", "words": words}
+    frame = {"result": {"results": [{"alternatives": [alternative], "isFinal": is_final}]}}
+    response = decode(json.dumps(frame))
+    assert response is not None
+    result = response.results[0]
+    known = (0.0, 3.0) if at == 1 else (None, None)
+    assert (result.start, result.end) == known
+    if is_final:
+        word = result.alternatives[0].words[at]
+        assert (word.start, word.end) == (at + 0.5, at + 0.5)
 
 
 def test_words_in_no_order_give_no_times() -> None:

@@ -172,6 +172,14 @@ def test_what_may_be_speech_is_tried_once_more_at_once() -> None:
     assert isinstance(course.end(CLOSED, SOUND), APIConnectionError)
 
 
+def test_what_somebody_waits_for_does_not_wait_for_audio() -> None:
+    """The microphone can be off until the answer is there."""
+    course, awaited = Course(), SOUND._replace(awaited=True)
+    assert course.end(CLOSED, awaited, before=SOUND) is Next.RECONNECT
+    assert course.end(CLOSED, awaited) is Next.RECONNECT
+    assert isinstance(course.end(CLOSED, awaited), APIConnectionError), "no poison loop"
+
+
 def test_a_final_starts_the_count_over() -> None:
     course = Course()
     for finals in (0, 0, 1, 1, 1, 2, 2, 2):

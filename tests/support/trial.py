@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -22,8 +24,19 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
-from .harness import FINAL, assert_alternating, frames, until, usage, words
+from .harness import (
+    FINAL,
+    INTERIM,
+    START,
+    USAGE,
+    assert_alternating,
+    frames,
+    until,
+    usage,
+    words,
+)
 from .numbered import RATE, SECONDS, NumberedRecognizer, Talk
+from .trouble import AtTheEnd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -42,16 +55,53 @@ PATIENCE = 90.0
 _SHORT_PATIENCE = 5.0
 # s; no retry budget of these trials is longer.
 LONGEST = 240.0
+# Bytes; messages of zeros that are longer than any of the caller's digital silence.
+_SILENCE_PIECE = RATE // 4 * 2
+# s for a flush, and once more; where the service is asked whether it hears no word, it is longer.
+_LONGEST_SILENCE = 6.5
+# Bytes: 64 KiB, behind which a socket counts as full, 256 KiB, after which aiohttp looks whether it
+# is, and a message.
+_FULL_SOCKET = 345_000
+# s; what was heard is brought to its end by then: a dead peer is noticed within 15 s, and where the
+# noise of the line is not known yet, it is asked three times whether there are words in it.
+_LONGEST_DRAIN = 90.0
+# s; no answer of the service is waited for.
+_AT_ONCE = 0.05
+# s of quiet; with a pause of it before words that were heard, the noise of the line is known.
+_CALM = 0.5
+_FASTEST_CLOCK = 1.06
+_SAMPLE = 1 / RATE
+# s for which the microphone is off behind the answer to a press: more than `clock.PAUSE`.
+_BETWEEN_PRESSES = 1.5
 
 
 class Watch(Hooks):
-    """Notes when audio flows on each connection."""
+    """Notes when audio flows on each connection, and how much of it is a flush's silence."""
 
     def __init__(self) -> None:
         self.flowing: dict[int, float] = {}
+        self.silence: Counter[int] = Counter()
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         self.flowing.setdefault(connection.number, asyncio.get_running_loop().time())
+        if len(pcm) >= _SILENCE_PIECE and not any(pcm):
+            self.silence[connection.number] += len(pcm)
+
+
+@dataclass
+class Flush:
+    """A flush of the caller's, or several in a row."""
+
+    at: float
+    """Seconds of the loop's clock."""
+    events: int
+    """How many events there were before."""
+    said: int
+    """How many words were said."""
+    open: list[str]
+    """Those of them that were not yet final."""
+    is_calm: bool
+    """Whether it was known that nothing is open: the noise of the line, and that it is quiet."""
 
 
 @dataclass
@@ -79,6 +129,18 @@ class Outcome:
     """Whether words were missing long after they were said."""
     timed: bool = True
     """Whether the service gives times; without, words can be heard again after a drop."""
+    takes_back: bool = False
+    """Whether the service says of hypotheses that there was no word."""
+    unseen: bool = False
+    """Whether nobody may be told of what goes wrong."""
+    longest_time_error: float = TIME_ERROR
+    flushed: list[Flush] = field(default_factory=list)
+    silence: Counter[int] = field(default_factory=Counter)
+    """Bytes of a flush's silence on each connection."""
+    drained_in: float = 0.0
+    """How long a live stream took from the end of its input to its own, seconds."""
+    stuffed: int = 0
+    """The most bytes that waited for room in the socket."""
 
     @property
     def heard(self) -> list[str]:
@@ -144,14 +206,62 @@ class Outcome:
         whole = self.heard if self.error is None else self.heard[:-1]
         if whole != self.said.texts[: len(whole)]:
             return f"heard {self.heard} before {self.error!r}"
-        if self.error is None and self.time_error > TIME_ERROR:
+        if self.error is None and self.time_error > self.longest_time_error:
             return f"times are wrong by {self.time_error:.3f} s"
         if usage(self.events) > self.pushed + 0.001:
             return f"usage {usage(self.events):.2f} s of {self.pushed:.2f} s"
+        if self.unseen and self.reported:
+            return f"errors were reported: {self.reported}"
+        return self._wrong_events() or self._wrong_flush() or self._too_much()
+
+    def _wrong_events(self) -> str:
+        """Say what is wrong with the order of the events, or with their times."""
         try:
             assert_alternating(self.events)
         except AssertionError as fault:
             return str(fault)
+        for event, after in pairwise(event for event in self.events if event.type is not USAGE):
+            if event.type is START and not (after.alternatives and after.alternatives[0].text):
+                return "speech without a word"
+        spoken = [event for event in self.events if event.type in (INTERIM, FINAL)]
+        for event, after in pairwise(spoken):
+            text, text_after = event.alternatives[0].text, after.alternatives[0].text
+            taken_back = event.type is INTERIM and after.type is FINAL and not text_after
+            if taken_back and not self.takes_back:
+                return f"an empty final behind the hypothesis {text!r}"
+            again = event.request_id == after.request_id and text == text_after
+            if event.type is FINAL and after.type is INTERIM and again:
+                return f"the final {text!r} is a hypothesis again"
+        end = self.pushed + sum(self.pauses.values()) + TIME_ERROR
+        for data in (event.alternatives[0] for event in spoken):
+            if not 0 <= data.start_time <= data.end_time <= end * _FASTEST_CLOCK:
+                return f"{data.text!r} from {data.start_time} to {data.end_time} s"
+        return ""
+
+    def _wrong_flush(self) -> str:
+        """Say which flush was answered with nothing while words were open, or not at all."""
+        for flush in self.flushed if self.error is None else ():
+            answers = [
+                (at, event.alternatives[0].text)
+                for at, event in zip(self.arrived, self.events, strict=True)
+                if event.type is FINAL
+            ][sum(event.type is FINAL for event in self.events[: flush.events]) :]
+            if flush.open and answers and not answers[0][1]:
+                return f"a flush was answered with nothing, open were {flush.open}"
+            if flush.is_calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
+                return "a flush was not answered, and nothing was open"
+        return ""
+
+    def _too_much(self) -> str:
+        """Say what was sent too much of, or piled up."""
+        places = len({flush.said for flush in self.flushed}) + len(self.pauses) + 2
+        most = max(self.silence.values(), default=0) / (2 * RATE)
+        if most > _LONGEST_SILENCE * places:
+            return f"{most:.1f} s of silence for {places} places"
+        if self.drained_in > _LONGEST_DRAIN:
+            return f"{self.drained_in:.1f} s until a stream ended that was heard"
+        if self.stuffed > _FULL_SOCKET:
+            return f"{self.stuffed} bytes waited for room in the socket"
         return ""
 
     def __str__(self) -> str:
@@ -172,6 +282,8 @@ class Speaker:
         live: bool,
         flushes: dict[float, int],
         changes: Sequence[float],
+        presses: Sequence[float],
+        flushes_each: int,
         ms: float,
         patience: float,
     ) -> None:
@@ -180,16 +292,20 @@ class Speaker:
         self._live = live
         self._flushes = sorted(flushes.items())
         self._changes = sorted(changes)
+        self._presses = sorted(presses)
+        self._flushes_each = flushes_each
         self._ms = ms
         self._patience = patience
         self._pauses = sorted(outcome.pauses.items())
+        self.ended_at: float | None = None
+        """When all was said, seconds of the loop's clock."""
 
     async def speak(self) -> None:
         clock = asyncio.get_running_loop().time
         due = clock()
         for frame in self._frames():
-            if self._outcome.error is not None:
-                return
+            if self._outcome.error is not None or self._outcome.deaf:
+                break
             self._stream.push_frame(frame)
             self._outcome.pushed += frame.duration
             self._do_what_is_due(self._outcome.pushed)
@@ -197,21 +313,57 @@ class Speaker:
                 # At the pace of a microphone, whatever a frame costs.
                 due += frame.duration
                 await asyncio.sleep(due - clock())
+            if self._presses and self._outcome.pushed >= self._presses[0] - _SAMPLE:
+                await self._end_press(self._presses.pop(0))
+                due = clock()
             if self._pauses and self._outcome.pushed >= self._pauses[0][0]:
                 await self._be_muted(self._pauses.pop(0)[1])
                 due = clock()
             if self._outcome.pushed >= self._outcome.said.seconds and self._is_finished():
                 break
-        self._stream.end_input()
+        if self._outcome.error is None:
+            self._stream.end_input()
+        self.ended_at = clock()
 
     def _do_what_is_due(self, pushed: float) -> None:
+        self._outcome.stuffed = max(self._outcome.stuffed, waiting_bytes(self._stream))
         if self._flushes and pushed >= self._flushes[0][0]:
-            for _ in range(self._flushes.pop(0)[1]):
-                self._stream.flush()
+            self._flush(self._flushes.pop(0)[1])
         if self._changes and pushed >= self._changes[0]:
             self._changes.pop(0)
-            # A field that the server does not know, so that nothing else changes.
-            self._stream.update_options(extra_config={"metadata": {"change": len(self._changes)}})
+            self.change(len(self._changes))
+
+    def change(self, number: int) -> None:
+        """Change a field that the server does not know, so that nothing else changes."""
+        self._stream.update_options(extra_config={"metadata": {"change": number}})
+
+    def _flush(self, count: int) -> None:
+        outcome = self._outcome
+        said = [word for word in outcome.said.words if word.end <= outcome.pushed + _SAMPLE]
+        heard = set(outcome.heard)
+        open_words = [word.text for word in said if word.text not in heard]
+        since = outcome.pushed - max((word.end for word in said), default=0.0)
+        pauses = sum(after.start - word.end > _CALM for word, after in pairwise(said))
+        is_calm = not open_words and since > _CALM and pauses > 0
+        now = asyncio.get_running_loop().time()
+        outcome.flushed.append(
+            Flush(now, len(outcome.events), len(said), open_words, is_calm and outcome.timed)
+        )
+        for _ in range(count):
+            self._stream.flush()
+
+    async def _end_press(self, at: float) -> None:
+        """Flush, and go on when the words are heard; the microphone is off meanwhile."""
+        clock, outcome = asyncio.get_running_loop().time, self._outcome
+        started = clock()
+        self._flush(self._flushes_each)
+        said = [word.text for word in outcome.said.words if word.end <= at + _SAMPLE]
+        while outcome.heard != said and clock() < started + self._patience:
+            await asyncio.sleep(0.05)
+        outcome.deaf = outcome.heard != said
+        await asyncio.sleep(_BETWEEN_PRESSES)
+        outcome.muted.append((started, clock()))
+        outcome.pauses[at] = clock() - started
 
     async def _be_muted(self, seconds: float) -> None:
         clock = asyncio.get_running_loop().time
@@ -237,6 +389,13 @@ class Speaker:
         return finished
 
 
+def waiting_bytes(stream: tiro.SpeechStream) -> int:
+    """Return how many bytes wait for room in the socket."""
+    connection = stream._exchange and stream._exchange._connection
+    transport = connection and connection._ws._writer.transport
+    return transport.get_write_buffer_size() if transport else 0
+
+
 def _longer(said: Talk, seconds: float) -> Talk:
     """Return a talk with silence behind it; the samples of a shorter one are its start."""
     return replace(said, blocks=said.blocks + round(seconds / SECONDS))
@@ -250,12 +409,18 @@ async def hear(
     flush_at: float | None = None,
     flushes: dict[float, int] | None = None,
     changes: Sequence[float] = (),
+    presses: Sequence[float] = (),
+    flushes_each: int = 1,
+    change_at_end: bool = False,
     ms: float = 50,
     max_retry: int = 3,
     pauses: dict[float, float] | None = None,
     patience: float = PATIENCE,
     buffer: int | None = None,
     timed: bool = True,
+    takes_back: bool = False,
+    unseen: bool = False,
+    longest_time_error: float = TIME_ERROR,
     proxy: Proxy | None = None,
 ) -> Outcome:
     """Speak to a server of one's own until all is over; leaves nothing open.
@@ -267,21 +432,37 @@ async def hear(
         flush_at: Seconds of audio after which the caller flushes.
         flushes: After how many seconds of audio the caller flushes, and how often in a row.
         changes: Seconds of audio after which options change.
+        presses: Seconds of audio after which a button is let go: the caller flushes, and sends no
+            audio until the answer is there.
+        flushes_each: How often in a row the caller flushes then.
+        change_at_end: Whether options change when the service gets the end marker.
         ms: Milliseconds of a frame.
         buffer: Bytes of the client's socket buffers; None for the system's.
         timed: Whether the service gives times.
+        takes_back: Whether the service says of hypotheses that there was no word.
+        unseen: Whether nobody may be told of what goes wrong.
+        longest_time_error: Seconds by which the times of words may be wrong.
         max_retry: The retries of the framework.
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
         patience: Seconds of live silence behind the talk, after which the stream is deaf.
         proxy: What stands between, if anything does.
     """
-    watch = Watch()
-    outcome = Outcome(said, flowing=watch.flowing, pauses=pauses or {}, timed=timed)
+    watch, at_end = Watch(), AtTheEnd()
+    outcome = Outcome(
+        said,
+        flowing=watch.flowing,
+        silence=watch.silence,
+        pauses=pauses or {},
+        timed=timed,
+        takes_back=takes_back,
+        unseen=unseen,
+        longest_time_error=longest_time_error,
+    )
     conn = APIConnectOptions(max_retry=max_retry)
     server = TiroServer(
         api_key=KEY,
         recognizers={"is": NumberedRecognizer(said)},
-        hooks=Combined(watch, hooks or Hooks()),
+        hooks=Combined(watch, at_end, hooks or Hooks()),
         # A file is pushed in no time at all.
         interim_interval=0.35 if live else 0.0,
     )
@@ -302,19 +483,17 @@ async def hear(
                 live=live,
                 flushes=due,
                 changes=changes,
+                presses=presses,
+                flushes_each=flushes_each,
                 ms=ms,
                 patience=patience,
             )
-            speaking = asyncio.create_task(speaker.speak(), name="speaker")
-            try:
-                await asyncio.wait_for(_listen(stream, outcome), LONGEST + patience)
-            except asyncio.TimeoutError:
-                outcome.deaf = True
-            finally:
-                speaking.cancel()
-                await asyncio.gather(speaking, return_exceptions=True)
-                await stream.aclose()
+            if change_at_end:
+                at_end.call = partial(speaker.change, -1)
+            await _speak_and_listen(speaker, stream, outcome, LONGEST + patience)
             outcome.seconds = clock() - started
+            if live and speaker.ended_at is not None:
+                outcome.drained_in = clock() - speaker.ended_at
     outcome.sessions = server.sessions
     return outcome
 
@@ -335,6 +514,20 @@ async def _narrow(buffer: int | None) -> AsyncIterator[aiohttp.ClientSession | N
     connector = aiohttp.TCPConnector(socket_factory=narrow)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield session
+
+
+async def _speak_and_listen(
+    speaker: Speaker, stream: tiro.SpeechStream, outcome: Outcome, longest: float
+) -> None:
+    speaking = asyncio.create_task(speaker.speak(), name="speaker")
+    try:
+        await asyncio.wait_for(_listen(stream, outcome), longest)
+    except asyncio.TimeoutError:
+        outcome.deaf = True
+    finally:
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+        await stream.aclose()
 
 
 async def _listen(stream: tiro.SpeechStream, outcome: Outcome) -> None:

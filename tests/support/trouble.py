@@ -5,15 +5,39 @@ from __future__ import annotations
 import asyncio
 import json
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import WSMsgType
 
-from livekit.plugins.tiro.testing import ConnectionRecord, Hooks
+from livekit.plugins.tiro.testing import ConnectionRecord, Drop, Hooks
 from livekit.plugins.tiro.testing.faults import Fault, Moment, When
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _NOTHING = '{"result":{"error":null,"results":[],"speechEventType":"SPEECH_EVENT_UNSPECIFIED"}}'
-_EVENTS: tuple[Any, ...] = ("START_OF_SPEECH", "END_OF_SPEECH", "END_OF_AUDIO", 1, "NEW_IN_2030")
+_NO_TEXT = '{"result":{"results":[{"alternatives":[{"transcript":""}],"isFinal":true}]}}'
+_EVENTS: tuple[Any, ...] = (
+    "END_OF_SINGLE_UTTERANCE",
+    "START_OF_SPEECH",
+    "END_OF_SPEECH",
+    "END_OF_AUDIO",
+    1,
+    "NEW_IN_2030",
+)
+_FINAL = '"isFinal":true'
+_INTERIM = '"isFinal":false'
+
+
+def _written(document: Any) -> str:
+    """Write a frame as the gateway does; faults look for what is in it."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _results(document: Any) -> list[dict[str, Any]]:
+    """Return the results in a frame that was read."""
+    results: list[dict[str, Any]] = document.get("result", {}).get("results", [])
+    return results
 
 
 class Latency(Hooks):
@@ -57,25 +81,114 @@ class Pace(Hooks):
 
 
 class Chatter(Hooks):
-    """Empty responses and events whenever the service likes."""
+    """Empty responses and events whenever the service likes, and where a flush is to be answered.
+
+    But no empty response while a hypothesis is open, on this connection or one before: that takes
+    it back, and nobody can tell it from the truth.
+    """
 
     def __init__(self, seed: int, *, empty: bool) -> None:
         self._seed = seed
         self._empty = empty
+        self._is_open = False
 
     def __repr__(self) -> str:
         return f"Chatter({self._seed}, empty={self._empty})"
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        self._is_open = self._is_open or _INTERIM in text
+        return text
+
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        self._is_open = self._is_open and _FINAL not in text
 
     async def beside(self, connection: ConnectionRecord) -> None:
         chance = Random(self._seed + connection.number)
         while True:
             await asyncio.sleep(chance.uniform(0.05, 3.0))
-            if connection.speech is not None:
-                await connection.line.send(_NOTHING if self._empty else _event(chance))
+            if connection.speech is None:
+                continue
+            if not self._empty:
+                await connection.line.send(_event(chance.choice(_EVENTS)))
+            elif not self._is_open:
+                await connection.line.send(chance.choice((_NOTHING, _NO_TEXT)))
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._empty and not self._is_open and not any(pcm):
+            await connection.line.send(_NOTHING)
 
 
-def _event(chance: Random) -> str:
-    return json.dumps({"result": {"speechEventType": chance.choice(_EVENTS)}})
+def _event(event: Any) -> str:
+    return _written({"result": {"speechEventType": event}})
+
+
+class EventBeforeFinal(Hooks):
+    """Events between hypotheses and their finals."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __repr__(self) -> str:
+        return f"EventBeforeFinal({self._seed})"
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        if _FINAL in text:
+            chance = Random(self._seed + len(connection.frames))
+            await connection.line.send(_event(chance.choice(_EVENTS)))
+        return text
+
+
+class InterimBeforeFinal(Hooks):
+    """A frame with a final holds the last hypothesis too, in front of it: the order of v2beta1."""
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        document = json.loads(text)
+        for final in _results(document)[:1]:
+            if final["isFinal"]:
+                document["result"]["results"] = [{**final, "isFinal": False}, final]
+        return _written(document)
+
+
+class EmptyTexts(Hooks):
+    """A segment without words gives a final with an empty transcript, and not no results."""
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        document = json.loads(text)
+        if document.get("result", {}).get("results") == []:
+            alternative = {"transcript": "", "confidence": 0, "words": []}
+            document["result"]["results"] = [{"alternatives": [alternative], "isFinal": True}]
+        return _written(document)
+
+
+class Cuts(Hooks):
+    """The service decides in the middle of speech: of a hypothesis, all words but the last."""
+
+    def __init__(self) -> None:
+        self._final_to: dict[int, str] = {}
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        document = json.loads(text)
+        for result in _results(document)[:1]:
+            best = result["alternatives"][0]
+            words = self._unsaid(connection, best["words"])
+            if not words and not result["isFinal"]:
+                return None
+            if not result["isFinal"] and len(words) > 2:
+                result["isFinal"], words = True, words[:-1]
+            if result["isFinal"] and words:
+                self._final_to[connection.number] = words[-1]["word"]
+            best["words"], best["transcript"] = words, " ".join(word["word"] for word in words)
+            if not words:
+                document["result"]["results"] = []
+        return _written(document)
+
+    def _unsaid(
+        self, connection: ConnectionRecord, words: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return the words of a segment behind those that were final already."""
+        texts = [word["word"] for word in words]
+        last = self._final_to.get(connection.number)
+        return words[texts.index(last) + 1 :] if last in texts else words
 
 
 class WithoutTimes(Hooks):
@@ -86,10 +199,40 @@ class WithoutTimes(Hooks):
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         document = json.loads(text)
-        for result in document.get("result", {}).get("results", ()):
+        for result in _results(document):
             for alternative in result["alternatives"]:
                 alternative.pop("words", None)
-        return json.dumps(document)
+        return _written(document)
+
+
+class Times(Hooks):
+    """Puts other times in the place of those of each word."""
+
+    def __init__(self, start: Callable[[float], str], end: Callable[[float], str]) -> None:
+        self._start, self._end = start, end
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        document = json.loads(text)
+        for result in _results(document):
+            for word in (word for item in result["alternatives"] for word in item.get("words", ())):
+                start, end = (float(word[name].removesuffix("s")) for name in _TIMES)
+                word.update(startTime=self._start(start), endTime=self._end(end))
+        return _written(document)
+
+
+_TIMES = ("startTime", "endTime")
+IMPOSSIBLE: dict[str, Times] = {
+    "negative": Times(lambda at: f"-{at + 1:.3f}s", lambda at: f"-{at:.3f}s"),
+    "huge": Times(lambda at: f"{at:.3f}s", lambda at: f"{at + 1e12:.3f}s"),
+    "endless": Times(lambda at: f"{at:.3f}s", lambda _: "1e999s"),
+    "no number": Times(lambda _: "NaNs", lambda _: "NaNs"),
+    "reversed": Times(lambda at: f"{at + 0.4:.3f}s", lambda at: f"{max(0.0, at - 0.4):.3f}s"),
+    "an hour ahead": Times(lambda at: f"{at + 3600:.3f}s", lambda at: f"{at + 3600:.3f}s"),
+}
+"""Times that can not be."""
+
+
+# -- faults --------------------------------------------------------------------------------------
 
 
 class PingWithoutReading(Fault):
@@ -106,3 +249,66 @@ class PingWithoutReading(Fault):
             await asyncio.sleep(4)
             if connection.number in self.struck:
                 await connection.line._write(b"", WSMsgType.PING)
+
+
+class TalksOn(Fault):
+    """The service never hangs up behind the end marker, and says something each second."""
+
+    def __init__(self, what: int) -> None:
+        super().__init__(Moment.DONE)
+        self._says = (_NOTHING, _event("END_OF_AUDIO"), "what is this")[what]
+
+    async def strike(self, connection: ConnectionRecord) -> None:
+        while not connection.line.is_lost:
+            await connection.line.send(self._says)
+            await asyncio.sleep(1)
+
+
+class SaysTheEnd(Fault):
+    """The service gets the end marker, says an event or that it heard nothing, and is gone."""
+
+    def __init__(self, event: str = "") -> None:
+        super().__init__(Moment.END)
+        self._says = _event(event) if event else _NOTHING
+
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        await connection.line.send(self._says)
+        await asyncio.sleep(0.1)
+        raise Drop
+
+
+class HearsNothing(Fault):
+    """The service says that there is no word in the first audio, or in all, and is gone."""
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__(Moment.END)
+        self._early = early
+
+    def __repr__(self) -> str:
+        return f"HearsNothing(early={self._early})"
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._early and not connection.messages:
+            await connection.line.send(_NOTHING)
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        return None
+
+    async def strike(self, connection: ConnectionRecord) -> NoReturn:
+        if not self._early:
+            await connection.line.send(_NOTHING)
+            await asyncio.sleep(0.1)
+        raise Drop
+
+
+class AtTheEnd(Hooks):
+    """Calls somebody when the end marker arrives, once, and answers a second later."""
+
+    def __init__(self) -> None:
+        self.call: Callable[[], None] | None = None
+
+    async def end(self, connection: ConnectionRecord) -> None:
+        call, self.call = self.call, None
+        if call is not None:
+            call()
+            await asyncio.sleep(1)

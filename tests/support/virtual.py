@@ -32,6 +32,7 @@ _ROUND = 1e-6
 # Virtual s; the farthest that time goes before the sockets are looked at again.
 _STEP = 0.05
 _EPOCH = 1_700_000_000.0
+_KERNELS_TURN = time.sleep
 # Frames of the stack that asyncio notes down in debug mode. Its own ten for each callback, and all
 # there are for each future, treble what all costs.
 _DEBUG_STACK = 1
@@ -106,6 +107,7 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     before = _sockets()
     selector = _Selector()
     loop = _Loop(selector)
+    own = _sockets()
     if debug is not None:
         loop.set_debug(debug)
     faults: list[dict[str, Any]] = []
@@ -113,7 +115,7 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     try:
         with _clock(selector):
             result = loop.run_until_complete(main)
-            left = loop.run_until_complete(_leftovers())
+            left = loop.run_until_complete(_leftovers(own))
             loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
@@ -123,17 +125,25 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     return result
 
 
-async def _leftovers() -> list[str]:
-    """Return the names of the tasks that are not over in a second."""
+async def _leftovers(own: int) -> list[str]:
+    """Return the names of the tasks that are not over in a second.
+
+    Args:
+        own: How many sockets stay open.
+    """
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         _, others = await asyncio.wait(others, timeout=1.0)
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    # The transports that were closed last want their turn too.
-    for _ in range(5):
+    # The transports that were closed last want their turn too, and the kernel some time of its own
+    # to tell them that the other side is gone.
+    for turn in range(200):
         await asyncio.sleep(0.01)
+        if turn >= 5 and _sockets() <= own:
+            break
+        _KERNELS_TURN(0.001 if turn >= 5 else 0)
     return sorted(task.get_name() for task in others)
 
 

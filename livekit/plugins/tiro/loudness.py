@@ -199,7 +199,8 @@ class Loudness:
         holds = np.flatnonzero(levels[_SINKING_FRAMES:run] > _SINKING * earlier)
         sinks = int(holds[0]) if len(holds) else run
         rest = max(sinks, min(run, _REST_AT_MOST))
-        as_loud_as_the_word = levels[sinks:rest] * _REST_SHARE >= self._word_level
+        # Three times a level over 21845 does not fit its 16 bits.
+        as_loud_as_the_word = levels[sinks:rest] >= self._word_level / _REST_SHARE
         return sinks if np.count_nonzero(as_loud_as_the_word) > _LOUD_REST else rest
 
     def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:

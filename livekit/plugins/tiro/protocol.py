@@ -240,8 +240,13 @@ def _result(
     first: tuple[float, float] | None,
     last: tuple[float, float] | None,
 ) -> Result:
-    """Build a result of the times of its first and last word, if there are any that can be true."""
-    if first is None or last is None or last[1] < first[0]:
+    """Build a result of the times of its first and last word, if there are any that can be true.
+
+    Where a word ends before it starts, nobody can tell which of the two is wrong.
+    """
+    if first is None or last is None or not first[0] <= last[1]:
+        return Result(is_final, alternatives)
+    if first[1] < first[0] or last[1] < last[0]:
         return Result(is_final, alternatives)
     return Result(is_final, alternatives, first[0], last[1])
 
@@ -266,12 +271,12 @@ def _words(raw: Any) -> tuple[tuple[Word, ...], list[tuple[float, float] | None]
             confidence = _fraction(confidence) if confidence else 0.0
             if tag != 0:
                 tag = max(0, _first_int(item, "speakerTag", "speaker_tag") or 0)
-            words.append(Word(text, span[0], span[1], confidence, tag))
+            words.append(Word(text, min(span), span[1], confidence, tag))
     return tuple(words), spans or [None]
 
 
 def _span(word: dict[str, Any]) -> tuple[float, float] | None:
-    """Return when a word starts and ends, or None if it does not say."""
+    """Return when a word starts and ends, as it says, or None if it does not."""
     first, last = word.get("startTime"), word.get("endTime")
     if isinstance(first, str) and isinstance(last, str):
         # As the service writes them; what is odd in any way goes the other way.
@@ -290,7 +295,7 @@ def _odd_span(word: dict[str, Any]) -> tuple[float, float] | None:
     if not end:
         # No word is over at 0.0: the field is there, and nobody filled it.
         return None
-    return (end if start is None else min(start, end)), end
+    return (end if start is None else start), end
 
 
 def _seconds(value: Any) -> float | None:

@@ -92,6 +92,8 @@ class Progress(NamedTuple):
     """Whether an utterance is open."""
     unfinalized: bool
     """Whether there is audio that may hold words which are not final."""
+    awaited: bool = False
+    """Whether somebody waits for their final."""
 
 
 class Budget(NamedTuple):
@@ -184,8 +186,10 @@ class Recovery:
         self._count_without_final(ending, progress)
         if self._without_final >= _MAX_WITHOUT_FINAL:
             raise errors.dropped(f"{self._without_final} times in a row without a final")
-        # What may be speech is tried once more at once.
-        hurry = progress.speaking or (progress.unfinalized and self._without_final <= 1)
+        # What may be speech is tried once more at once; and again if somebody waits for it, whose
+        # microphone can be off until the answer is there.
+        again = progress.awaited or self._without_final <= 1
+        hurry = progress.speaking or (progress.unfinalized and again)
         return Next.RECONNECT if hurry else Next.RECONNECT_ON_AUDIO
 
     def _check_error(self, ending: Ending, healthy: bool) -> None:

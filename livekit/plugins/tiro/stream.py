@@ -326,7 +326,10 @@ class SpeechStream(stt.RecognizeStream):
 
     def _progress(self) -> Progress:
         backlog, said = self._backlog, self._transcript
-        return Progress(backlog.start, said.finals, said.speaking, backlog.may_hold_words())
+        unfinalized = backlog.may_hold_words()
+        return Progress(
+            backlog.start, said.finals, said.speaking, unfinalized, awaited=said.flush_pending
+        )
 
     def _budget(self) -> Budget:
         """Return what the base class allows; its options may change between attempts."""

@@ -1,0 +1,457 @@
+"""What a campaign draws: a stream, what is said on it, and what goes wrong, from a seed.
+
+Most streams are drawn freely. The others are scenes: what free draws would show too rarely, since
+it takes several things at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from livekit.plugins.tiro.testing import Hooks
+from livekit.plugins.tiro.testing.faults import (
+    Close,
+    Combined,
+    Delay,
+    Disconnect,
+    Drift,
+    Fail,
+    Garbage,
+    HalfOpen,
+    IdleLimit,
+    IgnoreEnd,
+    LongLine,
+    Moment,
+    Mute,
+    PerConnection,
+    Refuse,
+    ResetHandshake,
+    SessionLimit,
+    StalledHandshake,
+    StopReading,
+    When,
+)
+
+from .numbered import Spoken, Talk, talk
+from .trial import TIME_ERROR, Outcome, hear
+from .trouble import (
+    IMPOSSIBLE,
+    Chatter,
+    Cuts,
+    EmptyTexts,
+    EventBeforeFinal,
+    HearsNothing,
+    InterimBeforeFinal,
+    Latency,
+    Pace,
+    PingWithoutReading,
+    SaysTheEnd,
+    TalksOn,
+    WithoutTimes,
+)
+
+# No fault of a trial is one that retrying can not mend, so that with more retries than faults
+# every word has to be heard.
+RETRIES = 7
+_LARGEST_DRIFT = 0.002
+# Blocks: a service drops what it looked ahead over when it decides, some 0.8 s behind a word, so
+# that it would lose the start of a word that began just then.
+_SHORTEST_GAP = 100
+# Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
+# service decides too.
+_LONGEST_GAP = 150
+_RETRYABLE = (1, 2, 4, 8, 13, 14)
+_ROTATION = (4, 11)
+# s; a service whose clock is 5 % off is believed until three finals in a row agree that it is.
+_TIME_ERROR_OF_A_WRONG_CLOCK = 0.7
+
+Maker = Callable[[Random], Hooks]
+
+
+def _when(rng: Random) -> When:
+    if rng.random() < 0.5:
+        return rng.choice(list(Moment))
+    return round(rng.uniform(0.05, 6.0), 2)
+
+
+LOUD: dict[str, Maker] = {
+    "FIN": lambda rng: Disconnect(_when(rng)),
+    "RST": lambda rng: Disconnect(_when(rng), reset=True),
+    "close frame": lambda rng: Close(_when(rng), rng.choice((0, 1000, 1001, 1006, 1011, 4000))),
+    "close frame, stays": lambda rng: Close(_when(rng), 1001, stay=True),
+    "error": lambda rng: Fail(rng.choice(_RETRYABLE), _when(rng), stay=rng.random() < 0.3),
+    "limit": lambda rng: Fail(rng.choice(_ROTATION), _when(rng), shape="v2"),
+    "session limit": lambda rng: SessionLimit(round(rng.uniform(0.5, 6.0), 2)),
+    "idle limit": lambda rng: IdleLimit(round(rng.uniform(1.0, 4.0), 2)),
+    "line too long": lambda rng: LongLine(),
+}
+"""What ends a connection in a way that the client can hear."""
+SILENT: dict[str, Maker] = {
+    "mute": lambda rng: Mute(_when(rng)),
+    "half-open": lambda rng: HalfOpen(_when(rng)),
+    "stops reading": lambda rng: StopReading(_when(rng)),
+    "ignores the end": lambda rng: IgnoreEnd(),
+    "pings, does not read": lambda rng: PingWithoutReading(_when(rng)),
+    "talks on": lambda rng: TalksOn(rng.randrange(3)),
+    "says the end, is gone": lambda rng: SaysTheEnd("END_OF_AUDIO"),
+}
+"""What the client has to find out."""
+CLOSED: dict[str, Maker] = {
+    "refused": lambda rng: Refuse(rng.choice((429, 500, 502, 503)), delay=rng.choice((0, 0, 2))),
+    "hangs up": lambda rng: ResetHandshake(),
+    "no answer": lambda rng: StalledHandshake(),
+}
+"""What no connection comes of."""
+KINDS = {**LOUD, **SILENT, **CLOSED}
+_WEIGHTS = [4 if kind in LOUD else 1 for kind in KINDS]
+
+BESIDE: dict[str, Maker] = {
+    "slow": lambda rng: Pace(rng.choice((0.5, 1.0, 1.3, 4.0))),
+    "empty responses": lambda rng: Chatter(rng.randrange(1000), empty=True),
+    "events": lambda rng: Chatter(rng.randrange(1000), empty=False),
+    "cuts": lambda rng: Cuts(),
+    "interim before final": lambda rng: InterimBeforeFinal(),
+    "empty texts": lambda rng: EmptyTexts(),
+    "drift": lambda rng: Drift(rng.uniform(-_LARGEST_DRIFT, _LARGEST_DRIFT)),
+    "impossible times": lambda rng: IMPOSSIBLE[rng.choice(list(IMPOSSIBLE))],
+    "no times": lambda rng: WithoutTimes(),
+    "garbage": lambda rng: Garbage(),
+    "event before final": lambda rng: EventBeforeFinal(rng.randrange(1000)),
+    "late finals": lambda rng: Delay(round(rng.uniform(0.1, 1.0), 2)),
+    "late frames": lambda rng: Delay(round(rng.uniform(0.05, 0.3), 2), finals=False),
+    "late": lambda rng: Latency(round(rng.uniform(0.5, 8.0), 2)),
+}
+"""What no connection ends of, in the order in which each changes a frame."""
+_UNTIMELY = {"late", "late finals", "late frames", "slow", "empty responses", "cuts"}
+"""What makes decisions of the service come late, or look as if they had come."""
+_UNTIMED = {"no times", "impossible times"}
+
+
+@dataclass
+class Trial:
+    """One stream: what is said, and what goes wrong."""
+
+    seed: int
+    said: Talk
+    kinds: list[str]
+    faults: list[Hooks]
+    beside: list[str] = field(default_factory=list)
+    hooks: Hooks = field(default_factory=Hooks)
+    """What no connection ends of, for all of them."""
+    live: bool = True
+    flushes: dict[float, int] = field(default_factory=dict)
+    pauses: dict[float, float] = field(default_factory=dict)
+    changes: list[float] = field(default_factory=list)
+    presses: list[float] = field(default_factory=list)
+    flushes_each: int = 1
+    """How often in a row the caller flushes behind each press."""
+    change_at_end: bool = False
+    ms: float = 50
+    buffer: int | None = None
+    unseen: bool = False
+    """Whether nobody may be told of what goes wrong."""
+    time_error: float = TIME_ERROR
+
+    async def run(self) -> Outcome:
+        return await hear(
+            self.said,
+            Combined(PerConnection(*self.faults), self.hooks),
+            live=self.live,
+            flushes=self.flushes,
+            pauses=self.pauses,
+            changes=self.changes,
+            presses=self.presses,
+            flushes_each=self.flushes_each,
+            change_at_end=self.change_at_end,
+            ms=self.ms,
+            buffer=self.buffer,
+            timed=not _UNTIMED & set(self.beside),
+            unseen=self.unseen,
+            longest_time_error=self.time_error,
+            max_retry=RETRIES,
+        )
+
+    def __str__(self) -> str:
+        said = " ".join(f"{word.text}@{word.start:.2f}" for word in self.said.words)
+        return (
+            f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, "
+            f"{self.faults}, {self.hooks!r}, flushes {self.flushes}, muted {self.pauses}, "
+            f"changes {self.changes}{' and at the end' if self.change_at_end else ''}, "
+            f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
+            f"buffers {self.buffer}, peak {self.said.peak}, noise {self.said.noise}, said {said}"
+        )
+
+
+def draw(seed: int) -> Trial:
+    """Return the trial of a seed."""
+    rng = Random(seed)
+    scene = rng.choices(list(_SCENES), list(_SCENES.values()))[0]
+    return scene(seed, rng)
+
+
+def _draw_freely(seed: int, rng: Random) -> Trial:
+    said = _talk(rng)
+    kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6))
+    said, beside = _draw_beside(rng, said, kinds)
+    trial = Trial(
+        seed,
+        said,
+        kinds,
+        [KINDS[kind](rng) for kind in kinds],
+        beside,
+        Combined(*(BESIDE[kind](rng) for kind in beside)),
+        live=rng.random() < 0.6,
+        ms=rng.choice((50, 50, 50, 5, 10, 20, 30, 60, 100)),
+        buffer=rng.choice((None, None, None, 32768)),
+        change_at_end=rng.random() < 0.05,
+    )
+    if trial.live:
+        _draw_callers_acts(trial, rng)
+    if rng.random() < 0.2:
+        trial.changes.append(round(rng.uniform(0.1, said.seconds), 2))
+    return trial
+
+
+def _draw_callers_acts(trial: Trial, rng: Random) -> None:
+    """Draw flushes, mutes and gaps in the audio."""
+    ends = _ends(trial.said)
+    if rng.random() < 0.3:
+        trial.flushes[rng.choice(ends) + rng.uniform(0.01, 0.9)] = rng.choice((1, 1, 30))
+    if rng.random() < 0.2:
+        # When all is final, as a rule.
+        trial.flushes[rng.choice(ends) + _SHORTEST_GAP / 100 - 0.06] = 1
+    if rng.random() < 0.2:
+        trial.pauses[rng.choice(ends) + 0.5] = rng.choice((2.0, 6.0, 30.0))
+    if rng.random() < 0.2:
+        gaps = [end + 0.5 for end in ends if end + 0.5 not in trial.pauses]
+        trial.pauses.update(dict.fromkeys(gaps, round(rng.uniform(0.2, 0.9), 2)))
+
+
+def _draw_beside(rng: Random, said: Talk, kinds: list[str]) -> tuple[Talk, list[str]]:
+    """Draw what no connection ends of, as far as it goes with what is said and goes wrong."""
+    drawn = set(rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2))))
+    if "mute" in kinds or "late" in drawn:
+        # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
+        # nor that what was said will follow seconds later.
+        drawn.discard("empty responses")
+    if (_UNTIMED | {"drift"}) & drawn:
+        # Cuts are made by the times, and the next word is heard only if no sample of it is missing.
+        drawn.discard("cuts")
+    beside = [kind for kind in BESIDE if kind in drawn]
+    if said.noise == 0 and _UNTIMELY & drawn:
+        # Who is not told in time that the gate has closed sends the next sound as if it were open.
+        said = replace(said, noise=1)
+    return said, beside
+
+
+# -- scenes --------------------------------------------------------------------------------------
+
+
+def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
+    """Short answers, each flushed right behind its sound; the microphone is off in between."""
+    ms = rng.choice((10, 10, 20, 50))
+    step, at = ms // 10, 0
+    words: list[Spoken] = []
+    for _ in range(rng.randint(2, 5)):
+        at += rng.choice((0, 0, 2, 10, 30, 100)) // step * step
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 40) // step * step))
+        at = words[-1].last
+    said = _at_some_level(rng, words, at)
+    kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 2))
+    said, beside = _draw_beside(rng, said, kinds)
+    # A cut would answer a flush with the start of what it is about.
+    beside = [kind for kind in beside if kind != "cuts"]
+    if "mute" not in kinds and rng.random() < 0.3:
+        # Empty responses to earlier pauses, before the final that was asked for.
+        beside, said = ["empty responses", "late finals"], replace(said, noise=said.noise or 1)
+    faults = [KINDS[kind](rng) for kind in kinds]
+    flushes_each = rng.choice((1, 1, 1, 30))
+    if flushes_each > 1:
+        # All of them for the next connection too.
+        kinds, faults = ["FIN", *kinds], [Disconnect(Moment.FLUSH), *faults]
+    return Trial(
+        seed,
+        said,
+        kinds,
+        faults,
+        beside,
+        Combined(*(BESIDE[kind](rng) for kind in beside)),
+        presses=[word.end for word in words],
+        flushes_each=flushes_each,
+        ms=ms,
+    )
+
+
+def _draw_cut(seed: int, rng: Random) -> Trial:
+    """A service that cuts in the middle of speech, right before a short last word."""
+    at = rng.randint(0, 100)
+    words: list[Spoken] = []
+    for length in (*rng.choices(range(15, 45), k=rng.randint(3, 6)), rng.randint(12, 38)):
+        words.append(Spoken(f"w{len(words)}", at, at + length))
+        at = words[-1].last
+    said = _at_some_level(rng, words, at + rng.randint(0, 40))
+    return Trial(seed, said, ["FIN"], [Disconnect(Moment.END)], ["cuts"], Cuts(), live=False)
+
+
+def _draw_noisy_line(seed: int, rng: Random) -> Trial:
+    """Speech that does not stand out from the noise of the line, and a peer that takes nothing.
+
+    What it has taken and says nothing about is lost then, for nobody can tell that it was speech.
+    """
+    said = replace(_talk(rng), peak=12000, noise=6000)
+    kind = rng.choice(("half-open", "stops reading", "pings, does not read"))
+    return Trial(seed, said, [kind], [KINDS[kind](rng)])
+
+
+def _draw_full_socket(seed: int, rng: Random) -> Trial:
+    """A line that takes nothing any more, while frames are pushed."""
+    when = round(rng.uniform(0.05, 3.0), 2)
+    faults = {"stops reading": StopReading(when), "pings, does not read": PingWithoutReading(when)}
+    kind = rng.choice(list(faults))
+    ms = rng.choice((5, 10, 20, 50))
+    return Trial(seed, _talk(rng), [kind], [faults[kind]], ms=ms, buffer=16384)
+
+
+def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
+    """A session limit in the first utterance, behind digital silence, before it is answered.
+
+    With noise, a service decides every 5 s that it heard nothing, and drops what it looked ahead
+    over: it would lose the start of a word that began just then.
+    """
+    said = replace(_talk(rng, utterances=1, lead=rng.randint(1020, 1200)), noise=0)
+    limit = round(said.words[0].start + rng.uniform(0.02, 2.0), 2)
+    kind = SessionLimit(limit, rng.choice((None, *_ROTATION)))
+    return Trial(seed, said, ["session limit"], [kind], ["late"], Latency(2.5), unseen=True)
+
+
+def _draw_false_end(seed: int, rng: Random) -> Trial:
+    """A service that hears nothing in speech, and is gone: as often as is not taken for true.
+
+    Three times in a row is, if that is said of all that was sent.
+    """
+    early = rng.random() < 0.5
+    faults: list[Hooks] = [HearsNothing(early=early) for _ in range(4 if early else 2)]
+    kinds = ["says the end, is gone"] * len(faults)
+    return Trial(seed, _talk(rng), kinds, faults, live=False)
+
+
+def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
+    """A flush with every frame of a pause, while there is no connection.
+
+    In silence: until the noise of the line is known, it can be words.
+    """
+    said = replace(_talk(rng), noise=rng.choice((0, 1)))
+    at = rng.choice(_ends(said)) + 0.05
+    faults = [Disconnect(Moment.FLUSH), Refuse(503, delay=1.0)]
+    flushes = {at + n * 0.05: 1 for n in range(15)}
+    return Trial(seed, said, ["FIN", "refused"], faults, flushes=flushes)
+
+
+def _draw_change_at_the_end(seed: int, rng: Random) -> Trial:
+    """Options that change when all is sent and the last final is on its way."""
+    late = Latency(round(rng.uniform(0.5, 4.0), 2))
+    said = replace(_talk(rng), noise=1)
+    return Trial(seed, said, [], [], ["late"], late, live=False, change_at_end=True)
+
+
+def _draw_lagging(seed: int, rng: Random) -> Trial:
+    """Finals without times that can be true, late, and connections that end right behind them."""
+    kind = rng.choice(("no times", "an hour ahead"))
+    times = WithoutTimes() if kind == "no times" else IMPOSSIBLE[kind]
+    return Trial(
+        seed,
+        replace(_talk(rng), noise=rng.choice((1, 100)), peak=12000),
+        ["FIN", "FIN"],
+        [Disconnect(Moment.FINAL), Disconnect(Moment.FINAL)],
+        ["slow", "impossible times"],
+        Combined(Pace(0.8), times),
+        live=rng.random() < 0.5,
+    )
+
+
+def _draw_useless_answers(seed: int, rng: Random) -> Trial:
+    """Push-to-talk with times that can not be, or with nothing said but that there is no word."""
+    trial = _draw_push_to_talk(seed, rng)
+    if rng.random() < 0.5:
+        times = IMPOSSIBLE[rng.choice(("reversed", "reversed", "negative"))]
+        return replace(trial, beside=["impossible times"], hooks=times)
+    return replace(
+        trial,
+        said=replace(trial.said, noise=1),
+        kinds=["line too long"] * 2,
+        faults=[LongLine(), LongLine()],
+        beside=["empty responses", "late finals"],
+        hooks=Combined(Chatter(rng.randrange(1000), empty=True), Delay(0.5)),
+    )
+
+
+def _draw_long_file(seed: int, rng: Random) -> Trial:
+    """A file of more than is kept, and a service that takes its time; its connection ends."""
+    said = talk(*[1] * 16, word=0.4, gap=4.0)
+    drop = Disconnect(round(rng.uniform(0.5, 5), 2))
+    return Trial(seed, said, ["FIN"], [drop], ["slow"], Pace(2.0), live=False)
+
+
+def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
+    """A minute by a clock that is 5 % off, and connections that end."""
+    said = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
+    whens = [round(rng.uniform(20, 50), 2), round(rng.uniform(2, 10), 2)]
+    return Trial(
+        seed,
+        said,
+        ["FIN", "FIN"],
+        [Disconnect(when) for when in whens],
+        ["drift"],
+        Drift(rng.choice((-0.05, 0.05))),
+        time_error=_TIME_ERROR_OF_A_WRONG_CLOCK,
+    )
+
+
+_SCENES: dict[Callable[[int, Random], Trial], int] = {
+    _draw_freely: 75,
+    _draw_lagging: 1,
+    _draw_useless_answers: 1,
+    _draw_long_file: 1,
+    _draw_push_to_talk: 10,
+    _draw_cut: 2,
+    _draw_noisy_line: 2,
+    _draw_full_socket: 1,
+    _draw_limit_at_onset: 2,
+    _draw_false_end: 2,
+    _draw_flushes_in_an_outage: 1,
+    _draw_change_at_the_end: 1,
+    _draw_wrong_clock: 1,
+}
+"""The scenes, and of a hundred streams how many are so."""
+
+
+# -- what is said --------------------------------------------------------------------------------
+
+
+def _talk(rng: Random, utterances: int = 0, lead: int | None = None) -> Talk:
+    at = rng.randint(0, 100) if lead is None else lead
+    words: list[Spoken] = []
+    for _ in range(utterances or rng.randint(1, 4)):
+        for _ in range(rng.randint(1, 5)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 45)))
+            at = words[-1].last
+        at += rng.randint(_SHORTEST_GAP, _LONGEST_GAP)
+    return _at_some_level(rng, words, at)
+
+
+def _at_some_level(rng: Random, words: list[Spoken], blocks: int) -> Talk:
+    peak = rng.choice((12000, 12000, 32767, 200, 100, 30))
+    noise = rng.choice((0, 1, peak // 40, peak // 10))
+    return Talk(tuple(words), blocks, peak, noise)
+
+
+def _ends(said: Talk) -> list[float]:
+    """Return when the utterances end, seconds."""
+    following = [word.first for word in said.words[1:]] + [said.blocks]
+    return [
+        word.end
+        for word, after in zip(said.words, following, strict=True)
+        if after - word.last >= _SHORTEST_GAP
+    ]
