@@ -107,11 +107,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    report = Report()
+    report, told = Report(), 0
     for report in run(arguments.streams, arguments.seed):
         print(f"\r{report.streams} streams, {len(report.broken)} broken", end="", file=sys.stderr)
+        for broken in report.broken[told:]:
+            print(f"\n{broken}", flush=True)
+        told = len(report.broken)
     print("", file=sys.stderr)
-    print("\n".join([*report.broken, str(report)]))
+    print(report)
     sys.exit(bool(report.broken))
 
 
