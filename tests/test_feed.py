@@ -189,6 +189,19 @@ def test_live_audio_that_waited_too_long_is_given_up(caller: Caller) -> None:
     assert samples(caller.send(1)[0])[0] == numbers(32 * RATE, 1)[0]
 
 
+def test_words_behind_a_final_of_what_was_sent_with_them_are_not_given_up_silently() -> None:
+    """Its times say what it is about; how much had been sent by then does not."""
+    caller = Caller()
+    for part in (quiet(0.5), tone(1.0), quiet(1.5), tone(1.0), quiet(6.0)):
+        caller.push(part)
+    caller.send()
+    caller.final(0.5, 1.5)
+    for _ in range(70):
+        caller.push(quiet(1.0))
+        caller.send()
+    assert caller.backlog.take_given_up() > 1.0
+
+
 def test_a_file_can_wait(caller: Caller) -> None:
     caller.push(300.0, waits=False)
     caller.feed.limit(caller.now)

@@ -197,7 +197,7 @@ class Backlog:
         self._given_up = 0
 
     def answered(self, sent: int) -> None:
-        """Note that the service said something when audio had been sent up to a position.
+        """Note that the service said something, not of what, when audio had been sent so far.
 
         It may lag behind, so this lets no audio go; it is only asked whether to warn.
         """

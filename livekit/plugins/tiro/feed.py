@@ -244,8 +244,8 @@ class Feed:
             end: The second at which its last word ends; likewise.
             now: Monotonic seconds.
         """
-        self._backlog.answered(self.sent_to)
         if start is None or end is None:
+            self._backlog.answered(self.sent_to)
             self._backlog.finalize_without_times(self.sent_to)
             self.heard_to = self.sent_to
         else:
