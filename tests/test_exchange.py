@@ -297,6 +297,11 @@ async def wired(*says: bytes) -> AsyncIterator[WiredCall]:
         await listening
 
 
+def silence_on(wire: Wire) -> float:
+    """Return the seconds of zeros that went out on a connection."""
+    return float(np.count_nonzero(samples(wire.audio) == 0)) / RATE
+
+
 def tagged(first: int, ms: int) -> rtc.AudioFrame:
     """Return audio in which each sample tells where it is."""
     count = RATE * ms // 1000
@@ -497,8 +502,22 @@ async def test_an_utterance_is_flushed_when_the_audio_stops() -> None:
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
         await asyncio.sleep(5)
-        zeros = np.count_nonzero(samples(call.wires.last.audio) == 0) / RATE
-        assert FLUSH_SILENCE <= zeros < FLUSH_SILENCE + 0.5, "once for a pause"
+        assert FLUSH_SILENCE <= silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, (
+            "once for a pause"
+        )
+
+
+@in_virtual_time
+async def test_who_waits_for_a_final_behind_a_pause_asks_once_more() -> None:
+    """The silence of the pause can have been too short for the service's endpointer."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        await asyncio.sleep(5)
+        call.stream.flush()
+        await asyncio.sleep(1)
+        assert silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, "it may yet answer"
+        await asyncio.sleep(5)
+        assert 2 * FLUSH_SILENCE <= silence_on(call.wires.last) < 2 * FLUSH_SILENCE + 0.5
 
 
 # -- the end of the input ------------------------------------------------------------------------
@@ -559,6 +578,22 @@ async def test_a_service_that_stays_and_says_nothing_is_a_failure() -> None:
         assert isinstance(call.fault, APITimeoutError), (
             "not what the framework makes of its retries"
         )
+
+
+@in_virtual_time
+async def test_a_service_that_left_sound_at_the_end_is_asked_whether_it_heard_no_word() -> None:
+    """Its voice gate is opened by a first message of 20 ms, and the silence is longer."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        call.stream.end_input()
+        await asyncio.sleep(0.5)
+        assert FLUSH_SILENCE <= silence_on(call.wires.last) < FLUSH_SILENCE + 0.5
+        call.wires.last.die()
+        await asyncio.sleep(0.5)
+        assert len(call.wires.opened) == 2
+        again = call.wires.last
+        assert len(b64decode(json.loads(again.texts[1])["audioContent"])) == 2 * RATE // 50
+        assert 6.0 <= silence_on(again) < 6.5
 
 
 @in_virtual_time

@@ -148,6 +148,21 @@ def test_an_empty_response_clears_what_was_shown(talk: Conversation) -> None:
     assert talk.respond(EMPTY) == []
 
 
+def test_a_hypothesis_of_the_connection_before_stands_until_nothing_is_heard_twice(
+    talk: Conversation,
+) -> None:
+    """The first answer can be about the pause in front of it, which was sent again."""
+    talk.hear(interim("ha", 1, 2))
+    talk.reconnect()
+    assert talk.respond(EMPTY) == []
+    assert talk.transcript.speaking
+    events = talk.respond(EMPTY)
+    assert (kinds(events), texts(events)) == ([FINAL, END], [""])
+    talk.hear(interim("ha", 1, 2))
+    talk.reconnect()
+    assert talk.respond(EMPTY) == [], "each connection anew"
+
+
 @pytest.mark.parametrize("name", ["END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "4"])
 def test_an_event_is_no_empty_response(talk: Conversation, name: str) -> None:
     event = Response(event=name)

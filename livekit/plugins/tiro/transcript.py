@@ -50,6 +50,7 @@ class Transcript:
         self._speaking = False
         self._interim: SpeechData | None = None
         self._interim_id = ""
+        self._heard_nothing = False
         self._heard_until: float | None = None
 
     @property
@@ -59,7 +60,7 @@ class Transcript:
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection."""
-        self.request_id, self._feed = request_id, feed
+        self.request_id, self._feed, self._heard_nothing = request_id, feed, False
 
     def set_offset(self, seconds: float) -> None:
         """Add `seconds` to all times from now on."""
@@ -101,10 +102,14 @@ class Transcript:
 
         It answers a flush if it is about the hypothesis that was open, or if no words may be. An
         answer to an earlier pause, or to the start of what a new connection was sent again, does
-        not: whoever waits for a final waits on.
+        not: whoever waits for a final waits on, and a hypothesis of the connection before stands
+        until it is said twice that there is nothing.
         """
         self._feed.found_nothing(now)
         concluded = self._interim is not None and self._interim_id == self.request_id
+        is_first, self._heard_nothing = not self._heard_nothing, True
+        if self._interim is not None and not concluded and is_first:
+            return []
         if self.flush_pending and not concluded:
             return [] if self._backlog.may_hold_words() else self._answer_flush()
         events = [self._final([self._data("")])] if self._interim is not None else []
