@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import aiohttp.web
 import pytest
 from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -29,7 +30,7 @@ from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.protocol import END_OF_AUDIO, encode_audio
 from livekit.plugins.tiro.recovery import Ending, Reason
 
-from .support.fake_socket import FakeMessage, FakeSocket
+from .support.fake_socket import RATE, FakeMessage, FakeSocket
 from .support.session_fakes import in_virtual_time
 from .support.wire import Wire
 
@@ -600,3 +601,37 @@ async def test_a_peer_that_does_not_read_holds_up_no_close() -> None:
     await connection.close()
     assert time.monotonic() - started < 1
     assert wire.is_released
+
+
+async def test_nothing_is_left_of_a_socket_that_nobody_reads() -> None:
+    """L5: what waits in it would keep it open until TCP gives up, some 15 min later."""
+
+    async def take_nothing(request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
+        socket = aiohttp.web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        request.transport.pause_reading()
+        await over.wait()
+        return socket
+
+    over = asyncio.Event()
+    app = aiohttp.web.Application()
+    app.router.add_get("/{path:.*}", take_nothing)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession() as session:
+        options = Options(api_key="test", base_url=f"ws://127.0.0.1:{port}")
+        connection = await Connection.open(session, options, 5.0)
+        assert await connection.configure(options, RATE)
+        line = connection._ws._response.connection
+        assert line is not None and line.transport is not None
+        socket = line.transport.get_extra_info("socket")
+        while connection.send_now(bytes(RATE)):
+            pass
+        await connection.close()
+        await rounds(3)
+        assert socket.fileno() == -1
+    over.set()
+    await runner.cleanup()

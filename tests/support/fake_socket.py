@@ -58,7 +58,7 @@ class FakeSocket:
 
     @property
     def _response(self) -> SimpleNamespace:
-        return SimpleNamespace(close=self._release)
+        return SimpleNamespace(close=self._release, connection=None)
 
     def _release(self) -> None:
         self.is_released = True

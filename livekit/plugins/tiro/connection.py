@@ -298,7 +298,7 @@ class Connection:
             await asyncio.wait({closing}, timeout=_CLOSE_FRAME_TIMEOUT)
         finally:
             # A task that is cancelled before it began has closed nothing.
-            self._ws._response.close()
+            _drop(self._ws)
             await utils.aio.cancel_and_wait(closing)
 
 
@@ -363,7 +363,19 @@ def _discard(connecting: asyncio.Task[_WebSocket | APIError]) -> None:
         return
     opened = connecting.result()
     if not isinstance(opened, APIError):
-        opened._response.close()
+        _drop(opened)
+
+
+def _drop(ws: _WebSocket) -> None:
+    """Close the socket of a websocket now, if it is open.
+
+    To close it in the usual way is to wait for a peer that does not read until TCP gives up.
+    """
+    connection = ws._response.connection
+    transport = None if connection is None else connection.transport
+    ws._response.close()
+    if transport is not None:
+        transport.abort()
 
 
 def reason_of(fault: Exception) -> str:
