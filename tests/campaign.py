@@ -78,7 +78,8 @@ class Report:
             f"{self.connections} connections, {sum(self.struck.values())} faults",
             f"{self.said} words said, {self.lost} lost, {self.doubled} doubled, "
             f"{self.errors} streams ended by an error",
-            f"worst error of a word's time: {self.time_error * 1000:.0f} ms",
+            f"worst error of a word's time: {self.time_error * 1000:.0f} ms, where the service's "
+            "clock is right",
             "faults, and for how long no audio flowed at worst:",
         ]
         for kind, count in self.struck.most_common():
