@@ -152,7 +152,7 @@ class Loudness:
         if not len(words):
             return None
         first = int(frames[words[0]])
-        return max(start, (max(start // self._frame, self._first) + first) * self._frame)
+        return self._position(start, first)
 
     def stands_out(self, pcm: bytes) -> bool:
         """Tell whether any of the 16-bit samples stands out, measured or not yet."""
@@ -168,7 +168,7 @@ class Loudness:
         first = int(loud.argmax()) if len(loud) else 0
         if not len(loud) or not loud[first]:
             return None
-        return max(start, (max(start // self._frame, self._first) + first) * self._frame)
+        return self._position(start, first)
 
     def quiet_from(self, start: int) -> int | None:
         """Return the position from which on it is quiet against the audio from `start` on.
@@ -189,7 +189,7 @@ class Loudness:
         loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
         if not len(loud):
             return None
-        return min(stop, (max(start // self._frame, self._first) + int(loud[-1]) + 1) * self._frame)
+        return min(stop, self._position(start, int(loud[-1]) + 1))
 
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
@@ -223,9 +223,13 @@ class Loudness:
         for frame in frames[last].tolist():
             count = int(words.searchsorted(frame))
             if count:
-                ends.append(min((first + frame + 1) * self._frame, stop))
+                ends.append(min(self._position(start, frame + 1), stop))
                 words = words[count:]
         return ends
+
+    def _position(self, start: int, number: int) -> int:
+        """Return where the frame of a number starts, of those that are known from `start` on."""
+        return max(start, (max(start // self._frame, self._first) + number) * self._frame)
 
     def _between(self, start: int, stop: int) -> Levels:
         first = max(0, start // self._frame - self._first)

@@ -8,8 +8,8 @@ from .backlog import KEEP_AT_MOST
 
 DRAIN_TIMEOUT = 5.0
 """Seconds to wait, once the end marker is out, for a service that says nothing new and stays.
-Doubled for each connection that was left for that before, as the answers of a slow service may be
-on their way for longer."""
+Doubled for each connection that was left for that before, twice at most, as the answers of a slow
+service may be on their way for longer."""
 
 DRAIN_AT_MOST = 120.0
 """Seconds to wait behind the end marker for a service that has always something new to say: what
