@@ -71,6 +71,8 @@ async def test_of_a_file_some_seconds_are_there_before_anybody_has_to_keep_up(
     for seconds, ahead in ((2.0, 2.0), (60.0, 10.0)):
         path = write_wav(tmp_path / "a.wav", tone(seconds, 16000))
         async with Reader(str(path)) as reader:
+            # Before that nobody knows that it is a file.
+            await reader.audio()
             await reader.get_ahead()
             assert reader.is_file
             decoded = sum(len(block.pcm) for block in reader._blocks) / 2 / 16000

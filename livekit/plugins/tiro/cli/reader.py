@@ -74,7 +74,7 @@ class Reader:
         return self._audio
 
     async def get_ahead(self) -> None:
-        """Wait until some seconds of a file are decoded; a pipe is not waited for.
+        """Wait, once `audio` is there, until some seconds of a file are decoded; not for a pipe.
 
         On a busy machine the thread can be without a turn for longer than a caller pauses.
         """
