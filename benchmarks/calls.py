@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .load import FRAME_MS, Load, group
 from .targets import Stream, frame, open_stream
-from .world import FIRST_NUMBER, World, median, noise, numbered
+from .world import FIRST_NUMBER, World, median, numbered, syllables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,9 +41,8 @@ async def first_audio(
             started = time.monotonic()
             url = f"{world.url(run)}/{index}"
             stream = await open_stream(target, session, url, rate, None)
-            pushed = frame(target, noise(rate * FRAME_MS // 1000), rate)
-            for _ in range(FIRST_FRAMES):
-                await stream.push(pushed)
+            for pcm in syllables(rate * FRAME_MS // 1000)[:FIRST_FRAMES]:
+                await stream.push(frame(target, pcm, rate))
                 await asyncio.sleep(FRAME)
             await stream.aclose()
             return started
@@ -133,9 +132,11 @@ async def _finals(world: World, streams: int, *, flush: bool) -> list[float]:
 async def _talk(stream: RecognizeStream, spoken: asyncio.Future[float], flush: bool) -> None:
     """Speak, note when the last voiced sample is pushed, and go on in silence."""
     samples = 24000 * FRAME_MS // 1000
-    said, silence = frame("tiro", noise(samples), 24000), frame("tiro", bytes(2 * samples), 24000)
+    # Without the soft frame, so that the last one that is spoken is voiced.
+    said = [frame("tiro", pcm, 24000) for pcm in syllables(samples)[:-1]]
+    silence = frame("tiro", bytes(2 * samples), 24000)
     for number in range(10 * SPOKEN_FRAMES):
-        stream.push_frame(said if number < SPOKEN_FRAMES else silence)
+        stream.push_frame(said[number % len(said)] if number < SPOKEN_FRAMES else silence)
         if number == SPOKEN_FRAMES - 1:
             spoken.set_result(time.monotonic())
             if flush:

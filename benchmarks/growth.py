@@ -24,8 +24,8 @@ FRAMES_PER_SECOND = 1000 // FRAME_MS
 PATIENCE = 20.0
 # Times real pace at which audio without finals is fed: the pace the plugin trusts a service with.
 PACE = 4
-# Finals said in a row, and s of audio that they share.
-FINALS, FINALS_AUDIO = 200, 20.0
+# Finals said in a row, and s of audio that they share: less than a service may take in silence.
+FINALS, FINALS_AUDIO = 200, 10.0
 
 
 async def call_length(
@@ -58,7 +58,7 @@ async def _push_utterances(call: Group, utterances: int) -> None:
     for _ in range(utterances):
         due = call.tallies[0].finals + 1
         for _ in range(round(FINAL_EVERY * FRAMES_PER_SECOND)):
-            await call.streams[0].push(call.frame)
+            await call.streams[0].push(call.next_frame())
         await _until_finals(call, due)
 
 
@@ -114,11 +114,9 @@ async def _cost_of_final(world: World, target: str, words: int, rate: int) -> fl
         rate=rate, burst_at=FINALS_AUDIO, burst=FINALS, words=words, finals=False
     )
     async with group(world, target, run, Load(rate=rate, streams=1)) as call:
-        for _ in range(round(FINALS_AUDIO * FRAMES_PER_SECOND)):
-            await call.streams[0].push(call.frame)
-            await asyncio.sleep(0)
+        await call.feed(FINALS_AUDIO / PACE, pace=PACE)
         await asyncio.sleep(0.3)
         used = time.process_time()
-        await call.streams[0].push(call.frame)
+        await call.streams[0].push(call.next_frame())
         await _until_finals(call, FINALS)
         return (time.process_time() - used) / FINALS * 1e6

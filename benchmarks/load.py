@@ -10,14 +10,15 @@ import time
 from bisect import bisect_left
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from .services import NOTED
 from .targets import Stream, Tally, frame, open_stream, wire_rate_of
-from .world import World, noise, quantile
+from .world import World, quantile, syllables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 # ms; LiveKit hands frames of this length to a plugin.
 FRAME_MS = 50
@@ -81,7 +82,8 @@ class Group:
 
     streams: Sequence[Stream]
     tallies: Sequence[Tally]
-    frame: Any
+    voices: Sequence[Iterator[Any]]
+    """What each caller says, frame by frame."""
     pushed: int = 0
     """Frames so far, over all streams."""
     pushes: list[list[float]] = field(default_factory=list)
@@ -101,14 +103,15 @@ class Group:
             for index, stream in groups[tick % ticks]:
                 if index < NOTED:
                     self.pushes[index].append(time.monotonic())
-                await stream.push(self._next_frame(index))
+                await stream.push(self.next_frame(index))
             self.pushed += len(groups[tick % ticks])
             await asyncio.sleep(max(0.0, began + (tick + 1) * step - time.monotonic()))
 
-    def _next_frame(self, index: int) -> Any:
+    def next_frame(self, index: int = 0) -> Any:
+        """Return what a stream is pushed next."""
         if self.turns and not self.turns[index].next_frame():
             return self.quiet
-        return self.frame
+        return next(self.voices[index])
 
 
 @asynccontextmanager
@@ -127,10 +130,11 @@ async def group(
             asyncio.create_task(stream.listen(tally))
             for stream, tally in zip(streams, tallies, strict=True)
         ]
-        pcm = noise(load.rate * FRAME_MS // 1000)
-        opened = Group(streams, tallies, frame(target, pcm, load.rate), 0, [[] for _ in streams])
+        samples = load.rate * FRAME_MS // 1000
+        said = [frame(target, pcm, load.rate) for pcm in syllables(samples)]
+        opened = Group(streams, tallies, [cycle(said) for _ in streams], 0, [[] for _ in streams])
         if load.traffic == CALL:
-            opened.quiet = frame(target, bytes(len(pcm)), load.rate)
+            opened.quiet = frame(target, bytes(2 * samples), load.rate)
             opened.turns = [Turns(index) for index in range(len(streams))]
         try:
             yield opened

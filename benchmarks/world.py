@@ -22,6 +22,8 @@ FIRST_NUMBER = 400
 _SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
 # s of it that hold its first sentence.
 _START, _END = 0.6, 2.8
+# Frames from one soft one to the next: 0.4 s at 50 ms.
+_SYLLABLE = 8
 # Samples of 10 ms at 16 kHz, which carry one number.
 BLOCK = 160
 
@@ -74,10 +76,14 @@ class World:
                 return peers
 
 
-def noise(samples: int) -> bytes:
-    """Return loud noise, 16-bit: every word of it could be speech."""
+def syllables(samples: int) -> list[bytes]:
+    """Return frames of noise, 16-bit: some loud ones and a soft one, over and over, are speech.
+
+    Noise that is always as loud is a noise that nobody speaks over.
+    """
     generator = np.random.default_rng(5)
-    return generator.integers(-8000, 8000, samples, np.int16).tobytes()
+    peaks = (*[8000] * (_SYLLABLE - 1), 80)
+    return [generator.integers(-peak, peak, samples, np.int16).tobytes() for peak in peaks]
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
