@@ -143,10 +143,11 @@ def test_behind_a_final_it_is_quiet_audio_again() -> None:
     assert {length for _, length in talk.messages} == {0.15}
 
 
-def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once() -> None:
+@pytest.mark.parametrize("end", [2.0, 3.0])
+def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(2))
-    talk.feed.finalize(1.0, 2.0, 3.0)
+    talk.feed.finalize(1.0, end, 3.0)
     talk.messages.clear()
     talk.push(tone(1))
     assert {length for _, length in talk.messages} == {0.05}

@@ -250,8 +250,9 @@ class Feed:
             self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
-        self._trim(now, self.sent_to)
+        # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
+        self._trim(now, self.sent_to)
 
     def hear(self, second: float, now: float) -> bool:
         """Note that the service has heard the audio up to a second of the connection.
