@@ -148,7 +148,7 @@ class Asking:
     def __init__(self, endpointing: float | None) -> None:
         self.watch = QuietWatch()
         self.endpointing = endpointing
-        self.position = self.finals = 0
+        self.position = self.finals = self.looks = 0
         self.quiet_from: int | None = None
         self.asked: list[float] = []
 
@@ -168,11 +168,13 @@ class Asking:
             if not quiet:
                 self.quiet_from = self.position
             now = self.position / RATE
-            if self.position >= self.watch.look_from and self.watch.is_due(
-                self.position, self.quiet_from, now, STEP
-            ):
+            if self.position < self.watch.look_from:
+                continue
+            self.looks += 1
+            if self.watch.is_due(self.position, self.quiet_from, now, STEP):
                 self.watch.asked(self.position, now + 2.5)
                 self.asked.append(now)
+            self.watch.look_again(self.quiet_from, STEP)
 
 
 def test_it_asks_once_for_a_quiet() -> None:
@@ -183,6 +185,17 @@ def test_it_asks_once_for_a_quiet() -> None:
     call.push(1)
     call.push(1, quiet=True)
     assert call.asked == pytest.approx([1.3, 5.3])
+
+
+def test_it_looks_when_the_quiet_can_be_long_enough_only() -> None:
+    """A look measures the audio; the shortest quiet that is asked for is one of 0.2 s."""
+    call = Asking(0.3)
+    call.push(0.05)
+    call.hear()
+    call.push(2)
+    assert call.asked == [] and call.looks <= 2 / 0.15
+    call.push(1, quiet=True)
+    assert call.asked == pytest.approx([2.35])
 
 
 def test_it_does_not_ask_while_it_is_answered() -> None:

@@ -329,3 +329,16 @@ def test_a_click_is_loud_and_no_sound_of_speech() -> None:
     assert loudness.first_loud(RATE + FRAME, 2 * RATE) is None
     assert loudness.first_loud(RATE, RATE) is None
     assert loudness.first_loud(RATE + FRAME // 2, 2 * RATE) == RATE + FRAME // 2
+
+
+@settings(max_examples=200)
+@given(PARTS)
+def test_quiet_never_turns_out_to_have_begun_earlier(parts: list[tuple[int, int]]) -> None:
+    """However loud what follows is; so nobody has to look before it can have become long enough."""
+    loudness, earlier = measured(), 0
+    for level, frames in parts:
+        for _ in range(frames):
+            loudness.measure(tone(1 / FRAMES_PER_SECOND, -level))
+            quiet_from = loudness.quiet_from(0)
+            assert quiet_from is None or quiet_from >= earlier
+            earlier = quiet_from or earlier

@@ -268,15 +268,15 @@ class Exchange:
     def _notice_end_of_utterance(self, seconds: float, now: float) -> None:
         """Ask for the final behind as much quiet as the options say, or in a long monologue.
 
-        Args:
-            seconds: The length of what was just pushed, all of which is sent.
-            now: Monotonic seconds.
+        All that was pushed is sent; `seconds` is the length of the last of it, `now` monotonic.
         """
         backlog = self._parts.backlog
         # A sound ends somewhere in the last frame of 20 ms in which it is loud.
         step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
-        if self._quiet.is_due(backlog.end, backlog.quiet_from(), now, step):
+        quiet_from = backlog.quiet_from()
+        if self._quiet.is_due(backlog.end, quiet_from, now, step):
             self.flush()
+        self._quiet.look_again(quiet_from, step)
 
     def _ask_again(self) -> None:
         """Send more silence for a flush that is not answered, if the caller sends no more audio."""

@@ -329,7 +329,7 @@ class Feed:
             return 0, 0, 0
         segment = segments[index]
         shift = segment.position - segment.sample
-        behind = segments[index + 1].sample if index + 1 < len(segments) else self._samples
+        behind = segments[index + 1].sample if index + 1 < len(segments) else self._samples + 1
         return segment.sample, min(behind, self.sent_to - shift + 1), shift
 
     def locate(self, second: float) -> int:

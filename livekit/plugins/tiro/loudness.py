@@ -17,6 +17,8 @@ FRAMES_PER_SECOND = 50
 
 Levels = npt.NDArray[np.uint16]
 
+# No level is above it.
+_HIGHEST = int(np.iinfo(np.uint16).max)
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
@@ -56,6 +58,7 @@ class Loudness:
         """Start with no audio."""
         self.floor = 1.0
         """The peak level of the line's noise; 1 until it is learned."""
+        self._limit = _RATIO
         self.is_learned = False
         """Whether the floor is known."""
         self.measured_to = 0
@@ -75,11 +78,10 @@ class Loudness:
 
     def measure(self, pcm: bytes) -> None:
         """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
-        samples = np.frombuffer(pcm, np.int16)
-        whole = len(samples) // self._frame
+        whole = len(pcm) // (2 * self._frame)
         if not whole:
             return
-        frames = samples[: whole * self._frame].reshape(whole, self._frame)
+        frames = np.frombuffer(pcm, np.int16, whole * self._frame).reshape(whole, self._frame)
         # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
         levels = np.maximum.reduce(np.abs(frames).view(np.uint16), axis=1)
         self._levels = np.concatenate((self._levels, levels))
@@ -130,6 +132,8 @@ class Loudness:
 
     def _set_floor(self, level: float) -> None:
         self.floor, self.is_learned = level, True
+        # A whole number: levels are compared as they are, and not turned into others first.
+        self._limit = min(int(_RATIO * level), _HIGHEST)
 
     # -- what stands out -------------------------------------------------------------------------
 
@@ -144,7 +148,7 @@ class Loudness:
         levels = self._between(start, stop)
         if len(levels) < _WORD_FRAMES:
             return None
-        loud = levels > _RATIO * self.floor
+        loud = levels > self._limit
         if after_word:
             loud[: self._rest_of_word(levels, loud)] = False
         frames = loud.nonzero()[0]
@@ -159,12 +163,12 @@ class Loudness:
         if pcm == bytes(len(pcm)):
             # As a mute, noise suppression and DTX have it.
             return False
-        samples, limit = np.frombuffer(pcm, np.int16), _RATIO * self.floor
+        samples, limit = np.frombuffer(pcm, np.int16), self._limit
         return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
-        loud = self._between(start, stop) > _RATIO * self.floor
+        loud = self._between(start, stop) > self._limit
         first = int(loud.argmax()) if len(loud) else 0
         if not len(loud) or not loud[first]:
             return None
@@ -186,10 +190,11 @@ class Loudness:
 
     def last_loud(self, start: int, stop: int) -> int | None:
         """Return the position behind the last frame that stands out, or None."""
-        loud = np.flatnonzero(self._between(start, stop) > _RATIO * self.floor)
-        if not len(loud):
+        loud = self._between(start, stop) > self._limit
+        quiet = int(loud[::-1].argmax()) if len(loud) else 0
+        if not len(loud) or not loud[-1 - quiet]:
             return None
-        return min(stop, self._position(start, int(loud[-1]) + 1))
+        return min(stop, self._position(start, len(loud) - quiet))
 
     def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
@@ -211,7 +216,7 @@ class Loudness:
             stop: The position to look to.
             pause: Seconds for which it is quiet behind the end of a sound; at least 0.2.
         """
-        frames = (self._between(start, stop) > _RATIO * self.floor).nonzero()[0]
+        frames = (self._between(start, stop) > self._limit).nonzero()[0]
         if len(frames) < _WORD_FRAMES:
             return []
         first = max(start // self._frame, self._first)

@@ -147,6 +147,19 @@ class QuietWatch:
         """
         self._asked_to, self._answer_due = position, answer_due
 
+    def look_again(self, quiet_from: int | None, step: float) -> None:
+        """Put off the next look to when the quiet can have become long enough.
+
+        It never turns out to have begun earlier: what raises the level that it is measured against
+        is a later sound.
+
+        Args:
+            quiet_from: From where on it is quiet, by the last look; None if it is not known to be.
+            step: As in `is_due`.
+        """
+        if quiet_from is not None:
+            self.look_from = max(self.look_from, quiet_from + self._breath - step / 2)
+
     def is_due(self, position: int, quiet_from: int | None, now: float, step: float) -> bool:
         """Tell whether to ask for the final now: once for each quiet, one at a time.
 
