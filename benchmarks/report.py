@@ -40,6 +40,8 @@ def show(results: dict[str, Any], console: Console) -> None:
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, load before "
         f"{machine['load_before']}; {results['rounds']} rounds in {results['minutes']} min"
     )
+    for why in results.get("broken_off", ()):
+        console.print(f"broken off: {why}")
     for condition in figures.conditions():
         console.print(_loads(figures, condition))
     console.print(_by_turns(figures))

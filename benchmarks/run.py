@@ -97,6 +97,7 @@ class Bench:
         """Measure everything. Return the results, fit for JSON."""
         began = time.monotonic()
         machine = describe_machine()
+        broken_off: list[str] = []
         with ExitStack() as stack:
             self._bytecode = stack.enter_context(tempfile.TemporaryDirectory())
             services = Child("services", core=self._service_core, bytecode=self._bytecode)
@@ -106,12 +107,17 @@ class Bench:
                 # They compile what they import, as an installer would have done.
                 pass
             for number in range(self._scale.rounds):
-                self._round(number, ports)
+                # A client that gets stuck costs what is left of its round, and no other round.
+                try:
+                    self._round(number, ports)
+                except RuntimeError as failure:
+                    broken_off.append(f"round {number + 1}: {failure}")
             growth = self._growth(ports)
         return {
             "machine": machine,
             "minutes": round((time.monotonic() - began) / 60, 1),
             "rounds": self._scale.rounds,
+            "broken_off": broken_off,
             "conditions": {c.name: c.load for c in self._scale.measured()},
             "samples": self.samples,
             "growth": growth,
