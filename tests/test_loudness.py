@@ -331,7 +331,7 @@ def test_a_click_is_loud_and_no_sound_of_speech() -> None:
     assert loudness.first_loud(RATE + FRAME // 2, 2 * RATE) == RATE + FRAME // 2
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(PARTS)
 def test_quiet_never_turns_out_to_have_begun_earlier(parts: list[tuple[int, int]]) -> None:
     """However loud what follows is; so nobody has to look before it can have become long enough."""
