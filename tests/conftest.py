@@ -34,6 +34,7 @@ settings.load_profile("suite")
 MEASURED = {
     file for module in module_coverage.modules() for file in module_coverage.tests_of(module)
 }
+CONTEXT = pytest.StashKey[str]()
 TRIALS = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
@@ -42,22 +43,36 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection(session: pytest.Session) -> None:
-    """Have each worker begin with other modules than the rest.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Import the package, and have each worker begin with other modules of tests than the rest.
 
     What pytest makes of the asserts of a module costs 7 s of CPU for all of them, and is kept for
     next time. In a fresh clone each worker would do so for each module, as all import them in the
     same order, at the same time; so each does a part of them, and finds the others done.
     """
-    worker = getattr(session.config, "workerinput", None)
-    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return
-    number = int(worker["workerid"].removeprefix("gw"))
-    names = sorted(f"{__package__}.{path.stem}" for path in TESTS.glob("test_*.py"))
-    for name in share_first(names, number, worker["workercount"]):
-        # What is wrong with a module is told when it is collected.
-        with suppress(Exception, pytest.skip.Exception):
-            importlib.import_module(name)
+    if session.config.pluginmanager.has_plugin("dsession"):
+        # The process that hands the tests out.
+        return (yield)
+    with _unmeasured():
+        importlib.import_module("livekit.agents.cli")
+    # What runs when the package is imported is measured, and is of no test.
+    from livekit.plugins import tiro
+
+    pytest.register_assert_rewrite("livekit.plugins.tiro.testing.pytest_plugin")
+    for found in pkgutil.walk_packages(tiro.__path__, f"{tiro.__name__}."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    with _unmeasured():
+        worker = getattr(session.config, "workerinput", None)
+        if worker is not None and session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            number = int(worker["workerid"].removeprefix("gw"))
+            names = sorted(f"{__package__}.{path.stem}" for path in TESTS.glob("test_*.py"))
+            for name in share_first(names, number, worker["workercount"]):
+                # What is wrong with a module is told when it is collected.
+                with suppress(Exception, pytest.skip.Exception):
+                    importlib.import_module(name)
+        return (yield)
 
 
 def share_first(names: Sequence[str], number: int, count: int) -> list[str]:
@@ -78,15 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the trials that wait most of their time, in one process of the run."""
-    # Not at the top: importing the package is part of what is measured. It is of no test.
-    from livekit.plugins import tiro
-
+    # Not at the top: importing the package is part of what is measured.
     from .support import netns
 
-    for module in pkgutil.walk_packages(tiro.__path__, f"{tiro.__name__}."):
-        # pytest wants to be the first that imports its plugins.
-        if not module.name.endswith(("__main__", "pytest_plugin")):
-            importlib.import_module(module.name)
     # Or each collection of garbage would look at all of it again, for a quarter of a second.
     gc.collect()
     gc.freeze()
@@ -109,11 +118,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     measured = coverage.Coverage.current()
     if measured is None:
         return (yield)
-    measured.switch_context(item.path.name)
-    if item.path.name in MEASURED:
-        return (yield)
-    with _unmeasured():
-        return (yield)
+    if not _is_measured(item):
+        with _unmeasured():
+            return (yield)
+    if item.session.stash.get(CONTEXT, "") != item.path.name:
+        item.session.stash[CONTEXT] = item.path.name
+        measured.switch_context(item.path.name)
+    return (yield)
+
+
+def _is_measured(item: pytest.Item) -> bool:
+    """Return whether it counts what a test runs: with no random input, and none of the many."""
+    skipped = ("hypothesis", "many")
+    return item.path.name in MEASURED and not any(map(item.get_closest_marker, skipped))
 
 
 @contextmanager

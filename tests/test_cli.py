@@ -120,10 +120,11 @@ def test_times_are_those_of_the_film(tmp_path: Path, server: TiroServer) -> None
 @pytest.mark.usefixtures("_asyncio_debug")
 def test_realtime_sends_no_faster_than_speech(tmp_path: Path, server: TiroServer) -> None:
     path = write_wav(tmp_path / "a.wav", tone(0.8, 16000))
+    began = time.monotonic()
     assert transcribe(str(path), "--realtime").exit_code == 0
     session = server.sessions[0]
     assert session.closed_at is not None
-    assert session.closed_at - session.opened_at > 0.6
+    assert session.closed_at - began > 0.7
 
 
 # -- formats and places --------------------------------------------------------------------------

@@ -131,6 +131,7 @@ def test_what_a_file_says_of_itself_may_be_in_any_letters(tmp_path: Path) -> Non
 BEEPS = [1.0, 7.3, 14.1, 21.9, 29.0]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("name", "codec", "rate"),
     [("a.webm", "libopus", 48000), ("a.mkv", "pcm_s16le", 16000), ("a.mov", "aac", 44100)],

@@ -761,6 +761,7 @@ def test_it_is_light_or_dark_as_the_reader_likes(show: Show) -> None:
     assert show(prefers_color_scheme="dark").value(ground) == "rgb(22, 24, 28)"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("width", [320, 640, 1600])
 def test_it_fits_into_any_window(show: Show, width: int) -> None:
     long = "vaðlaheiðarvegavinnuverkfærageymsluskúraútidyralyklakippuhringur" * 2
@@ -830,6 +831,7 @@ def hour() -> str:
     return page(*LONG, sound=repeated(minute, 60), duration=3600.0)
 
 
+@pytest.mark.many
 def test_an_hour_is_no_burden(show: Show, hour: str) -> None:
     assert len(hour) < 20e6
     tab = show(hour)
@@ -844,6 +846,7 @@ def test_an_hour_is_no_burden(show: Show, hour: str) -> None:
         tab.wait("stretches.size > 1 && document.querySelectorAll('.stretch').length <= 6")
 
 
+@pytest.mark.many
 def test_the_words_are_followed_until_the_reader_scrolls_away(show: Show, hour: str) -> None:
     tab = show(hour)
     for _ in range(3):

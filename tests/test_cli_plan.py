@@ -109,6 +109,7 @@ def test_a_file_is_never_overwritten_by_a_transcript(tmp_path: Path) -> None:
     assert plan(["a\0b"], [], str(tmp_path)).groups
 
 
+@pytest.mark.many
 def test_thousands_of_files_are_planned_in_no_time(tmp_path: Path) -> None:
     same = [f"{number}/a.wav" for number in range(3000)]
     files = [*same, *same, *(f"{number}.wav" for number in range(3000))]

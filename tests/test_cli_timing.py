@@ -56,6 +56,7 @@ def test_frames_that_follow_each_other_keep_their_places() -> None:
     assert sum(found.silence for found in placed) == 0
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seconds", [0.1, 0.288])
 @pytest.mark.parametrize("pace", [0.98, 1.02])
 def test_a_clock_that_is_off_by_two_percent_is_followed_for_an_hour(

@@ -49,6 +49,7 @@ def test_it_is_put_right_whatever_the_recogniser_takes_for_the_end_of_a_word(
     assert max(wrong[10:]) < 0.2
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("habit", [-0.4, -HABIT, HABIT, 0.4])
 def test_a_clock_that_is_right_stays_as_it_is(habit: float) -> None:
     """The times of words are the service's; where sounds end says less."""
@@ -119,6 +120,7 @@ def times_wrong_by(outcome: Outcome, since: float) -> float:
     )
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("rate", [-0.05, 0.05])
 @pytest.mark.parametrize("drops", [[], [40.0, 8.3, 2.0]], ids=str)
 def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(

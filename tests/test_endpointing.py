@@ -51,6 +51,7 @@ async def final_after(endpointing: float | None, said: Talk = SAID) -> float:
     return at - started - said.words[-1].end
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("lead", [0.5, 0.51, 0.52, 0.53, 0.54, 0.57, 0.58])
 @pytest.mark.parametrize("endpointing", [0.2, 0.8])
 @in_virtual_time

@@ -28,6 +28,15 @@ def test_resampler_removes_what_16_khz_cannot_hold(rate: int) -> None:
     assert np.abs(Resampler(rate).feed(tone)[800:]).max() < 300
 
 
+def test_resampler_takes_single_samples() -> None:
+    audio = np.arange(0, 3000, 7, dtype=np.int16)
+    for rate in (16000, 48000):
+        cut = Resampler(rate)
+        parts = [cut.feed(audio[at : at + 1]) for at in range(len(audio))]
+        assert np.array_equal(np.concatenate(parts), Resampler(rate).feed(audio))
+    assert np.array_equal(Resampler(16000).feed(audio), audio)
+
+
 @given(
     st.sampled_from([8000, 11025, 16000, 22050, 24000, 44100, 48000]),
     st.lists(st.integers(0, 3000), min_size=1, max_size=6),

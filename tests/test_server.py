@@ -237,6 +237,7 @@ async def test_speakers_are_told_apart_when_asked(asked: bool) -> None:
     assert tags == ([1, 1, 2, 2, 1, 1, 2] if asked else [0] * 7)
 
 
+@pytest.mark.many
 async def test_sessions_do_not_share_a_script() -> None:
     """Many at once, each from the top."""
     async with TiroServer(words_per_second=1, api_key="ok") as server:

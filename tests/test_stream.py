@@ -98,6 +98,7 @@ async def test_words_and_times_without_a_fault() -> None:
     assert usage(events) == pytest.approx(said.seconds, abs=0.01)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("cut", [0.3, 0.55, 0.9, 1.2, 1.65, 1.75, 2.2, 2.75, 3.4, 4.2, 4.9])
 @pytest.mark.parametrize("paced", [False, True])
 @in_virtual_time
@@ -116,6 +117,7 @@ async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> N
     assert usage(events) == pytest.approx(said.seconds, abs=0.01)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(12))
 @in_virtual_time
 async def test_many_cuts_change_nothing(seed: int) -> None:
@@ -159,6 +161,7 @@ def bursts(rate: int) -> npt.NDArray[Any]:
     return np.concatenate(parts).astype(np.int16)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
 @in_virtual_time
@@ -193,6 +196,7 @@ async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
     assert len(finals(events)) == 2
 
 
+@pytest.mark.many
 @in_virtual_time
 async def test_a_hundred_streams_each_with_its_own_words() -> None:
     said = [talk(3, 2, word=0.2 + 0.01 * (n % 20), lead=0.3 + 0.01 * n) for n in range(100)]

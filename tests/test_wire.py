@@ -158,6 +158,7 @@ def test_the_longest_message_that_grpc_takes_is_read() -> None:
     assert message.audio == bytes(wire.MAX_MESSAGE_BYTES)
 
 
+@pytest.mark.many
 def test_messages_in_one_frame_are_read_in_one_go() -> None:
     """Eight times as many take some eight times as long: what is behind one is not copied."""
 
