@@ -439,6 +439,16 @@ def test_a_sound_that_is_no_word_is_not_the_noise_of_the_line(seconds: float) ->
 # -- what stands out in it -------------------------------------------------------------------------
 
 
+def test_audio_that_is_gone_is_not_loud() -> None:
+    assert not Backlog().is_loud(0, 0)
+    backlog = holding(tone(1.0), quiet(1.0), tone(1.0))
+    finalize(backlog, 0.0, 1.0)
+    trim(backlog)
+    assert start(backlog) == 1.0
+    assert not backlog.is_loud(0, 2 * RATE) and not backlog.is_loud(0, RATE)
+    assert backlog.is_loud(0, backlog.end)
+
+
 def test_what_is_loud_is_found_word_or_not() -> None:
     backlog = holding(quiet(1), tone(0.02), quiet(1))
     assert backlog.first_sound(0) is None

@@ -115,11 +115,12 @@ class Backlog:
     def _read(self, start: int, stop: int) -> bytes:
         if start == stop:
             return b""
-        first = bisect_right(self._starts, start) - 1
-        pcm = b"".join(self._pieces[first : bisect_left(self._starts, stop)])
-        offset = self._starts[first]
-        # In one step: a file can come in one piece, which is not copied for each chunk.
-        return pcm[(start - offset) * BYTES_PER_SAMPLE : (stop - offset) * BYTES_PER_SAMPLE]
+        first, behind = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
+        pieces = self._pieces[first:behind]
+        # Cut first: what is whole is not copied, and a file can come in one piece.
+        pieces[-1] = pieces[-1][: (stop - self._starts[behind - 1]) * BYTES_PER_SAMPLE]
+        pieces[0] = pieces[0][(start - self._starts[first]) * BYTES_PER_SAMPLE :]
+        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     @property
     def is_empty(self) -> bool:
@@ -257,8 +258,11 @@ class Backlog:
         return self.loudness.first_sound(mark, stop) if sound is None and mark < stop else sound
 
     def is_loud(self, start: int, stop: int) -> bool:
-        """Tell whether any audio stands out from the noise of the line; the cheapest look."""
-        newest = self._starts[-1:] == [start] and stop == self.end
+        """Tell whether any kept audio stands out from the noise of the line; the cheapest look."""
+        start = max(start, self.kept_from)
+        if start >= stop:
+            return False
+        newest = stop == self.end and start == self._starts[-1]
         return self.loudness.stands_out(self._pieces[-1] if newest else self._read(start, stop))
 
     def first_loud(self, start: int, stop: int) -> int | None:

@@ -78,14 +78,15 @@ class Loudness:
 
     def measure(self, pcm: bytes) -> None:
         """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
-        whole = len(pcm) // (2 * self._frame)
-        if not whole:
+        frame = self._frame
+        end = len(pcm) // (2 * frame) * frame
+        if not end:
             return
-        frames = np.frombuffer(pcm, np.int16, whole * self._frame).reshape(whole, self._frame)
         # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
-        levels = np.maximum.reduce(np.abs(frames).view(np.uint16), axis=1)
+        peaks = np.abs(np.frombuffer(pcm, np.int16, end)).view(np.uint16)
+        levels = np.maximum.reduceat(peaks, np.arange(0, end, frame))
         self._levels = np.concatenate((self._levels, levels))
-        self.measured_to += whole * self._frame
+        self.measured_to += end
         self._learn_from_seconds()
 
     def forget(self, position: int) -> None:
@@ -99,12 +100,13 @@ class Loudness:
 
     def _learn_from_seconds(self) -> None:
         """Follow the quietest tenth of the latest seconds: down at once, up only slowly."""
-        end = self._first + len(self._levels)
-        self._learned_to = max(self._learned_to, self._first)
-        while end - self._learned_to >= FRAMES_PER_SECOND:
-            start = self._learned_to - self._first
-            self._learned_to += FRAMES_PER_SECOND
-            quiet = _quietest_tenth(self._levels[start : start + FRAMES_PER_SECOND])
+        start = max(self._learned_to, self._first)
+        count = (self._first + len(self._levels) - start) // FRAMES_PER_SECOND
+        self._learned_to = start + max(0, count) * FRAMES_PER_SECOND
+        if count <= 0:
+            return
+        levels = self._levels[start - self._first : self._learned_to - self._first]
+        for quiet in _quietest_tenths(levels.reshape(count, FRAMES_PER_SECOND)):
             self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
             if quiet < self.floor or len(self._seconds) >= _SECONDS_TO_LEARN:
                 self._set_floor(min(self._seconds))
@@ -125,7 +127,7 @@ class Loudness:
         levels = self._between(start, stop)
         if len(levels) < _SHORTEST_LESSON:
             return
-        quiet = _quietest_tenth(levels)
+        (quiet,) = _quietest_tenths(levels.reshape(1, -1))
         words = float(self._between(stop, end).max(initial=0))
         below_words = max(1.0, words / (_RATIO * _UTTERANCE_RATIO))
         self._set_floor(min(quiet, max(self.floor, below_words)))
@@ -246,7 +248,9 @@ def _starts_word(frames: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     return frames[_WORD_FRAMES - 1 :] - frames[: 1 - _WORD_FRAMES] < _WORD_WINDOW
 
 
-def _quietest_tenth(levels: Levels) -> float:
-    """Return the level that a tenth of the frames do not exceed, at least 1."""
-    rank = len(levels) // _QUIET_SHARE
-    return max(1.0, float(np.partition(levels, rank)[rank]))
+def _quietest_tenths(levels: Levels) -> list[float]:
+    """Return the level that a tenth of the frames of each row do not exceed, at least 1."""
+    rank = levels.shape[1] // _QUIET_SHARE
+    # In one call: that costs more than to sort so few.
+    quiet: list[int] = np.partition(levels, rank, axis=1)[:, rank].tolist()
+    return [max(1.0, float(level)) for level in quiet]

@@ -62,10 +62,8 @@ class Onset:
             chunk: The samples that messages are multiples of.
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        loud = self._first_loud(start, stop)
-        held = self._held(chunk)
-        quiet_to = (stop if loud is None else loud) - held
-        if quiet_to - start >= held:
+        loud, held = self._first_loud(start, stop), self._held(chunk)
+        if (stop if loud is None else loud) - start >= 2 * held:
             return held
         if loud is not None:
             size = self._with_sound(start, loud, chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from base64 import b64encode
+from binascii import b2a_base64
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,7 +118,7 @@ def encode_audio(pcm: bytes | bytearray | memoryview) -> bytes:
 
     An empty chunk would be the end marker, so it must not come here.
     """
-    return b"".join((_AUDIO_HEAD, b64encode(pcm), _AUDIO_TAIL))
+    return b"".join((_AUDIO_HEAD, b2a_base64(pcm, newline=False), _AUDIO_TAIL))
 
 
 def decode(frame: str | bytes) -> Response | None:

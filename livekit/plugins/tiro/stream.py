@@ -125,23 +125,24 @@ class SpeechStream(stt.RecognizeStream):
         """
         if frame.num_channels != 1:
             frame = _mix_down(frame)
-        now, exchange = time.monotonic(), self._exchange
+        now, exchange, backlog = time.monotonic(), self._exchange, self._backlog
+        rate = frame.sample_rate
         if not self._pushed_sr:
             self._journal.tally.audio_in(now)
-            if not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
+            if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
                 self._needed_sr = self._needed_sr or _FALLBACK_RATE
         direct = exchange is not None and exchange.is_direct
-        if direct and self._pushed_sr == frame.sample_rate == self._backlog.sample_rate:
+        if direct and self._pushed_sr == rate == backlog.sample_rate:
             # As the base class does, without a detour over its channel.
-            self._backlog.push(frame.data, frame.sample_rate)
+            backlog.push(frame.data, rate)
         else:
             super().push_frame(frame)
             self._take_in()
-        seconds = frame.duration
+        seconds = frame.samples_per_channel / rate
         self._clock.push(seconds, now, time.time())
         if exchange is not None:
             exchange.send_now(seconds, now)
-            if self._backlog.sent_to >= self._outlet.report_at:
+            if backlog.sent_to >= self._outlet.report_at:
                 self._outlet.report_usage()
         else:
             self._wanted.set()
