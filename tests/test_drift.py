@@ -10,9 +10,9 @@ from livekit.plugins.tiro.drift import Drift
 from livekit.plugins.tiro.testing import faults
 from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 
-from .support import virtual
+from .support import trial, virtual
 from .support.harness import FINAL
-from .support.numbered import talk
+from .support.numbered import Talk, talk
 from .support.trial import Outcome, hear
 
 # s; what a recogniser's end of a word differs from the end of its sound.
@@ -102,11 +102,12 @@ def test_another_service_behind_the_next_connection_is_learned() -> None:
 # -- in a stream ---------------------------------------------------------------------------------
 
 SAID = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
+HALF_AN_HOUR = talk(*[3, 2, 1] * 300, word=0.3, gap=1.4)
 
 
-async def hear_by(rate: float, drops: list[float]) -> Outcome:
+async def hear_by(rate: float, drops: list[float], said: Talk = SAID) -> Outcome:
     hooks = Combined(PerConnection(*map(Disconnect, drops)), faults.Drift(rate))
-    return await hear(SAID, hooks, live=True)
+    return await hear(said, hooks, live=True)
 
 
 def times_wrong_by(outcome: Outcome, since: float) -> float:
@@ -130,4 +131,17 @@ def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(
     outcome = virtual.run(hear_by(rate, drops))
     assert outcome.is_exact, str(outcome)
     assert times_wrong_by(outcome, since=0.0) < 0.7
+    assert times_wrong_by(outcome, since=14.0) < 0.06
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rate", [-0.05, 0.05])
+@pytest.mark.parametrize("drops", [[], [40.0, 8.3, 2.0, 400.0, 700.0]], ids=str)
+def test_nor_in_half_an_hour(
+    rate: float, drops: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LONGEST", 2 * HALF_AN_HOUR.seconds)
+    outcome = virtual.run(hear_by(rate, drops, HALF_AN_HOUR))
+    assert outcome.is_exact, str(outcome)
     assert times_wrong_by(outcome, since=14.0) < 0.06
