@@ -309,16 +309,20 @@ class Exchange:
         connection, journal = self._connection, self._parts.journal
         transcript = self._parts.transcript
         while (response := await connection.receive()) is not None:
+            now = time.monotonic()
             has_final = any(result.is_final for result in response.results)
-            delay = journal.final_delay(response, self._feed) if has_final else None
             finals, waiting = transcript.finals, transcript.flush_pending
-            events = transcript.on_response(response, time.monotonic())
+            events = transcript.on_response(response, now)
+            # First of all: somebody waits for them.
+            self._parts.outlet.emit(events)
             if has_final or waiting:
+                delay = journal.final_delay(response, self._feed) if has_final else None
                 answered = waiting and not transcript.flush_pending
                 journal.heard(transcript.finals - finals, delay, flush_answered=answered)
+            if transcript.finals > finals:
+                self._feed.settle(now)
             if events:
                 connection.note_news()
-                self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
                     self._note_hypothesis()
                 if self._has_new_phrases:

@@ -60,7 +60,7 @@ class Journal:
         """Return how long ago the last loud audio was pushed that a response's final is about.
 
         Args:
-            response: What the service says; asked before anybody lets go of the audio.
+            response: What the service says; asked before the audio is let go.
             feed: Knows which audio a second of the connection is.
 
         Returns:
@@ -72,7 +72,7 @@ class Journal:
             return None
         rate, stop = backlog.sample_rate, feed.locate(ends[-1])
         tail = min(stop + round(_WORD_TAIL * rate), feed.sent_to)
-        loud = backlog.last_loud(backlog.start, tail)
+        loud = backlog.last_loud(backlog.kept_from, tail)
         seconds = (stop if loud is None else loud) / rate
         pushed = clock.wall(seconds + clock.pause_around(seconds)[0])
         return None if pushed is None else max(0.0, time.time() - pushed)
