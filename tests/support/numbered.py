@@ -41,6 +41,8 @@ class Spoken:
     text: str
     first: int
     last: int
+    softer: int = 1
+    """By how many times less loud than the loudest words it is."""
 
     @property
     def start(self) -> float:
@@ -59,6 +61,8 @@ class Talk:
     blocks: int
     peak: int = PEAK
     noise: int = NOISE
+    hums: tuple[tuple[int, int], ...] = ()
+    """From which to which block there is a sound that is no word, half as loud as one."""
 
     @property
     def texts(self) -> list[str]:
@@ -74,12 +78,15 @@ class Talk:
         shape = (self.blocks, BLOCK)
         audio = chance.integers(-self.noise, self.noise, shape, np.int16, endpoint=True)
         audio[:, 0] = self.noise
+        for first, last in self.hums:
+            audio[first:last] = np.where(np.arange(BLOCK) % 2, 1, -1) * (self.peak // _HALF)
         for word in self.words:
             numbers = np.arange(word.first, word.last)
             digits = numbers[:, np.newaxis] >> np.arange(_DIGITS) & 1
-            audio[word.first : word.last] = self.peak // _REST
-            audio[word.first : word.last, 0] = self.peak
-            audio[word.first : word.last, 1 : 1 + _DIGITS] = (2 * digits - 1) * (self.peak // _HALF)
+            peak = self.peak // word.softer
+            audio[word.first : word.last] = peak // _REST
+            audio[word.first : word.last, 0] = peak
+            audio[word.first : word.last, 1 : 1 + _DIGITS] = (2 * digits - 1) * (peak // _HALF)
         return audio.reshape(-1)
 
 
@@ -119,7 +126,7 @@ class NumberedRecognition:
 
     def __init__(self, words: Sequence[Spoken], peak: int = PEAK) -> None:
         self._words = words
-        self._peak = peak
+        self._peaks = {peak // word.softer for word in words} or {peak}
         self._samples: Samples = np.zeros(0, np.int16)
         self._start = 0.0
         self._heard: list[tuple[int, float]] = []
@@ -141,7 +148,8 @@ class NumberedRecognition:
         """Where the whole blocks start, and what is behind the last of them."""
         starts: list[int] = []
         end = 0
-        for mark in np.flatnonzero(self._samples == self._peak).tolist():
+        is_mark = [self._samples == peak for peak in self._peaks]
+        for mark in np.flatnonzero(np.logical_or.reduce(is_mark)).tolist():
             if mark < end:
                 continue
             if mark + BLOCK > len(self._samples):
@@ -155,10 +163,9 @@ class NumberedRecognition:
         if not starts:
             return
         blocks = self._samples[np.array(starts)[:, np.newaxis] + np.arange(BLOCK)]
-        half = self._peak // _HALF
-        digits = blocks[:, 1 : 1 + _DIGITS]
-        whole = np.all(blocks[:, 1 + _DIGITS :] == self._peak // _REST, axis=1)
-        whole &= np.all(np.abs(digits) == half, axis=1)
+        peaks, digits = blocks[:, :1], blocks[:, 1 : 1 + _DIGITS]
+        whole = np.all(blocks[:, 1 + _DIGITS :] == peaks // _REST, axis=1)
+        whole &= np.all(np.abs(digits) == peaks // _HALF, axis=1)
         numbers = (digits > 0).astype(int) @ (1 << np.arange(_DIGITS))
         for at, number, is_whole in zip(starts, numbers.tolist(), whole.tolist(), strict=True):
             if is_whole:
