@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aiohttp import WSMsgType
 
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, Hooks
+from livekit.plugins.tiro.testing.backend import GATE_SAMPLES
 from livekit.plugins.tiro.testing.faults import Fault, Moment, When
 
 if TYPE_CHECKING:
@@ -161,10 +162,18 @@ class EmptyTexts(Hooks):
 
 
 class Cuts(Hooks):
-    """The service decides in the middle of speech: of a hypothesis, all words but the last."""
+    """The service decides in the middle of speech: of a hypothesis, all words but the last.
 
-    def __init__(self) -> None:
+    Args:
+        with_rest: Whether the last one is a hypothesis in the same frame, in front of the final.
+    """
+
+    def __init__(self, *, with_rest: bool = False) -> None:
+        self._with_rest = with_rest
         self._final_to: dict[int, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Cuts(with_rest={self._with_rest})"
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         document = json.loads(text)
@@ -174,6 +183,8 @@ class Cuts(Hooks):
             if not words and not result["isFinal"]:
                 return None
             if not result["isFinal"] and len(words) > 2:
+                if self._with_rest:
+                    document["result"]["results"].insert(0, _hypothesis(words[-1:]))
                 result["isFinal"], words = True, words[:-1]
             if result["isFinal"] and words:
                 self._final_to[connection.number] = words[-1]["word"]
@@ -189,6 +200,11 @@ class Cuts(Hooks):
         texts = [word["word"] for word in words]
         last = self._final_to.get(connection.number)
         return words[texts.index(last) + 1 :] if last in texts else words
+
+
+def _hypothesis(words: list[dict[str, Any]]) -> dict[str, Any]:
+    text = " ".join(word["word"] for word in words)
+    return {"alternatives": [{"transcript": text, "words": words}], "isFinal": False}
 
 
 class WithoutTimes(Hooks):
@@ -299,6 +315,42 @@ class HearsNothing(Fault):
             await connection.line.send(_NOTHING)
             await asyncio.sleep(0.1)
         raise Drop
+
+
+class NeverDecides(Fault):
+    """The service has a new hypothesis each second from the first silence on, and no final."""
+
+    def __init__(self) -> None:
+        super().__init__(Moment.FLUSH)
+
+    async def strike(self, connection: ConnectionRecord) -> None:
+        number = 0
+        while not connection.line.is_lost:
+            number += 1
+            result = _hypothesis([])
+            result["alternatives"][0]["transcript"] = f"or is it {number}"
+            await connection.line.send(_written({"result": {"results": [result]}}))
+            await asyncio.sleep(1)
+
+
+class ShutGate(Hooks):
+    """A voice gate that no noise opens: of audio without words, nothing is said.
+
+    Only a first message that is too short for it to look at opens it, as at the service.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def __repr__(self) -> str:
+        return "ShutGate()"
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if not connection.messages and len(pcm) // 2 < GATE_SAMPLES:
+            self._open.add(connection.number)
+
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
+        return text if _results(json.loads(text)) or connection.number in self._open else None
 
 
 class AtTheEnd(Hooks):
