@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +29,9 @@ _EVENTS: tuple[Any, ...] = (
 )
 _FINAL = '"isFinal":true'
 _INTERIM = '"isFinal":false'
+# As long as a ping can be; so many that their answers fill a socket more often than audio does.
+_PING = bytes(125)
+_PINGS_PER_SECOND = 400
 
 
 def _written(document: Any) -> str:
@@ -265,6 +269,27 @@ class PingWithoutReading(Fault):
             await asyncio.sleep(4)
             if connection.number in self.struck:
                 await connection.line._write(b"", WSMsgType.PING)
+
+
+class PingStorm(Fault):
+    """The service takes nothing for some seconds, and pings all the time."""
+
+    def __init__(self, when: When, seconds: float) -> None:
+        super().__init__(when)
+        self._seconds = seconds
+        self.answers = round(seconds) * _PINGS_PER_SECOND * (len(_PING) + 8)
+        """Bytes of the pongs."""
+
+    async def strike(self, connection: ConnectionRecord) -> None:
+        connection.line.stop_reading()
+        asyncio.get_running_loop().call_later(self._seconds, connection.line.go_on_reading)
+
+    async def beside(self, connection: ConnectionRecord) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            since = asyncio.get_running_loop().time() - self.struck.get(connection.number, math.inf)
+            for _ in range(_PINGS_PER_SECOND // 2 if 0 <= since < self._seconds else 0):
+                await connection.line._write(_PING, WSMsgType.PING)
 
 
 class TalksOn(Fault):
