@@ -25,6 +25,7 @@ from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
 from .harness import (
+    END,
     FINAL,
     INTERIM,
     START,
@@ -35,7 +36,7 @@ from .harness import (
     usage,
     words,
 )
-from .numbered import RATE, SECONDS, NumberedRecognizer, Talk
+from .numbered import RATE, SECONDS, NumberedRecognizer, Spoken, Talk
 from .trouble import AtTheEnd
 
 if TYPE_CHECKING:
@@ -61,12 +62,16 @@ _SILENCE_PIECE = RATE // 4 * 2
 _LONGEST_SILENCE = 6.5
 # Bytes: 64 KiB, behind which a socket counts as full, 256 KiB, after which aiohttp looks whether it
 # is, and a message.
-_FULL_SOCKET = 345_000
+FULL_SOCKET = 345_000
+# What is said of an error that is a mistake of the plugin.
+_OWN_FAULT = "Please report it"
 # s; what was heard is brought to its end by then: a dead peer is noticed within 15 s, and where the
 # noise of the line is not known yet, it is asked three times whether there are words in it.
 _LONGEST_DRAIN = 90.0
 # s; no answer of the service is waited for.
 _AT_ONCE = 0.05
+# s for which the framework waits for the answer to a flush.
+_IN_TIME = 2.0
 # s of quiet; with a pause of it before words that were heard, the noise of the line is known.
 _CALM = 0.5
 _FASTEST_CLOCK = 1.06
@@ -105,6 +110,18 @@ class Flush:
 
 
 @dataclass
+class Change:
+    """A change of the options."""
+
+    at: float
+    """Seconds of the loop's clock."""
+    number: int
+    """What the config has to say from then on."""
+    open: list[str]
+    """The words that were said and not yet final."""
+
+
+@dataclass
 class Outcome:
     """What became of a stream."""
 
@@ -134,7 +151,18 @@ class Outcome:
     unseen: bool = False
     """Whether nobody may be told of what goes wrong."""
     longest_time_error: float = TIME_ERROR
+    prompt: bool = False
+    """Whether nothing goes wrong, so that every answer has to come in time."""
+    most_connections: int | None = None
+    """How many connections have to do, if that is known."""
+    most_waiting: int = FULL_SOCKET
+    """Bytes that may wait for room in the socket."""
+    unbroken: bool = False
+    """Whether each cut in the middle of speech shows that it goes on."""
     flushed: list[Flush] = field(default_factory=list)
+    changed: list[Change] = field(default_factory=list)
+    open_behind_mutes: list[str] = field(default_factory=list)
+    """Words that were not final when a mute behind them was over."""
     silence: Counter[int] = field(default_factory=Counter)
     """Bytes of a flush's silence on each connection."""
     drained_in: float = 0.0
@@ -212,7 +240,18 @@ class Outcome:
             return f"usage {usage(self.events):.2f} s of {self.pushed:.2f} s"
         if self.unseen and self.reported:
             return f"errors were reported: {self.reported}"
-        return self._wrong_events() or self._wrong_flush() or self._too_much()
+        return (
+            self._own_fault()
+            or self._wrong_events()
+            or self._wrong_flush()
+            or self._not_done()
+            or self._too_much()
+        )
+
+    def _own_fault(self) -> str:
+        """Say what was reported that no service did."""
+        own = [str(each.error) for each in self.reported if _OWN_FAULT in str(each.error)]
+        return own[0] if own else ""
 
     def _wrong_events(self) -> str:
         """Say what is wrong with the order of the events, or with their times."""
@@ -223,6 +262,10 @@ class Outcome:
         for event, after in pairwise(event for event in self.events if event.type is not USAGE):
             if event.type is START and not (after.alternatives and after.alternatives[0].text):
                 return "speech without a word"
+            if self.unbroken and event.type is FINAL and after.type is END:
+                last = event.alternatives[0].text.rpartition(" ")[2]
+                if last in self._followed_at_once:
+                    return f"speech ended behind {last!r}, and went on"
         spoken = [event for event in self.events if event.type in (INTERIM, FINAL)]
         for event, after in pairwise(spoken):
             text, text_after = event.alternatives[0].text, after.alternatives[0].text
@@ -238,6 +281,12 @@ class Outcome:
                 return f"{data.text!r} from {data.start_time} to {data.end_time} s"
         return ""
 
+    @property
+    def _followed_at_once(self) -> set[str]:
+        """The words behind which the next one starts without a pause."""
+        words = self.said.words
+        return {word.text for word, after in pairwise(words) if word.last == after.first}
+
     def _wrong_flush(self) -> str:
         """Say which flush was answered with nothing while words were open, or not at all."""
         for flush in self.flushed if self.error is None else ():
@@ -248,19 +297,39 @@ class Outcome:
             ][sum(event.type is FINAL for event in self.events[: flush.events]) :]
             if flush.open and answers and not answers[0][1]:
                 return f"a flush was answered with nothing, open were {flush.open}"
+            if self.prompt and flush.open and not (answers and answers[0][0] < flush.at + _IN_TIME):
+                return f"a flush was not answered in time, open were {flush.open}"
             if flush.is_calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
                 return "a flush was not answered, and nothing was open"
         return ""
 
+    def _not_done(self) -> str:
+        """Say what the caller did, and nothing came of it."""
+        if self.prompt and self.open_behind_mutes:
+            return f"a mute brought no final of {self.open_behind_mutes}"
+        for change in self.changed[-1:] if self.error is None else ():
+            configs = [session.config.get("metadata", {}) for session in self.sessions]
+            late = [
+                event
+                for at, event in zip(self.arrived, self.events, strict=True)
+                if at > change.at + _AT_ONCE
+            ]
+            by_old_ones = {"change": change.number} not in configs
+            if by_old_ones and not set(change.open).isdisjoint(words(late)):
+                return f"options changed, and {change.open} were heard by the old ones"
+        return ""
+
     def _too_much(self) -> str:
         """Say what was sent too much of, or piled up."""
+        if self.most_connections is not None and len(self.sessions) > self.most_connections:
+            return f"{len(self.sessions)} connections, and nothing went wrong"
         places = len({flush.said for flush in self.flushed}) + len(self.pauses) + 2
         most = max(self.silence.values(), default=0) / (2 * RATE)
         if most > _LONGEST_SILENCE * places:
             return f"{most:.1f} s of silence for {places} places"
         if self.drained_in > _LONGEST_DRAIN:
             return f"{self.drained_in:.1f} s until a stream ended that was heard"
-        if self.stuffed > _FULL_SOCKET:
+        if self.stuffed > self.most_waiting:
             return f"{self.stuffed} bytes waited for room in the socket"
         return ""
 
@@ -335,13 +404,13 @@ class Speaker:
 
     def change(self, number: int) -> None:
         """Change a field that the server does not know, so that nothing else changes."""
+        now, (_, open_words) = asyncio.get_running_loop().time(), self._said_and_open()
+        self._outcome.changed.append(Change(now, number, open_words))
         self._stream.update_options(extra_config={"metadata": {"change": number}})
 
     def _flush(self, count: int) -> None:
         outcome = self._outcome
-        said = [word for word in outcome.said.words if word.end <= outcome.pushed + _SAMPLE]
-        heard = set(outcome.heard)
-        open_words = [word.text for word in said if word.text not in heard]
+        said, open_words = self._said_and_open()
         since = outcome.pushed - max((word.end for word in said), default=0.0)
         pauses = sum(after.start - word.end > _CALM for word, after in pairwise(said))
         is_calm = not open_words and since > _CALM and pauses > 0
@@ -351,6 +420,13 @@ class Speaker:
         )
         for _ in range(count):
             self._stream.flush()
+
+    def _said_and_open(self) -> tuple[list[Spoken], list[str]]:
+        """Return the words that were said, and those of them that are not yet final."""
+        outcome = self._outcome
+        said = [word for word in outcome.said.words if word.end <= outcome.pushed + _SAMPLE]
+        heard = set(outcome.heard)
+        return said, [word.text for word in said if word.text not in heard]
 
     async def _end_press(self, at: float) -> None:
         """Flush, and go on when the words are heard; the microphone is off meanwhile."""
@@ -370,6 +446,7 @@ class Speaker:
         started = clock()
         await asyncio.sleep(seconds)
         self._outcome.muted.append((started, clock()))
+        self._outcome.open_behind_mutes += self._said_and_open()[1]
 
     def _frames(self) -> Iterator[rtc.AudioFrame]:
         said, size = self._outcome.said, round(RATE * self._ms / 1000)
@@ -421,6 +498,11 @@ async def hear(
     takes_back: bool = False,
     unseen: bool = False,
     longest_time_error: float = TIME_ERROR,
+    prompt: bool = False,
+    most_connections: int | None = None,
+    most_waiting: int = FULL_SOCKET,
+    unbroken: bool = False,
+    endpoint_silence: float = 0.5,
     proxy: Proxy | None = None,
 ) -> Outcome:
     """Speak to a server of one's own until all is over; leaves nothing open.
@@ -442,6 +524,11 @@ async def hear(
         takes_back: Whether the service says of hypotheses that there was no word.
         unseen: Whether nobody may be told of what goes wrong.
         longest_time_error: Seconds by which the times of words may be wrong.
+        prompt: Whether nothing goes wrong, so that every answer has to come in time.
+        most_connections: How many connections have to do, if that is known.
+        most_waiting: Bytes that may wait for room in the socket.
+        unbroken: Whether each cut in the middle of speech shows that it goes on.
+        endpoint_silence: Seconds of silence that the service waits for.
         max_retry: The retries of the framework.
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
         patience: Seconds of live silence behind the talk, after which the stream is deaf.
@@ -457,12 +544,17 @@ async def hear(
         takes_back=takes_back,
         unseen=unseen,
         longest_time_error=longest_time_error,
+        prompt=prompt,
+        most_connections=most_connections,
+        most_waiting=most_waiting,
+        unbroken=unbroken,
     )
     conn = APIConnectOptions(max_retry=max_retry)
     server = TiroServer(
         api_key=KEY,
         recognizers={"is": NumberedRecognizer(said)},
         hooks=Combined(watch, at_end, hooks or Hooks()),
+        endpoint_silence=endpoint_silence,
         # A file is pushed in no time at all.
         interim_interval=0.35 if live else 0.0,
     )
@@ -526,7 +618,9 @@ async def _speak_and_listen(
         outcome.deaf = True
     finally:
         speaking.cancel()
-        await asyncio.gather(speaking, return_exceptions=True)
+        (raised,) = await asyncio.gather(speaking, return_exceptions=True)
+        if isinstance(raised, Exception):
+            outcome.error = raised
         await stream.aclose()
 
 
