@@ -35,7 +35,7 @@ from livekit.plugins.tiro.testing.faults import (
 )
 
 from .numbered import Spoken, Talk, talk
-from .trial import TIME_ERROR, Outcome, hear
+from .trial import FULL_SOCKET, TIME_ERROR, Outcome, hear
 from .trouble import (
     IMPOSSIBLE,
     Chatter,
@@ -45,9 +45,12 @@ from .trouble import (
     HearsNothing,
     InterimBeforeFinal,
     Latency,
+    NeverDecides,
     Pace,
+    PingStorm,
     PingWithoutReading,
     SaysTheEnd,
+    ShutGate,
     TalksOn,
     WithoutTimes,
 )
@@ -152,6 +155,16 @@ class Trial:
     buffer: int | None = None
     unseen: bool = False
     """Whether nobody may be told of what goes wrong."""
+    prompt: bool = False
+    """Whether nothing goes wrong, so that every answer has to come in time."""
+    most_connections: int | None = None
+    """How many connections have to do, if that is known."""
+    unbroken: bool = False
+    """Whether each cut in the middle of speech shows that it goes on."""
+    most_waiting: int = FULL_SOCKET
+    """Bytes that may wait for room in the socket."""
+    endpoint_silence: float = 0.5
+    """Seconds of silence that the service waits for."""
     time_error: float = TIME_ERROR
 
     async def run(self) -> Outcome:
@@ -170,17 +183,26 @@ class Trial:
             timed=not _UNTIMED & set(self.beside),
             unseen=self.unseen,
             longest_time_error=self.time_error,
+            prompt=self.prompt,
+            most_connections=self.most_connections,
+            most_waiting=self.most_waiting,
+            unbroken=self.unbroken,
+            endpoint_silence=self.endpoint_silence,
             max_retry=RETRIES,
         )
 
     def __str__(self) -> str:
-        said = " ".join(f"{word.text}@{word.start:.2f}" for word in self.said.words)
+        said = " ".join(
+            f"{word.text}@{word.start:.2f}{' softly' * (word.softer > 1)}"
+            for word in self.said.words
+        )
         return (
             f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, "
             f"{self.faults}, {self.hooks!r}, flushes {self.flushes}, muted {self.pauses}, "
             f"changes {self.changes}{' and at the end' if self.change_at_end else ''}, "
             f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
-            f"buffers {self.buffer}, peak {self.said.peak}, noise {self.said.noise}, said {said}"
+            f"buffers {self.buffer}, endpoint {self.endpoint_silence:g} s, peak {self.said.peak}, "
+            f"noise {self.said.noise}, hums {self.said.hums}, said {said}"
         )
 
 
@@ -264,13 +286,7 @@ def _draw_beside(rng: Random, said: Talk, kinds: list[str]) -> tuple[Talk, list[
 def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
     """Short answers, each flushed right behind its sound; the microphone is off in between."""
     ms = rng.choice((10, 10, 20, 50))
-    step, at = ms // 10, 0
-    words: list[Spoken] = []
-    for _ in range(rng.randint(2, 5)):
-        at += rng.choice((0, 0, 2, 10, 30, 100)) // step * step
-        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 40) // step * step))
-        at = words[-1].last
-    said = _at_some_level(rng, words, at)
+    said = _answers(rng, ms)
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 2))
     said, beside = _draw_beside(rng, said, kinds)
     # A cut would answer a flush with the start of what it is about.
@@ -290,10 +306,27 @@ def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
         faults,
         beside,
         Combined(*(BESIDE[kind](rng) for kind in beside)),
-        presses=[word.end for word in words],
+        presses=[word.end for word in said.words],
         flushes_each=flushes_each,
         ms=ms,
     )
+
+
+def _draw_in_time(seed: int, rng: Random) -> Trial:
+    """Nothing goes wrong, so that nobody may wait: push-to-talk, or a mute right behind speech.
+
+    The service may want more silence than it is sent at first.
+    """
+    if rng.random() < 0.5:
+        ms, silence = rng.choice((10, 20, 50)), rng.choice((0.5, 3.5))
+        said = _answers(rng, ms)
+        presses = [word.end for word in said.words]
+        trial = Trial(seed, said, [], [], presses=presses, endpoint_silence=silence, ms=ms)
+    else:
+        said = _talk(rng)
+        mutes = {rng.choice(_ends(said)) + rng.uniform(0.0, 0.5): rng.choice((6.0, 15.0))}
+        trial = Trial(seed, said, [], [], pauses=mutes)
+    return replace(trial, prompt=True, unseen=True, most_connections=1)
 
 
 def _draw_cut(seed: int, rng: Random) -> Trial:
@@ -304,14 +337,29 @@ def _draw_cut(seed: int, rng: Random) -> Trial:
         words.append(Spoken(f"w{len(words)}", at, at + length))
         at = words[-1].last
     said = _at_some_level(rng, words, at + rng.randint(0, 40))
-    return Trial(seed, said, ["FIN"], [Disconnect(Moment.END)], ["cuts"], Cuts(), live=False)
+    with_rest = rng.random() < 0.5
+    return Trial(
+        seed,
+        said,
+        ["FIN"],
+        [Disconnect(Moment.END)],
+        ["cuts"],
+        Cuts(with_rest=with_rest),
+        live=False,
+        unbroken=with_rest,
+    )
 
 
 def _draw_noisy_line(seed: int, rng: Random) -> Trial:
     """Speech that does not stand out from the noise of the line, and a peer that takes nothing.
 
     What it has taken and says nothing about is lost then, for nobody can tell that it was speech.
+    Or a service that says, by the times of its results, that it is far behind: then nothing is.
     """
+    if rng.random() < 0.5:
+        said = replace(_talk(rng, utterances=7), peak=12000, noise=6000)
+        drops: list[Hooks] = [Disconnect(round(rng.uniform(4.0, 8.0), 2)) for _ in range(2)]
+        return Trial(seed, said, ["FIN", "FIN"], drops, ["slow"], Pace(0.5))
     said = replace(_talk(rng), peak=12000, noise=6000)
     kind = rng.choice(("half-open", "stops reading", "pings, does not read"))
     return Trial(seed, said, [kind], [KINDS[kind](rng)])
@@ -324,6 +372,27 @@ def _draw_full_socket(seed: int, rng: Random) -> Trial:
     kind = rng.choice(list(faults))
     ms = rng.choice((5, 10, 20, 50))
     return Trial(seed, _talk(rng), [kind], [faults[kind]], ms=ms, buffer=16384)
+
+
+def _draw_stall(seed: int, rng: Random) -> Trial:
+    """A line that takes nothing for a while, and is asked for signs of life all the time.
+
+    It takes the rest before anybody has to give it up. What comes late closes the voice gate late.
+    """
+    said = _talk(rng)
+    storm = PingStorm(round(rng.uniform(0.05, 1.5), 2), round(rng.uniform(8.0, 11.0), 2))
+    return Trial(
+        seed,
+        replace(said, noise=said.noise or 1),
+        ["pings, does not read"],
+        [storm],
+        ms=rng.choice((5, 10, 20, 50)),
+        # With less, the kernel wants time of its own before it goes on.
+        buffer=65536,
+        unseen=True,
+        most_connections=1,
+        most_waiting=FULL_SOCKET + storm.answers,
+    )
 
 
 def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
@@ -347,6 +416,18 @@ def _draw_false_end(seed: int, rng: Random) -> Trial:
     faults: list[Hooks] = [HearsNothing(early=early) for _ in range(4 if early else 2)]
     kinds = ["says the end, is gone"] * len(faults)
     return Trial(seed, _talk(rng), kinds, faults, live=False)
+
+
+def _draw_no_decision(seed: int, rng: Random) -> Trial:
+    """A service that comes to no end: by new hypotheses for ever, or it is silent about a noise."""
+    said = replace(_talk(rng), noise=1)
+    if rng.random() < 0.5:
+        # The last word is not yet final.
+        said = replace(said, blocks=said.words[-1].last)
+        return Trial(seed, said, ["talks on"], [NeverDecides()], live=False)
+    hum = (said.blocks, said.blocks + rng.randint(10, 40))
+    said = replace(said, blocks=hum[1] + rng.randint(0, 20), hums=(hum,))
+    return Trial(seed, said, [], [], hooks=ShutGate(), live=False, unseen=True)
 
 
 def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
@@ -400,7 +481,23 @@ def _draw_useless_answers(seed: int, rng: Random) -> Trial:
 
 
 def _draw_long_file(seed: int, rng: Random) -> Trial:
-    """A file of more than is kept, and a service that takes its time; its connection ends."""
+    """A file of more than is kept, and a service that takes its time.
+
+    Its connection ends, or it is left alone: who hears nothing in a long silence is merely slow.
+    """
+    if rng.random() < 0.5:
+        pace = rng.choice((0.5, 1.0))
+        said = talk(*[1] * 16, word=0.4, gap=4.0, lead=round(pace * rng.uniform(17, 28), 1))
+        return Trial(
+            seed,
+            replace(said, noise=0),
+            [],
+            [],
+            ["slow"],
+            Pace(pace),
+            live=False,
+            most_connections=1,
+        )
     said = talk(*[1] * 16, word=0.4, gap=4.0)
     drop = Disconnect(round(rng.uniform(0.5, 5), 2))
     return Trial(seed, said, ["FIN"], [drop], ["slow"], Pace(2.0), live=False)
@@ -422,11 +519,14 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
 
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 75,
+    _draw_freely: 71,
+    _draw_stall: 1,
     _draw_lagging: 1,
     _draw_useless_answers: 1,
     _draw_long_file: 1,
     _draw_push_to_talk: 10,
+    _draw_in_time: 2,
+    _draw_no_decision: 1,
     _draw_cut: 2,
     _draw_noisy_line: 2,
     _draw_full_socket: 1,
@@ -451,6 +551,26 @@ def _talk(rng: Random, utterances: int = 0, lead: int | None = None) -> Talk:
             at = words[-1].last
         at += rng.randint(_SHORTEST_GAP, _LONGEST_GAP)
     return _at_some_level(rng, words, at)
+
+
+def _answers(rng: Random, ms: int) -> Talk:
+    """Return words, some of them soft and some behind an "er", for push-to-talk.
+
+    The caller lets go with a frame of so many ms. Nobody hears a soft word in much noise.
+    """
+    step, at = ms // 10, 0
+    words: list[Spoken] = []
+    hums: list[tuple[int, int]] = []
+    for _ in range(rng.randint(2, 5)):
+        at += rng.choice((0, 0, 2, 10, 30, 100)) // step * step
+        if rng.random() < 0.2:
+            hums.append((at, at + rng.randint(20, 40) // step * step))
+            at = hums[-1][1]
+        softer = rng.choice((1, 1, 1, 4))
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(10, 40) // step * step, softer))
+        at = words[-1].last
+    said = replace(_at_some_level(rng, words, at), hums=tuple(hums))
+    return replace(said, noise=min(said.noise, said.peak // 40))
 
 
 def _at_some_level(rng: Random, words: list[Spoken], blocks: int) -> Talk:
