@@ -126,7 +126,7 @@ class NumberedRecognition:
 
     def __init__(self, words: Sequence[Spoken], peak: int = PEAK) -> None:
         self._words = words
-        self._peaks = {peak // word.softer for word in words} or {peak}
+        self._peaks = sorted({peak // word.softer for word in words}) or [peak]
         self._samples: Samples = np.zeros(0, np.int16)
         self._start = 0.0
         self._heard: list[tuple[int, float]] = []
@@ -148,8 +148,10 @@ class NumberedRecognition:
         """Where the whole blocks start, and what is behind the last of them."""
         starts: list[int] = []
         end = 0
-        is_mark = [self._samples == peak for peak in self._peaks]
-        for mark in np.flatnonzero(np.logical_or.reduce(is_mark)).tolist():
+        is_mark = self._samples == self._peaks[0]
+        for peak in self._peaks[1:]:
+            is_mark |= self._samples == peak
+        for mark in np.flatnonzero(is_mark).tolist():
             if mark < end:
                 continue
             if mark + BLOCK > len(self._samples):
@@ -196,7 +198,10 @@ class NumberedRecognition:
         times = dict(self._heard)
         ongoing = self._heard[-1][0] if self._heard and not (self.silence() or 0.0) > 0.1 else -1
         heard = []
+        earliest, latest = min(times, default=0), max(times, default=-1)
         for word in self._words:
+            if word.last <= earliest or word.first > latest:
+                continue
             blocks = [n for n in range(word.first, word.last) if n in times]
             if len(blocks) < _AUDIBLE:
                 continue
