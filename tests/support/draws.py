@@ -487,7 +487,7 @@ def _draw_long_file(seed: int, rng: Random) -> Trial:
     """
     if rng.random() < 0.5:
         pace = rng.choice((0.5, 1.0))
-        said = talk(*[1] * 16, word=0.4, gap=4.0, lead=round(pace * rng.uniform(17, 28), 1))
+        said = talk(*[1] * 10, word=0.4, gap=4.0, lead=round(pace * rng.uniform(17, 28), 1))
         return Trial(
             seed,
             replace(said, noise=0),
