@@ -326,7 +326,9 @@ def _draw_in_time(seed: int, rng: Random) -> Trial:
         said = _talk(rng)
         mutes = {rng.choice(_ends(said)) + rng.uniform(0.0, 0.5): rng.choice((6.0, 15.0))}
         trial = Trial(seed, said, [], [], pauses=mutes)
-    return replace(trial, prompt=True, unseen=True, most_connections=1)
+    # With noise that is not yet known, others are asked whether there are words in it.
+    enough = 1 if said.noise <= 1 else None
+    return replace(trial, prompt=True, unseen=True, most_connections=enough)
 
 
 def _draw_cut(seed: int, rng: Random) -> Trial:
