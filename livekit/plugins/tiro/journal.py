@@ -56,15 +56,10 @@ class Journal:
         )
         return self.tally
 
-    def final_delay(self, response: Response, feed: Feed) -> float | None:
+    def _final_delay(self, response: Response, feed: Feed) -> float | None:
         """Return how long ago the last loud audio was pushed that a response's final is about.
 
-        Args:
-            response: What the service says; asked before the audio is let go.
-            feed: Knows which audio a second of the connection is.
-
-        Returns:
-            Seconds; None if the final has no times, or if the audio is not live.
+        Seconds; None if the final has no times, or if the audio is not live.
         """
         clock, backlog = self._clock, self._backlog
         ends = [result.end for result in response.results if result.is_final and result.end]
@@ -122,18 +117,21 @@ class Journal:
         """Count what went wrong."""
         self.tally.failed(_kind_of(failure))
 
-    def heard(self, finals: int, delay: float | None, *, flush_answered: bool) -> None:
-        """Count what a response brought.
+    def heard(self, response: Response, finals: int, feed: Feed) -> None:
+        """Count the finals of a response, before their audio is let go.
 
         Args:
-            finals: How many finals with words.
-            delay: The `final_delay` of the response.
-            flush_answered: Whether somebody had waited for it.
+            response: What the service says.
+            finals: How many of its finals say anything new.
+            feed: Knows which audio a second of the connection is.
         """
+        delay = self._final_delay(response, feed)
         for _ in range(finals):
             self.tally.final(delay)
-        if flush_answered:
-            self.tally.count("flushes_answered")
+
+    def flush_answered(self) -> None:
+        """Count the answer that somebody had waited for."""
+        self.tally.count("flushes_answered")
 
     def no_more_finals(self, flush_pending: bool) -> None:
         """Count the flush that is not answered any more, if there is one."""

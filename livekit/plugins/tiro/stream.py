@@ -327,10 +327,8 @@ class SpeechStream(stt.RecognizeStream):
 
     def _progress(self) -> Progress:
         backlog, said = self._backlog, self._transcript
-        unfinalized = backlog.may_hold_words()
-        return Progress(
-            backlog.start, said.finals, said.speaking, unfinalized, awaited=said.flush_pending
-        )
+        unfinalized, awaited = backlog.may_hold_words(), said.flush_pending
+        return Progress(backlog.start, said.finals, said.speaking, unfinalized, awaited)
 
     def _budget(self) -> Budget:
         """Return what the base class allows; its options may change between attempts."""
