@@ -38,7 +38,6 @@ def trim(backlog: Backlog, heard: float | None = None, newest: float | None = No
 
 def finalize(backlog: Backlog, start: float, stop: float) -> None:
     backlog.finalize(round(start * RATE), round(stop * RATE))
-    backlog.learn()
 
 
 def start(backlog: Backlog) -> float:

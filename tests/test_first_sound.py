@@ -113,7 +113,6 @@ def lost(speech: list[Pcm], phase: int, *, gathering: bool) -> Iterator[int]:
                 position = feed.sent_to
         assert receiver.opened_at is not None, "it was not heard at all"
         feed.finalize(begins / RATE, (begins + LENGTH) / RATE, backlog.end / RATE)
-        feed.settle(backlog.end / RATE)
         yield max(0, receiver.opened_at - begins - first_sound(pcm))
 
 

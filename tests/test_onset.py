@@ -116,10 +116,6 @@ class Talk:
             self.backlog.push(pcm[at : at + size], RATE)
             self.send()
 
-    def final(self, start: float, end: float, now: float) -> None:
-        self.feed.finalize(start, end, now)
-        self.feed.settle(now)
-
     def send(self) -> None:
         now = self.backlog.end / RATE
         while (message := self.feed.next_chunk(now)) is not None:
@@ -141,7 +137,7 @@ def test_an_utterance_behind_silence() -> None:
 def test_behind_a_final_it_is_quiet_audio_again() -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(1) + quiet(1))
-    talk.final(1.0, 2.0, 3.0)
+    talk.feed.finalize(1.0, 2.0, 3.0)
     talk.messages.clear()
     talk.push(quiet(1))
     assert {length for _, length in talk.messages} == {0.15}
@@ -151,7 +147,7 @@ def test_behind_a_final_it_is_quiet_audio_again() -> None:
 def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> None:
     talk = Talk()
     talk.push(quiet(1) + tone(2))
-    talk.final(1.0, end, 3.0)
+    talk.feed.finalize(1.0, end, 3.0)
     talk.messages.clear()
     talk.push(tone(1))
     assert {length for _, length in talk.messages} == {0.05}
@@ -164,11 +160,11 @@ def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
     """
     talk = Talk()
     talk.push(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(0.5))
-    talk.final(1.0, 2.0, 4.5)
+    talk.feed.finalize(1.0, 2.0, 4.5)
     talk.messages.clear()
     talk.push(quiet(0.5))
     assert {length for _, length in talk.messages} == {0.05}
-    talk.final(3.0, 4.0, 5.0)
+    talk.feed.finalize(3.0, 4.0, 5.0)
     talk.messages.clear()
     talk.push(quiet(0.5))
     assert {length for _, length in talk.messages} == {0.15}
@@ -202,7 +198,7 @@ def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
     talk.push(quiet(1) + tone(1))
     talk.feed.flush()
     talk.send()
-    talk.final(1.0, 2.0, 2.1)
+    talk.feed.finalize(1.0, 2.0, 2.1)
     talk.messages.clear()
     talk.push(quiet(1) + tone(0.5))
     lengths = [round(length, 3) for _, length in talk.messages]

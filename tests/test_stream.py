@@ -21,8 +21,6 @@ from livekit.agents import (
 )
 from livekit.agents.stt import SpeechEvent
 from livekit.plugins import tiro
-from livekit.plugins.tiro.feed import Feed
-from livekit.plugins.tiro.outlet import Outlet
 from livekit.plugins.tiro.testing import (
     ConnectionRecord,
     Drop,
@@ -98,30 +96,6 @@ async def test_words_and_times_without_a_fault() -> None:
     assert_times(events, said)
     assert_alternating(events)
     assert usage(events) == pytest.approx(said.seconds, abs=0.01)
-
-
-@in_virtual_time
-async def test_a_final_is_out_before_anything_is_concluded_from_it() -> None:
-    """That takes as long as all else that it costs."""
-    order: list[str] = []
-    emit, settle = Outlet.emit, Feed.settle
-
-    def emitted(outlet: Outlet, events: list[SpeechEvent]) -> None:
-        emit(outlet, events)
-        order.extend(event.type.name for event in events if event.type is FINAL)
-
-    def settled(feed: Feed, now: float) -> None:
-        order.append("settled")
-        settle(feed, now)
-
-    said = talk(2, 2)
-    with (
-        mock.patch.object(Outlet, "emit", emitted),
-        mock.patch.object(Feed, "settle", settled),
-    ):
-        async with numbered_server(said) as server, new_stt(server) as stt:
-            await collect(stt.stream(), frames(said.pcm()))
-    assert order == 2 * [FINAL.name, "settled"]
 
 
 @pytest.mark.many

@@ -122,11 +122,9 @@ class Caller:
     def final(self, start: float, end: float) -> None:
         """Have the service say that a final covers seconds of the connection."""
         self.feed.finalize(start, end, self.now)
-        self.feed.settle(self.now)
 
     def final_without_times(self) -> None:
         self.feed.finalize(None, None, self.now)
-        self.feed.settle(self.now)
 
 
 class AtOnce(Onset):

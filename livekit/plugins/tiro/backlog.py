@@ -76,8 +76,6 @@ class Backlog:
         self._answered_to = 0
         self._given_up = 0
         self._unplaced_finals = 0
-        # From where on there are no words, where words start, and where they end.
-        self._to_learn: list[tuple[int, int, int]] = []
         self._sent_once = 0
         self._reported = 0
         self._set_rate(16000)
@@ -156,18 +154,12 @@ class Backlog:
 
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
-        self._to_learn.append((self.start, start, stop))
+        self._measure()
+        self.loudness.learn_no_words(self.start, start, stop)
+        self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
         self._unplaced_finals = 0
         self._release(stop)
-
-    def learn(self) -> None:
-        """Learn from the finals that were noted how loud the line is."""
-        self._measure()
-        for start, words, stop in self._to_learn:
-            self.loudness.learn_no_words(start, words, stop)
-            self.loudness.learn_words(words, stop)
-        self._to_learn.clear()
 
     def finalize_without_times(self, sent: int) -> None:
         """Note a final that does not say what it covers: the least that it can be about.
@@ -179,7 +171,7 @@ class Backlog:
         the noise floor is not known, no pause may be seen; then the next final is about both.
         Times tell which finals say nothing new; this estimate does not.
         """
-        self.learn()
+        self._measure()
         finals, start = self._unplaced_finals + 1, self.start
         for _ in range(finals):
             end = self._end_of_stretch(sent)

@@ -162,9 +162,9 @@ class Exchange:
             self._changed.set_result(None)
 
     def _apply_new_phrases(self) -> None:
-        """Have a new connection take over for them, if nobody speaks or waits for a final."""
-        wanted = self._has_new_phrases and not self._ended and not self._changed.done()
-        if wanted and _is_calm(self._parts.transcript, self._parts.backlog):
+        """Have a new connection take over, if nobody speaks and nobody waits for a final."""
+        busy = self._ended or self._changed.done()
+        if not busy and _is_calm(self._parts.transcript, self._parts.backlog):
             self._changed.set_result(None)
 
     def _wake_sender(self) -> None:
@@ -237,7 +237,8 @@ class Exchange:
         watch.look(now, speech, connection.answered_at)
         if watch.unanswered:
             self._parts.journal.tally.waited(watch.unanswered)
-        self._apply_new_phrases()
+        if self._has_new_phrases:
+            self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
             return Reason.CLOSED
@@ -308,21 +309,20 @@ class Exchange:
         connection, journal = self._connection, self._parts.journal
         transcript = self._parts.transcript
         while (response := await connection.receive()) is not None:
-            now = time.monotonic()
+            has_final = any(result.is_final for result in response.results)
+            delay = journal.final_delay(response, self._feed) if has_final else None
             finals, waiting = transcript.finals, transcript.flush_pending
-            events = transcript.on_response(response, now)
-            # First of all: somebody waits for them.
-            self._parts.outlet.emit(events)
-            if transcript.finals > finals:
-                journal.heard(response, transcript.finals - finals, self._feed)
-                self._feed.settle(now)
-            if waiting and not transcript.flush_pending:
-                journal.flush_answered()
+            events = transcript.on_response(response, time.monotonic())
+            if has_final or waiting:
+                answered = waiting and not transcript.flush_pending
+                journal.heard(transcript.finals - finals, delay, flush_answered=answered)
             if events:
                 connection.note_news()
+                self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
                     self._note_hypothesis()
-                self._apply_new_phrases()
+                if self._has_new_phrases:
+                    self._apply_new_phrases()
             if response.error is not None:
                 return response.error
         return Reason.CLOSED

@@ -237,7 +237,7 @@ class Feed:
         return self.locate(second) <= self._backlog.finalized_to
 
     def finalize(self, start: float | None, end: float | None, now: float) -> None:
-        """Note which audio a final covers: none of it is sent again.
+        """Let go of the audio that a final covers.
 
         Args:
             start: The second at which its first word starts; None if it has no times.
@@ -250,16 +250,6 @@ class Feed:
             self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
-
-    def settle(self, now: float) -> None:
-        """Draw the conclusions from finals, and let go of what they cover.
-
-        That takes as long as all else that a final costs, so whoever waits for it comes first.
-
-        Args:
-            now: Monotonic seconds.
-        """
-        self._backlog.learn()
         # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)

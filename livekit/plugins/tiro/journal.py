@@ -56,10 +56,15 @@ class Journal:
         )
         return self.tally
 
-    def _final_delay(self, response: Response, feed: Feed) -> float | None:
+    def final_delay(self, response: Response, feed: Feed) -> float | None:
         """Return how long ago the last loud audio was pushed that a response's final is about.
 
-        Seconds; None if the final has no times, or if the audio is not live.
+        Args:
+            response: What the service says; asked before anybody lets go of the audio.
+            feed: Knows which audio a second of the connection is.
+
+        Returns:
+            Seconds; None if the final has no times, or if the audio is not live.
         """
         clock, backlog = self._clock, self._backlog
         ends = [result.end for result in response.results if result.is_final and result.end]
@@ -67,7 +72,7 @@ class Journal:
             return None
         rate, stop = backlog.sample_rate, feed.locate(ends[-1])
         tail = min(stop + round(_WORD_TAIL * rate), feed.sent_to)
-        loud = backlog.last_loud(backlog.kept_from, tail)
+        loud = backlog.last_loud(backlog.start, tail)
         seconds = (stop if loud is None else loud) / rate
         pushed = clock.wall(seconds + clock.pause_around(seconds)[0])
         return None if pushed is None else max(0.0, time.time() - pushed)
@@ -117,21 +122,18 @@ class Journal:
         """Count what went wrong."""
         self.tally.failed(_kind_of(failure))
 
-    def heard(self, response: Response, finals: int, feed: Feed) -> None:
-        """Count the finals of a response, before their audio is let go.
+    def heard(self, finals: int, delay: float | None, *, flush_answered: bool) -> None:
+        """Count what a response brought.
 
         Args:
-            response: What the service says.
-            finals: How many of its finals say anything new.
-            feed: Knows which audio a second of the connection is.
+            finals: How many finals with words.
+            delay: The `final_delay` of the response.
+            flush_answered: Whether somebody had waited for it.
         """
-        delay = self._final_delay(response, feed)
         for _ in range(finals):
             self.tally.final(delay)
-
-    def flush_answered(self) -> None:
-        """Count the answer that somebody had waited for."""
-        self.tally.count("flushes_answered")
+        if flush_answered:
+            self.tally.count("flushes_answered")
 
     def no_more_finals(self, flush_pending: bool) -> None:
         """Count the flush that is not answered any more, if there is one."""
