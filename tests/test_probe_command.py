@@ -296,8 +296,13 @@ def serving(hooks: Hooks) -> Iterator[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send there")
 def test_ctrl_c_in_the_middle_of_a_call() -> None:
     hooks = Interrupts()
-    with serving(hooks) as url:
-        result = CliRunner().invoke(app, ["probe", "--yes", "--base-url", url])
+    # What a shell starts in the background is told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with serving(hooks) as url:
+            result = CliRunner().invoke(app, ["probe", "--yes", "--base-url", url])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert hooks.pressed and result.exit_code == Exit.INTERRUPTED
     lines = result.stdout.splitlines()
     assert any("wrong key" in line and "as assumed" in line for line in lines)
