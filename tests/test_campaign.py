@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +55,21 @@ def test_all_kinds_are_drawn() -> None:
     assert {kind for trial in trials for kind in trial.kinds} == set(KINDS)
     assert {kind for trial in trials for kind in trial.beside} == set(BESIDE)
     assert {len(trial.kinds) for trial in trials} >= {1, 2, 3, 4, 5, 6}
+
+
+def test_nobody_flushes_within_a_word() -> None:
+    """It would be cut in two; a flush comes behind the first frame that reaches it."""
+    for trial in map(draw, [*range(300), 4682, 9409, 26104]):
+        for at in trial.flushes:
+            pushed = math.ceil(at * 1000 / trial.ms - 1e-6) * trial.ms / 1000
+            within = [w.text for w in trial.said.words if w.start + 1e-6 < pushed < w.end - 1e-6]
+            assert not within, str(trial)
+
+
+def test_two_flushes_within_a_frame_come_behind_it() -> None:
+    """The second one a frame later is within a word."""
+    (report,) = run(1, 3002703)
+    assert not report.broken, "\n".join(report.broken)
 
 
 def test_what_is_lost_is_reported(

@@ -254,8 +254,9 @@ def _draw_callers_acts(trial: Trial, rng: Random) -> None:
     if rng.random() < 0.3:
         trial.flushes[rng.choice(ends) + rng.uniform(0.01, 0.9)] = rng.choice((1, 1, 30))
     if rng.random() < 0.2:
-        # When all is final, as a rule.
-        trial.flushes[rng.choice(ends) + _SHORTEST_GAP / 100 - 0.06] = 1
+        # When all is final, as a rule. It comes behind a frame, and nobody flushes within a word.
+        before = max(0.06, trial.ms / 1000)
+        trial.flushes[rng.choice(ends) + _SHORTEST_GAP / 100 - before] = 1
     if rng.random() < 0.2:
         trial.pauses[rng.choice(ends) + 0.5] = rng.choice((2.0, 6.0, 30.0))
     if rng.random() < 0.2:

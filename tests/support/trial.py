@@ -396,7 +396,7 @@ class Speaker:
 
     def _do_what_is_due(self, pushed: float) -> None:
         self._outcome.stuffed = max(self._outcome.stuffed, waiting_bytes(self._stream))
-        if self._flushes and pushed >= self._flushes[0][0]:
+        while self._flushes and pushed >= self._flushes[0][0]:
             self._flush(self._flushes.pop(0)[1])
         if self._changes and pushed >= self._changes[0]:
             self._changes.pop(0)
