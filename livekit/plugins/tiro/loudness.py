@@ -100,12 +100,13 @@ class Loudness:
 
     def _learn_from_seconds(self) -> None:
         """Follow the quietest tenth of the latest seconds: down at once, up only slowly."""
-        start = max(self._learned_to, self._first)
-        count = (self._first + len(self._levels) - start) // FRAMES_PER_SECOND
-        self._learned_to = start + max(0, count) * FRAMES_PER_SECOND
-        if count <= 0:
+        self._learned_to = max(self._learned_to, self._first)
+        levels = self._levels[self._learned_to - self._first :]
+        count = len(levels) // FRAMES_PER_SECOND
+        if not count:
             return
-        levels = self._levels[start - self._first : self._learned_to - self._first]
+        self._learned_to += count * FRAMES_PER_SECOND
+        levels = levels[: count * FRAMES_PER_SECOND]
         for quiet in _quietest_tenths(levels.reshape(count, FRAMES_PER_SECOND)):
             self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
             if quiet < self.floor or len(self._seconds) >= _SECONDS_TO_LEARN:
