@@ -188,7 +188,8 @@ class Cuts(Hooks):
                 return None
             if not result["isFinal"] and len(words) > 2:
                 if self._with_rest:
-                    document["result"]["results"].insert(0, _hypothesis(words[-1:]))
+                    rest = words[-1]
+                    document["result"]["results"].insert(0, _hypothesis(rest["word"], rest))
                 result["isFinal"], words = True, words[:-1]
             if result["isFinal"] and words:
                 self._final_to[connection.number] = words[-1]["word"]
@@ -206,8 +207,7 @@ class Cuts(Hooks):
         return words[texts.index(last) + 1 :] if last in texts else words
 
 
-def _hypothesis(words: list[dict[str, Any]]) -> dict[str, Any]:
-    text = " ".join(word["word"] for word in words)
+def _hypothesis(text: str, *words: dict[str, Any]) -> dict[str, Any]:
     return {"alternatives": [{"transcript": text, "words": words}], "isFinal": False}
 
 
@@ -352,8 +352,7 @@ class NeverDecides(Fault):
         number = 0
         while not connection.line.is_lost:
             number += 1
-            result = _hypothesis([])
-            result["alternatives"][0]["transcript"] = f"or is it {number}"
+            result = _hypothesis(f"or is it {number}")
             await connection.line.send(_written({"result": {"results": [result]}}))
             await asyncio.sleep(1)
 
