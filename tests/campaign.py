@@ -55,7 +55,7 @@ class Report:
         self.doubled += outcome.doubled
         self.errors += outcome.error is not None
         self.minutes += outcome.seconds / 60
-        if trial.time_error == TIME_ERROR:
+        if trial.expected.time_error == TIME_ERROR:
             self.time_error = max(self.time_error, outcome.time_error)
         self.struck.update(trial.kinds[: len(outcome.sessions)])
         self.struck.update(trial.beside)

@@ -6,6 +6,7 @@ it takes several things at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -35,7 +36,7 @@ from livekit.plugins.tiro.testing.faults import (
 )
 
 from .numbered import Spoken, Talk, talk
-from .trial import FULL_SOCKET, TIME_ERROR, Outcome, hear
+from .trial import FULL_SOCKET, Expected, Outcome, hear
 from .trouble import (
     IMPOSSIBLE,
     Chatter,
@@ -153,19 +154,9 @@ class Trial:
     change_at_end: bool = False
     ms: float = 50
     buffer: int | None = None
-    unseen: bool = False
-    """Whether nobody may be told of what goes wrong."""
-    prompt: bool = False
-    """Whether nothing goes wrong, so that every answer has to come in time."""
-    most_connections: int | None = None
-    """How many connections have to do, if that is known."""
-    unbroken: bool = False
-    """Whether each cut in the middle of speech shows that it goes on."""
-    most_waiting: int = FULL_SOCKET
-    """Bytes that may wait for room in the socket."""
+    expected: Expected = Expected()
     endpoint_silence: float = 0.5
     """Seconds of silence that the service waits for."""
-    time_error: float = TIME_ERROR
 
     async def run(self) -> Outcome:
         return await hear(
@@ -181,12 +172,7 @@ class Trial:
             ms=self.ms,
             buffer=self.buffer,
             timed=not _UNTIMED & set(self.beside),
-            unseen=self.unseen,
-            longest_time_error=self.time_error,
-            prompt=self.prompt,
-            most_connections=self.most_connections,
-            most_waiting=self.most_waiting,
-            unbroken=self.unbroken,
+            expected=self.expected,
             endpoint_silence=self.endpoint_silence,
             max_retry=RETRIES,
         )
@@ -328,8 +314,9 @@ def _draw_in_time(seed: int, rng: Random) -> Trial:
         mutes = {rng.choice(_ends(said)) + rng.uniform(0.0, 0.5): rng.choice((6.0, 15.0))}
         trial = Trial(seed, said, [], [], pauses=mutes)
     # With noise that is not yet known, others are asked whether there are words in it.
-    enough = 1 if said.noise <= 1 else None
-    return replace(trial, prompt=True, unseen=True, most_connections=enough)
+    enough = 1 if said.noise <= 1 else math.inf
+    expected = Expected(prompt=True, unseen=True, most_connections=enough)
+    return replace(trial, expected=expected)
 
 
 def _draw_cut(seed: int, rng: Random) -> Trial:
@@ -349,7 +336,7 @@ def _draw_cut(seed: int, rng: Random) -> Trial:
         ["cuts"],
         Cuts(with_rest=with_rest),
         live=False,
-        unbroken=with_rest,
+        expected=Expected(unbroken=with_rest),
     )
 
 
@@ -392,9 +379,9 @@ def _draw_stall(seed: int, rng: Random) -> Trial:
         ms=rng.choice((5, 10, 20, 50)),
         # With less, the kernel wants time of its own before it goes on.
         buffer=65536,
-        unseen=True,
-        most_connections=1,
-        most_waiting=FULL_SOCKET + storm.answers,
+        expected=Expected(
+            unseen=True, most_connections=1, most_waiting=FULL_SOCKET + storm.answers
+        ),
     )
 
 
@@ -407,7 +394,15 @@ def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
     said = replace(_talk(rng, utterances=1, lead=rng.randint(1020, 1200)), noise=0)
     limit = round(said.words[0].start + rng.uniform(0.02, 2.0), 2)
     kind = SessionLimit(limit, rng.choice((None, *_ROTATION)))
-    return Trial(seed, said, ["session limit"], [kind], ["late"], Latency(2.5), unseen=True)
+    return Trial(
+        seed,
+        said,
+        ["session limit"],
+        [kind],
+        ["late"],
+        Latency(2.5),
+        expected=Expected(unseen=True),
+    )
 
 
 def _draw_false_end(seed: int, rng: Random) -> Trial:
@@ -430,7 +425,7 @@ def _draw_no_decision(seed: int, rng: Random) -> Trial:
         return Trial(seed, said, ["talks on"], [NeverDecides()], live=False)
     hum = (said.blocks, said.blocks + rng.randint(10, 40))
     said = replace(said, blocks=hum[1] + rng.randint(0, 20), hums=(hum,))
-    return Trial(seed, said, [], [], hooks=ShutGate(), live=False, unseen=True)
+    return Trial(seed, said, [], [], hooks=ShutGate(), live=False, expected=Expected(unseen=True))
 
 
 def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
@@ -499,7 +494,7 @@ def _draw_long_file(seed: int, rng: Random) -> Trial:
             ["slow"],
             Pace(pace),
             live=False,
-            most_connections=1,
+            expected=Expected(most_connections=1),
         )
     said = talk(*[1] * 16, word=0.4, gap=4.0)
     drop = Disconnect(round(rng.uniform(0.5, 5), 2))
@@ -517,7 +512,7 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
         [Disconnect(when) for when in whens],
         ["drift"],
         Drift(rng.choice((-0.05, 0.05))),
-        time_error=_TIME_ERROR_OF_A_WRONG_CLOCK,
+        expected=Expected(time_error=_TIME_ERROR_OF_A_WRONG_CLOCK),
     )
 
 

@@ -121,6 +121,24 @@ class Change:
     """The words that were said and not yet final."""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What else than the words a trial is judged by."""
+
+    unseen: bool = False
+    """Whether nobody may be told of what goes wrong."""
+    time_error: float = TIME_ERROR
+    """Seconds by which the times of words may be wrong."""
+    prompt: bool = False
+    """Whether nothing goes wrong, so that every answer has to come in time."""
+    most_connections: float = math.inf
+    """How many connections have to do, if that is known."""
+    most_waiting: int = FULL_SOCKET
+    """Bytes that may wait for room in the socket."""
+    unbroken: bool = False
+    """Whether each cut in the middle of speech shows that it goes on."""
+
+
 @dataclass
 class Outcome:
     """What became of a stream."""
@@ -148,17 +166,7 @@ class Outcome:
     """Whether the service gives times; without, words can be heard again after a drop."""
     takes_back: bool = False
     """Whether the service says of hypotheses that there was no word."""
-    unseen: bool = False
-    """Whether nobody may be told of what goes wrong."""
-    longest_time_error: float = TIME_ERROR
-    prompt: bool = False
-    """Whether nothing goes wrong, so that every answer has to come in time."""
-    most_connections: int | None = None
-    """How many connections have to do, if that is known."""
-    most_waiting: int = FULL_SOCKET
-    """Bytes that may wait for room in the socket."""
-    unbroken: bool = False
-    """Whether each cut in the middle of speech shows that it goes on."""
+    expected: Expected = Expected()
     flushed: list[Flush] = field(default_factory=list)
     changed: list[Change] = field(default_factory=list)
     open_behind_mutes: list[str] = field(default_factory=list)
@@ -234,11 +242,11 @@ class Outcome:
         whole = self.heard if self.error is None else self.heard[:-1]
         if whole != self.said.texts[: len(whole)]:
             return f"heard {self.heard} before {self.error!r}"
-        if self.error is None and self.time_error > self.longest_time_error:
+        if self.error is None and self.time_error > self.expected.time_error:
             return f"times are wrong by {self.time_error:.3f} s"
         if usage(self.events) > self.pushed + 0.001:
             return f"usage {usage(self.events):.2f} s of {self.pushed:.2f} s"
-        if self.unseen and self.reported:
+        if self.expected.unseen and self.reported:
             return f"errors were reported: {self.reported}"
         return (
             self._own_fault()
@@ -262,7 +270,7 @@ class Outcome:
         for event, after in pairwise(event for event in self.events if event.type is not USAGE):
             if event.type is START and not (after.alternatives and after.alternatives[0].text):
                 return "speech without a word"
-            if self.unbroken and event.type is FINAL and after.type is END:
+            if self.expected.unbroken and event.type is FINAL and after.type is END:
                 last = event.alternatives[0].text.rpartition(" ")[2]
                 if last in self._followed_at_once:
                     return f"speech ended behind {last!r}, and went on"
@@ -297,7 +305,8 @@ class Outcome:
             ][sum(event.type is FINAL for event in self.events[: flush.events]) :]
             if flush.open and answers and not answers[0][1]:
                 return f"a flush was answered with nothing, open were {flush.open}"
-            if self.prompt and flush.open and not (answers and answers[0][0] < flush.at + _IN_TIME):
+            in_time = bool(answers) and answers[0][0] < flush.at + _IN_TIME
+            if self.expected.prompt and flush.open and not in_time:
                 return f"a flush was not answered in time, open were {flush.open}"
             if flush.is_calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
                 return "a flush was not answered, and nothing was open"
@@ -305,7 +314,7 @@ class Outcome:
 
     def _not_done(self) -> str:
         """Say what the caller did, and nothing came of it."""
-        if self.prompt and self.open_behind_mutes:
+        if self.expected.prompt and self.open_behind_mutes:
             return f"a mute brought no final of {self.open_behind_mutes}"
         for change in self.changed[-1:] if self.error is None else ():
             configs = [session.config.get("metadata", {}) for session in self.sessions]
@@ -321,7 +330,7 @@ class Outcome:
 
     def _too_much(self) -> str:
         """Say what was sent too much of, or piled up."""
-        if self.most_connections is not None and len(self.sessions) > self.most_connections:
+        if len(self.sessions) > self.expected.most_connections:
             return f"{len(self.sessions)} connections, and nothing went wrong"
         places = len({flush.said for flush in self.flushed}) + len(self.pauses) + 2
         most = max(self.silence.values(), default=0) / (2 * RATE)
@@ -329,7 +338,7 @@ class Outcome:
             return f"{most:.1f} s of silence for {places} places"
         if self.drained_in > _LONGEST_DRAIN:
             return f"{self.drained_in:.1f} s until a stream ended that was heard"
-        if self.stuffed > self.most_waiting:
+        if self.stuffed > self.expected.most_waiting:
             return f"{self.stuffed} bytes waited for room in the socket"
         return ""
 
@@ -496,12 +505,7 @@ async def hear(
     buffer: int | None = None,
     timed: bool = True,
     takes_back: bool = False,
-    unseen: bool = False,
-    longest_time_error: float = TIME_ERROR,
-    prompt: bool = False,
-    most_connections: int | None = None,
-    most_waiting: int = FULL_SOCKET,
-    unbroken: bool = False,
+    expected: Expected = Expected(),
     endpoint_silence: float = 0.5,
     proxy: Proxy | None = None,
 ) -> Outcome:
@@ -522,12 +526,7 @@ async def hear(
         buffer: Bytes of the client's socket buffers; None for the system's.
         timed: Whether the service gives times.
         takes_back: Whether the service says of hypotheses that there was no word.
-        unseen: Whether nobody may be told of what goes wrong.
-        longest_time_error: Seconds by which the times of words may be wrong.
-        prompt: Whether nothing goes wrong, so that every answer has to come in time.
-        most_connections: How many connections have to do, if that is known.
-        most_waiting: Bytes that may wait for room in the socket.
-        unbroken: Whether each cut in the middle of speech shows that it goes on.
+        expected: What else than the words it is judged by.
         endpoint_silence: Seconds of silence that the service waits for.
         max_retry: The retries of the framework.
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
@@ -542,12 +541,7 @@ async def hear(
         pauses=pauses or {},
         timed=timed,
         takes_back=takes_back,
-        unseen=unseen,
-        longest_time_error=longest_time_error,
-        prompt=prompt,
-        most_connections=most_connections,
-        most_waiting=most_waiting,
-        unbroken=unbroken,
+        expected=expected,
     )
     conn = APIConnectOptions(max_retry=max_retry)
     server = TiroServer(
