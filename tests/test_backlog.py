@@ -5,6 +5,9 @@ Only evidence lets audio go: a final with times, or the bound of 60 s. Quiet aud
 
 from __future__ import annotations
 
+import tracemalloc
+
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -421,6 +424,35 @@ def test_memory_is_bounded(speaking: bool, level: int) -> None:
         assert held == len(backlog._pieces) <= (KEEP_AT_MOST if speaking or level else LOOKBACK) + 1
         assert len(backlog.loudness._levels) <= 50 * (held + 1)
         assert len(backlog.flushes) <= 31
+
+
+@pytest.mark.parametrize("ms", [5, 10, 20, 50, 60, 100])
+def test_digital_silence_takes_no_memory(ms: int) -> None:
+    """As from a muted microphone, noise suppression or DTX."""
+    backlog = Backlog()
+    frame = memoryview(bytes(2 * RATE * ms // 1000))
+    backlog.push(frame, RATE)
+    tracemalloc.start()
+    try:
+        for _ in range(30000 // ms):
+            backlog.push(frame, RATE)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What is left is where each frame begins.
+    assert grown < 30000 // ms * 80
+    assert backlog.take(RATE // 3, 25 * RATE) == bytes(2 * (25 * RATE - RATE // 3))
+
+
+def test_silence_that_is_not_digital_is_kept_as_it_is() -> None:
+    """One sample that is not zero, at the start, in the middle or at the end."""
+    backlog = Backlog()
+    frames = [np.zeros(800, np.int16) for _ in range(4)]
+    for frame, sample in zip(frames[1:], (0, 400, 799), strict=True):
+        frame[sample] = 1
+    for frame in frames:
+        backlog.push(frame.tobytes(), RATE)
+    assert backlog.take(0, 3200) == np.concatenate(frames).tobytes()
 
 
 # -- what is no word, and no noise either --------------------------------------------------------
