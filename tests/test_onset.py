@@ -102,7 +102,7 @@ def test_who_does_not_gather_never_does() -> None:
 
 
 class Talk:
-    """Audio that is pushed live, 20 ms at a time, and the messages it goes out in."""
+    """Audio that is pushed live, mostly 20 ms at a time, and the messages it goes out in."""
 
     def __init__(self) -> None:
         self.backlog = Backlog()
@@ -110,8 +110,8 @@ class Talk:
         self.messages: list[tuple[float, float]] = []
         """When each went out, and how long it is, seconds."""
 
-    def push(self, pcm: bytes) -> None:
-        size = 2 * 20 * MS
+    def push(self, pcm: bytes, ms: int = 20) -> None:
+        size = 2 * ms * MS
         for at in range(0, len(pcm), size):
             self.backlog.push(pcm[at : at + size], RATE)
             self.send()
@@ -190,6 +190,50 @@ def test_in_a_burst_a_short_pause_is_nothing_special() -> None:
     talk.backlog.push(tone(1) + quiet(0.4) + tone(1), RATE)
     talk.send()
     assert {length for _, length in talk.messages[1:]} == {0.05}
+
+
+@pytest.mark.parametrize("ms", [5, 10, 20, 50])
+@pytest.mark.parametrize("pause", [0.51, 0.6, 0.735, 1.4, 2.2])
+def test_a_sound_behind_a_pause_is_one_message_before_the_final_is_here(
+    pause: float, ms: int
+) -> None:
+    """The gate has closed if the service has decided, and the word of that is on its way."""
+    talk = Talk()
+    talk.push(quiet(1) + tone(1), ms)
+    talk.messages.clear()
+    sent = talk.feed.sent_to / RATE
+    talk.push(quiet(pause) + tone(1), ms)
+    ends = sent + np.cumsum([length for _, length in talk.messages])
+    sound = 2 + pause
+    number = int(np.searchsorted(ends, sound + 0.001))
+    # Where a sound begins is known to 20 ms.
+    assert ends[number] >= sound + 0.08 - 1e-9
+    at, length = talk.messages[number]
+    assert at <= sound + 0.2 and length <= 0.2
+    others = [length for _, length in talk.messages[:number] + talk.messages[number + 1 :]]
+    assert others and set(others) == {0.05}
+    late = [at - end for (at, _), end in zip(talk.messages[:number], ends[:number], strict=True)]
+    assert max(late) < 0.05, "quiet audio waits for nothing: the final hangs on it"
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.26, 0.4])
+def test_a_short_pause_is_nothing_special(pause: float) -> None:
+    talk = Talk()
+    talk.push(quiet(1) + tone(1))
+    talk.messages.clear()
+    talk.push(quiet(pause) + tone(1) + quiet(pause) + tone(1))
+    assert {length for _, length in talk.messages} == {0.05}
+
+
+def test_a_flush_sends_the_sound_behind_a_pause() -> None:
+    talk = Talk()
+    talk.push(quiet(1) + tone(1) + quiet(1) + tone(0.08))
+    assert talk.feed.sent_to < 3 * RATE + CHUNK
+    talk.feed.flush()
+    talk.messages.clear()
+    talk.send()
+    assert talk.feed.sent_to == talk.backlog.end
+    assert talk.messages[0][1] >= 0.05
 
 
 def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:

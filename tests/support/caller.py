@@ -136,6 +136,9 @@ class AtOnce(Onset):
     def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         return chunk
 
+    def look(self, sent_to: int) -> None:
+        pass
+
 
 def at_once(feed: Feed) -> Feed:
     """Have quiet audio sent as it comes."""

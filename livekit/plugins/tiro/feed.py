@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # s of audio from one clean-up to the next; up to so much more than needed is kept.
 TRIM_INTERVAL = 1.0
+# s of audio from one look for a pause to the next: a pause in which the service decides is longer.
+_LOOK_INTERVAL = 0.4
 # s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
 # acoustic model looks 0.3 s ahead.
 FLUSH_SILENCE = 2.5
@@ -82,7 +84,7 @@ class Feed:
         self._silent_at: int | None = None
         self._samples = 0
         self._segments = [Segment(0, self.sent_to, True)]
-        self._trim_at = self._acknowledged_to = self.sent_to
+        self._trim_at = self._look_at = self._acknowledged_to = self.sent_to
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -116,6 +118,8 @@ class Feed:
                 find = self._onset.next_message
             elif self.drained_at > now + _BEHIND and (first or not self._asking):
                 find = self._onset.next_to_who_is_behind
+            elif self._onset.is_pausing:
+                find = self._onset.next_in_pause
             else:
                 find = None
             if find is not None:
@@ -130,6 +134,9 @@ class Feed:
             return None
         seconds = (self._samples - first) / backlog.sample_rate
         self.drained_at = max(self.drained_at, now) + seconds
+        if self.sent_to >= self._look_at:
+            self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
+            self._onset.look(self.sent_to)
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)

@@ -4,8 +4,9 @@ Tiro's published server opens its decoder by a voice gate that looks at one mess
 throws away every message before the one that opened it; the gate is closed again after every final.
 So while the service has nothing to decode, quiet audio is gathered and the last of it held back:
 the first loud audio goes out together with what was before it, as one message. Then messages go at
-once. Steady noise opens the gate by itself, so that holding it back does no harm, and where there
-is no such gate it costs the first sound of an utterance 0.1 s.
+once, but for the first sound behind a pause in which the service can have decided: the word of that
+may be on its way. Steady noise opens the gate by itself, so that holding it back does no harm, and
+where there is no such gate it costs the first sound of an utterance 0.1 s.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Onset:
         """
         self.is_gathering = gathering
         """Whether the service has nothing to decode, as far as is known."""
+        self.is_pausing = False
+        """Whether somebody may have stopped talking, and the service may be about to decide."""
         self._backlog = backlog
         self._may_gather = gathering
         self._released_to = 0
@@ -76,12 +79,12 @@ class Onset:
         # If any of it is loud, all of it is one message.
         return (min(ready, held) if loud is None else ready) // chunk * chunk
 
-    def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
-        """Return the samples of the next message while the service has yet to decide.
+    def next_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+        """Return the samples of the next message while the service may be about to decide.
 
-        Its gate may close in any pause that is long enough. A sound behind one goes with what is
-        right before it, as one message; but a short one, as what the service has looked ahead over
-        when it decides, between two messages, is dropped.
+        Its gate closes as soon as a pause is long enough, and the caller may go on before the word
+        of that is here. So quiet audio goes at once, and a sound behind such a pause as one message
+        that is long enough for the gate.
 
         Args:
             start: The position from which audio is to be sent.
@@ -89,14 +92,46 @@ class Onset:
             chunk: The samples that messages are multiples of.
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        rate = self._backlog.sample_rate
-        paused_from = max(0, start - round(_SHORTEST_DECISION * rate))
-        loud = self._backlog.first_loud(paused_from, min(start + 2 * chunk, stop))
+        if not self._backlog.is_loud(start, start + chunk):
+            return chunk
+        loud = self._sound_behind_pause(start, start + chunk)
+        if loud is not None and loud < start:
+            self.is_pausing = False
+            return chunk
+        # What fills no frame can be loud, too.
+        size = self._with_sound(start, start + chunk if loud is None else loud, chunk)
+        if start + size > stop:
+            return self._if_not_held(start, stop, chunk, is_flushed)
+        self.is_pausing = False
+        return size
+
+    def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+        """Return the samples of the next message while the service has yet to decide.
+
+        Its gate may close in any pause that is long enough. As nothing is late for it, a sound
+        behind one goes with what is right before it.
+
+        Args:
+            start: The position from which audio is to be sent.
+            stop: The position up to which there is any.
+            chunk: The samples that messages are multiples of.
+            is_flushed: Whether silence follows at `stop`, so that nothing is held back.
+        """
+        loud = self._sound_behind_pause(start, min(start + 2 * chunk, stop))
         if loud is not None and loud < start:
             return chunk
         size = 2 * chunk if loud is None else self._with_sound(start, loud, chunk)
-        if start + size <= stop:
-            return chunk if loud is None else size
+        if start + size > stop:
+            return self._if_not_held(start, stop, chunk, is_flushed)
+        return chunk if loud is None else size
+
+    def _sound_behind_pause(self, start: int, stop: int) -> int | None:
+        """Return where the first sound is; before `start` if there was no pause of any length."""
+        paused_from = start - round(_SHORTEST_DECISION * self._backlog.sample_rate)
+        return self._backlog.first_loud(max(0, paused_from), stop)
+
+    def _if_not_held(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+        """Return the samples of a message of all there is, 0 if it waits for more audio."""
         if not is_flushed and stop > self._released_to:
             return 0
         return (stop - start) // chunk * chunk
@@ -124,6 +159,16 @@ class Onset:
         self._released_to = self._backlog.end
 
     # -- when there is nothing to decode ---------------------------------------------------------
+
+    def look(self, sent_to: int) -> None:
+        """Look whether the latest that was sent is quiet: a pause may have begun.
+
+        Two looks have to be closer to each other than the shortest pause in which the service can
+        decide.
+        """
+        if not self.is_gathering and not self.is_pausing:
+            backlog = self._backlog
+            self.is_pausing = not backlog.is_loud(sent_to - backlog.chunk, sent_to)
 
     def note_quiet(self, sent_to: int) -> None:
         """Gather if all that was sent lately is quiet, so that the endpointer has decided."""
