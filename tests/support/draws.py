@@ -128,8 +128,6 @@ BESIDE: dict[str, Maker] = {
     "late": lambda rng: Latency(round(rng.uniform(0.5, 8.0), 2)),
 }
 """What no connection ends of, in the order in which each changes a frame."""
-_UNTIMELY = {"late", "late finals", "late frames", "slow", "empty responses", "cuts"}
-"""What makes decisions of the service come late, or look as if they had come."""
 _UNTIMED = {"no times", "impossible times"}
 
 
@@ -214,7 +212,7 @@ def _noticed_in_a_minute(kinds: list[str]) -> list[str]:
 def _draw_freely(seed: int, rng: Random) -> Trial:
     said = _talk(rng)
     kinds = _noticed_in_a_minute(rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 6)))
-    said, beside = _draw_beside(rng, said, kinds)
+    beside = _draw_beside(rng, kinds)
     trial = Trial(
         seed,
         said,
@@ -250,8 +248,8 @@ def _draw_callers_acts(trial: Trial, rng: Random) -> None:
         trial.pauses.update(dict.fromkeys(gaps, round(rng.uniform(0.2, 0.9), 2)))
 
 
-def _draw_beside(rng: Random, said: Talk, kinds: list[str]) -> tuple[Talk, list[str]]:
-    """Draw what no connection ends of, as far as it goes with what is said and goes wrong."""
+def _draw_beside(rng: Random, kinds: list[str]) -> list[str]:
+    """Draw what no connection ends of, as far as it goes with what goes wrong."""
     drawn = set(rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2))))
     if "mute" in kinds or "late" in drawn:
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
@@ -260,11 +258,7 @@ def _draw_beside(rng: Random, said: Talk, kinds: list[str]) -> tuple[Talk, list[
     if (_UNTIMED | {"drift"}) & drawn:
         # Cuts are made by the times, and the next word is heard only if no sample of it is missing.
         drawn.discard("cuts")
-    beside = [kind for kind in BESIDE if kind in drawn]
-    if said.noise == 0 and _UNTIMELY & drawn:
-        # Who is not told in time that the gate has closed sends the next sound as if it were open.
-        said = replace(said, noise=1)
-    return said, beside
+    return [kind for kind in BESIDE if kind in drawn]
 
 
 # -- scenes --------------------------------------------------------------------------------------
@@ -275,12 +269,12 @@ def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
     ms = rng.choice((10, 10, 20, 50))
     said = _answers(rng, ms)
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 2))
-    said, beside = _draw_beside(rng, said, kinds)
+    beside = _draw_beside(rng, kinds)
     # A cut would answer a flush with the start of what it is about.
     beside = [kind for kind in beside if kind != "cuts"]
     if "mute" not in kinds and rng.random() < 0.3:
         # Empty responses to earlier pauses, before the final that was asked for.
-        beside, said = ["empty responses", "late finals"], replace(said, noise=said.noise or 1)
+        beside = ["empty responses", "late finals"]
     faults = [KINDS[kind](rng) for kind in kinds]
     flushes_each = rng.choice((1, 1, 1, 30))
     if flushes_each > 1:
@@ -367,13 +361,13 @@ def _draw_full_socket(seed: int, rng: Random) -> Trial:
 def _draw_stall(seed: int, rng: Random) -> Trial:
     """A line that takes nothing for a while, and is asked for signs of life all the time.
 
-    It takes the rest before anybody has to give it up. What comes late closes the voice gate late.
+    It takes the rest before anybody has to give it up.
     """
     said = _talk(rng)
     storm = PingStorm(round(rng.uniform(0.05, 1.5), 2), round(rng.uniform(8.0, 11.0), 2))
     return Trial(
         seed,
-        replace(said, noise=said.noise or 1),
+        said,
         ["pings, does not read"],
         [storm],
         ms=rng.choice((5, 10, 20, 50)),
@@ -443,7 +437,7 @@ def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
 def _draw_change_at_the_end(seed: int, rng: Random) -> Trial:
     """Options that change when all is sent and the last final is on its way."""
     late = Latency(round(rng.uniform(0.5, 4.0), 2))
-    said = replace(_talk(rng), noise=1)
+    said = _talk(rng)
     return Trial(seed, said, [], [], ["late"], late, live=False, change_at_end=True)
 
 
@@ -470,7 +464,6 @@ def _draw_useless_answers(seed: int, rng: Random) -> Trial:
         return replace(trial, beside=["impossible times"], hooks=times)
     return replace(
         trial,
-        said=replace(trial.said, noise=1),
         kinds=["line too long"] * 2,
         faults=[LongLine(), LongLine()],
         beside=["empty responses", "late finals"],
