@@ -251,6 +251,8 @@ async def test_the_proxy_of_the_environment(
     assert proxy_for(url) == proxy
     async with new_http_session(url) as session:
         assert session._default_proxy == proxy
+        assert session.connector is not None
+        assert session.connector.limit == 0, "any number of calls at once"
 
 
 # -- writing -------------------------------------------------------------------------------------

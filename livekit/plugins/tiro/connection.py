@@ -48,7 +48,9 @@ def new_http_session(url: str) -> aiohttp.ClientSession:
             is one: `WSS_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` for `wss:`, `WS_PROXY`, `HTTP_PROXY`
             or `ALL_PROXY` for `ws:`, except for the hosts of `NO_PROXY` and this machine itself.
     """
-    return aiohttp.ClientSession(proxy=proxy_for(url))
+    # Else it is 100 connections, and the next call would wait for one of them to end.
+    connector = aiohttp.TCPConnector(limit=0)
+    return aiohttp.ClientSession(connector=connector, proxy=proxy_for(url))
 
 
 def proxy_for(url: str) -> str | None:
