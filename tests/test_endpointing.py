@@ -12,11 +12,13 @@ from livekit import rtc
 from livekit.plugins import tiro
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
+from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection
 from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.harness import FINAL, frames
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time, local_server, new_stt
+from .support.trial import hear
 
 if TYPE_CHECKING:
     from livekit.agents.stt import SpeechEvent
@@ -261,3 +263,12 @@ async def test_the_service_is_asked_in_a_monologue() -> None:
         stream.end_input()
         texts = [e.alternatives[0].text async for e in stream if e.type is FINAL]
     assert texts == [" ".join(said.texts[:44]), " ".join(said.texts[44:])]
+
+
+@pytest.mark.parametrize("dropped_at", [3.0, 5.5, 8.0, 11.0])
+@in_virtual_time
+async def test_the_service_is_asked_in_a_monologue_that_is_sent_again(dropped_at: float) -> None:
+    """What is open counts from where the new connection is fed, not from where the caller is."""
+    said = talk(44, 30, gap=0.3, word=0.4)
+    outcome = await hear(said, PerConnection(Disconnect(dropped_at)), live=True, patience=6)
+    assert outcome.is_exact, str(outcome)

@@ -100,7 +100,8 @@ class Exchange:
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
-        self._note_hypothesis()
+        # What is open is sent again from there.
+        self._note_hypothesis(feed.sent_to)
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -254,11 +255,15 @@ class Exchange:
         watch.dismiss()
         return None
 
-    def _note_hypothesis(self) -> None:
-        """Take in whether there is a hypothesis whose final may be asked for."""
+    def _note_hypothesis(self, position: int | None = None) -> None:
+        """Take in whether there is a hypothesis whose final may be asked for.
+
+        Args:
+            position: From where on the service hears it; None for what is pushed from now on.
+        """
         backlog, transcript = self._parts.backlog, self._parts.transcript
         self._quiet.note(
-            backlog.end,
+            backlog.end if position is None else position,
             is_open=transcript.speaking,
             finals=transcript.finals,
             endpointing=self._options.endpointing,
