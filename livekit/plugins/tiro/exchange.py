@@ -100,7 +100,6 @@ class Exchange:
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
-        # What is open is sent again from there.
         self._note_hypothesis(feed.sent_to)
 
     # -- the caller's side -----------------------------------------------------------------------
@@ -256,11 +255,7 @@ class Exchange:
         return None
 
     def _note_hypothesis(self, position: int | None = None) -> None:
-        """Take in whether there is a hypothesis whose final may be asked for.
-
-        Args:
-            position: From where on the service hears it; None for what is pushed from now on.
-        """
+        """Take in whether there is a hypothesis, heard from `position` or from now on."""
         backlog, transcript = self._parts.backlog, self._parts.transcript
         self._quiet.note(
             backlog.end if position is None else position,
