@@ -73,11 +73,9 @@ class Onset:
             if start + size <= stop:
                 self.is_gathering = False
                 return size
-        if not is_flushed and stop > self._released_to:
-            return 0
-        ready = stop - start
+        size = self._if_not_held(start, stop, chunk, is_flushed)
         # If any of it is loud, all of it is one message.
-        return (min(ready, held) if loud is None else ready) // chunk * chunk
+        return min(size, held) if loud is None else size
 
     def next_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Return the samples of the next message while the service may be about to decide.
@@ -101,15 +99,16 @@ class Onset:
         # What fills no frame can be loud, too.
         size = self._with_sound(start, start + chunk if loud is None else loud, chunk)
         if start + size > stop:
-            return self._if_not_held(start, stop, chunk, is_flushed)
-        self.is_pausing = False
+            size = self._if_not_held(start, stop, chunk, is_flushed)
+        self.is_pausing = size == 0
         return size
 
     def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Return the samples of the next message while the service has yet to decide.
 
         Its gate may close in any pause that is long enough. As nothing is late for it, a sound
-        behind one goes with what is right before it.
+        behind one goes with what is right before it, as one message; but a short one, as what the
+        service has looked ahead over when it decides, between two messages, is dropped.
 
         Args:
             start: The position from which audio is to be sent.
@@ -174,8 +173,8 @@ class Onset:
         """Gather if all that was sent lately is quiet, so that the endpointer has decided."""
         backlog = self._backlog
         since = sent_to - round(_DECIDED_AFTER * backlog.sample_rate)
-        # Mostly the latest audio tells, and needs not be measured.
-        if self.is_gathering or since < 0 or backlog.is_loud(sent_to - backlog.chunk, sent_to):
+        # Mostly the latest look tells, and nothing needs to be measured.
+        if self.is_gathering or since < 0 or not self.is_pausing:
             return
         if backlog.first_loud(since, sent_to) is None:
             self._gather()
