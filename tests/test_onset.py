@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from livekit.plugins.tiro.backlog import Backlog, chunk_samples
-from livekit.plugins.tiro.clock import Clock
-from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.onset import Onset
 
-RATE = 16000
+from .support.caller import RATE, LiveFeed, quiet
+
 CHUNK = chunk_samples(RATE)
 MS = RATE // 1000
 HELD = 150 * MS
@@ -19,10 +18,6 @@ HELD = 150 * MS
 def tone(seconds: float) -> bytes:
     at = np.arange(round(seconds * RATE)) / RATE
     return (3000 * np.cos(at * 2764)).astype(np.int16).tobytes()
-
-
-def quiet(seconds: float) -> bytes:
-    return bytes(2 * round(seconds * RATE))
 
 
 def onset(audio: bytes, *, gathering: bool = True) -> Onset:
@@ -101,29 +96,8 @@ def test_who_does_not_gather_never_does() -> None:
 # -- in a connection's way through the audio -----------------------------------------------------
 
 
-class Talk:
-    """Audio that is pushed live, mostly 20 ms at a time, and the messages it goes out in."""
-
-    def __init__(self) -> None:
-        self.backlog = Backlog()
-        self.feed = Feed(self.backlog, Clock(), 0.0)
-        self.messages: list[tuple[float, float]] = []
-        """When each went out, and how long it is, seconds."""
-
-    def push(self, pcm: bytes, ms: int = 20) -> None:
-        size = 2 * ms * MS
-        for at in range(0, len(pcm), size):
-            self.backlog.push(pcm[at : at + size], RATE)
-            self.send()
-
-    def send(self) -> None:
-        now = self.backlog.end / RATE
-        while (message := self.feed.next_chunk(now)) is not None:
-            self.messages.append((now, len(message) / 2 / RATE))
-
-
 def test_an_utterance_behind_silence() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(2))
     assert {length for _, length in talk.messages} == {0.15}
     talk.messages.clear()
@@ -135,7 +109,7 @@ def test_an_utterance_behind_silence() -> None:
 
 
 def test_behind_a_final_it_is_quiet_audio_again() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1))
     talk.feed.finalize(1.0, 2.0, 3.0)
     talk.messages.clear()
@@ -145,7 +119,7 @@ def test_behind_a_final_it_is_quiet_audio_again() -> None:
 
 @pytest.mark.parametrize("end", [2.0, 3.0])
 def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(2))
     talk.feed.finalize(1.0, end, 3.0)
     talk.messages.clear()
@@ -158,7 +132,7 @@ def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
 
     A message that is longer than that would take the onset of a third utterance with it.
     """
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(0.5))
     talk.feed.finalize(1.0, 2.0, 4.5)
     talk.messages.clear()
@@ -173,7 +147,7 @@ def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
 @pytest.mark.parametrize("pause", [0.6, 0.73, 1.4])
 def test_in_a_burst_a_sound_behind_a_pause_goes_with_what_is_before_it(pause: float) -> None:
     """Nobody knows whether the gate has closed in the pause."""
-    talk = Talk()
+    talk = LiveFeed()
     talk.backlog.push(quiet(0.5) + tone(1) + quiet(pause) + tone(1) + quiet(1), RATE)
     talk.send()
     ends = np.cumsum([length for _, length in talk.messages])
@@ -186,7 +160,7 @@ def test_in_a_burst_a_sound_behind_a_pause_goes_with_what_is_before_it(pause: fl
 
 
 def test_in_a_burst_a_short_pause_is_nothing_special() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.backlog.push(tone(1) + quiet(0.4) + tone(1), RATE)
     talk.send()
     assert {length for _, length in talk.messages[1:]} == {0.05}
@@ -198,7 +172,7 @@ def test_a_sound_behind_a_pause_is_one_message_before_the_final_is_here(
     pause: float, ms: int
 ) -> None:
     """The gate has closed if the service has decided, and the word of that is on its way."""
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1), ms)
     talk.messages.clear()
     sent = talk.feed.sent_to / RATE
@@ -218,7 +192,7 @@ def test_a_sound_behind_a_pause_is_one_message_before_the_final_is_here(
 
 @pytest.mark.parametrize("pause", [0.1, 0.26, 0.4])
 def test_a_short_pause_is_nothing_special(pause: float) -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1))
     talk.messages.clear()
     talk.push(quiet(pause) + tone(1) + quiet(pause) + tone(1))
@@ -226,7 +200,7 @@ def test_a_short_pause_is_nothing_special(pause: float) -> None:
 
 
 def test_a_flush_sends_the_sound_behind_a_pause() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1) + tone(0.08))
     assert talk.feed.sent_to < 3 * RATE + CHUNK
     talk.feed.flush()
@@ -238,7 +212,7 @@ def test_a_flush_sends_the_sound_behind_a_pause() -> None:
 
 def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
     """Though the last sound was only just before: the gate is closed behind any final."""
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(1))
     talk.feed.flush()
     talk.send()
@@ -251,7 +225,7 @@ def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
 
 
 def test_a_flush_sends_what_is_held_before_its_silence() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1) + tone(0.06))
     talk.feed.flush()
     talk.messages.clear()
@@ -262,7 +236,7 @@ def test_a_flush_sends_what_is_held_before_its_silence() -> None:
 
 
 def test_what_is_held_is_released_in_a_pause() -> None:
-    talk = Talk()
+    talk = LiveFeed()
     talk.push(quiet(1))
     held = talk.backlog.end - talk.feed.sent_to
     assert held >= HELD

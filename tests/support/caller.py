@@ -127,6 +127,27 @@ class Caller:
         self.feed.finalize(None, None, self.now)
 
 
+class LiveFeed:
+    """Audio that is pushed live, mostly 20 ms at a time, and the messages it goes out in."""
+
+    def __init__(self) -> None:
+        self.backlog = Backlog()
+        self.feed = Feed(self.backlog, Clock(), 0.0)
+        self.messages: list[tuple[float, float]] = []
+        """When each went out, and how long it is, seconds."""
+
+    def push(self, pcm: bytes, ms: int = 20) -> None:
+        size = 2 * ms * RATE // 1000
+        for at in range(0, len(pcm), size):
+            self.backlog.push(pcm[at : at + size], RATE)
+            self.send()
+
+    def send(self) -> None:
+        now = self.backlog.end / RATE
+        while (message := self.feed.next_chunk(now)) is not None:
+            self.messages.append((now, len(message) / 2 / RATE))
+
+
 class AtOnce(Onset):
     """Cuts audio into chunks, loud or quiet; what else there is, is tested with `onset`."""
 
