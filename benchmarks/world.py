@@ -54,7 +54,7 @@ class World:
 
     @asynccontextmanager
     async def http(self, *, tls: bool = False) -> AsyncIterator[aiohttp.ClientSession]:
-        """Open an HTTP session without a limit of connections, as LiveKit's is."""
+        """Open an HTTP session without a limit of connections, for all streams of a process."""
         context = ssl.create_default_context(cafile=self._ports["certificate"]) if tls else True
         connector = aiohttp.TCPConnector(limit=0, ssl=context)
         async with aiohttp.ClientSession(connector=connector) as session:
