@@ -7,13 +7,21 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST
 from livekit.plugins.tiro.stream import SpeechStream
-from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
+from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
+    Drop,
+    HandshakeRefusal,
+    Hooks,
+    StatusError,
+    TiroServer,
+)
 from livekit.plugins.tiro.testing.faults import (
     Close,
     Combined,
@@ -24,10 +32,12 @@ from livekit.plugins.tiro.testing.faults import (
     Mute,
     PerConnection,
     Refuse,
+    SessionLimit,
     When,
 )
 
 from .support import virtual
+from .support.caller import noise
 from .support.harness import frames, until, words
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
@@ -47,23 +57,35 @@ BACKOFF = 0.1 + 2.0 + 2.0
 
 
 class Outage(Hooks):
-    """From a second of the audio on there is no service for a while: it hangs up, and refuses."""
+    """From a second of the audio on there is no service for a while: it hangs up, and refuses.
 
-    def __init__(self, at: float, seconds: float) -> None:
-        self._at, self._seconds = at, seconds
+    With a refusal that is not an HTTP status, the gateway is there and has no service behind it.
+    """
+
+    def __init__(
+        self, at: float, seconds: float, refusal: int | Exception | type[Exception] = 503
+    ) -> None:
+        self._at, self._seconds, self._refusal = at, seconds, refusal
         self._until: float | None = None
         self.refused = 0
 
+    @property
+    def _is_away(self) -> bool:
+        return self._until is not None and asyncio.get_running_loop().time() < self._until
+
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        if self._until is None or asyncio.get_running_loop().time() >= self._until:
+        if not self._is_away or not isinstance(self._refusal, int):
             return None
         self.refused += 1
-        return HandshakeRefusal(503)
+        return HandshakeRefusal(self._refusal)
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         if self._until is None and connection.seconds >= self._at:
             self._until = asyncio.get_running_loop().time() + self._seconds
             raise Drop
+        if self._is_away and not isinstance(self._refusal, int):
+            self.refused += 1
+            raise self._refusal
 
 
 class Darkness(Hooks):
@@ -139,10 +161,36 @@ def test_20_s_of_refusals_cost_no_words(at: float) -> None:
     assert all(error.recoverable for error in outcome.reported)
 
 
+@pytest.mark.parametrize("refusal", [StatusError(14, "no backend"), Drop], ids=repr)
+@pytest.mark.parametrize("at", [1.0, 2.0, 2.6, 4.0])
+def test_20_s_of_a_gateway_without_a_service_cost_no_words(
+    at: float, refusal: Exception | type[Exception]
+) -> None:
+    outage = Outage(at, 20.0, refusal)
+    outcome = virtual.run(hear(talk(3, 8, 8, 2, word=0.5, gap=2.0), outage, live=True))
+    check_exact(outcome)
+    assert 10 <= outage.refused <= 40
+    assert all(error.recoverable for error in outcome.reported)
+    assert not any("key" in str(error.error) for error in outcome.reported)
+
+
+@pytest.mark.parametrize("refusal", [StatusError(14, "no backend"), Drop], ids=repr)
+def test_a_file_outlasts_a_gateway_without_a_service(
+    refusal: Exception | type[Exception],
+) -> None:
+    outage = Outage(2.6, 15.0, refusal)
+    outcome = virtual.run(hear(talk(3, 8, word=0.5), outage))
+    check_exact(outcome)
+    assert outage.refused >= 10
+
+
+@pytest.mark.parametrize("refusal", [503, StatusError(14, "no backend"), Drop], ids=repr)
 @pytest.mark.parametrize("max_retry", [0, 1])
-def test_who_asks_for_few_retries_is_told_at_once(max_retry: int) -> None:
+def test_who_asks_for_few_retries_is_told_at_once(
+    max_retry: int, refusal: int | Exception | type[Exception]
+) -> None:
     """A `FallbackAdapter` has another STT to turn to."""
-    outage = Outage(2.6, 20.0)
+    outage = Outage(2.6, 20.0, refusal)
     outcome = virtual.run(hear(talk(3, 8), outage, live=True, max_retry=max_retry))
     assert outcome.error is not None and not outcome.broken()
     assert outcome.heard[:3] == ["w0", "w1", "w2"]
@@ -332,3 +380,35 @@ def test_a_late_answer_to_the_first_words_is_none_to_those_behind_them() -> None
     silent = PerConnection(Mute(2.6), then=Hooks())
     outcome = virtual.run(hear(said, Combined(silent, Latency(8.0)), live=True))
     check_exact(outcome)
+
+
+# -- a call on hold ------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
+    """No words come of it, and no finals; who is talked to after that is heard."""
+    said = talk(3)
+    server = TiroServer(
+        recognizers={"is": NumberedRecognizer(said)}, api_key=KEY, hooks=SessionLimit(20)
+    )
+    async with server, new_stt(server) as stt:
+        failures: list[object] = []
+        stt.on("error", failures.append)
+        stream = stt.stream()
+        # Steady noise would be taken for the line's.
+        music = (noise(0.8, 9000) + noise(0.2, 100)) * 142
+        caller = asyncio.create_task(_say(stream, music, said))
+        heard = [word async for event in stream for word in words([event])]
+        await caller
+    assert heard == said.texts
+    assert not failures
+    assert len(server.sessions) > 6
+
+
+async def _say(stream: SpeechStream, music: bytes, said: Talk) -> None:
+    """Push both at the pace of speech."""
+    for frame in frames(np.append(np.frombuffer(music, np.int16), said.pcm())):
+        stream.push_frame(frame)
+        await asyncio.sleep(0.05)
+    stream.end_input()

@@ -300,7 +300,8 @@ async def test_l2_a_session_that_is_closed_is_an_api_error_too() -> None:
         (faults.Fail(14, Moment.CONFIG), 4, 6),
         (faults.Fail(14, Moment.INTERIM), 4, 10),
         (faults.Disconnect(Moment.INTERIM), 12, 20),
-        (faults.LongLine(), 12, 30),
+        # As in an outage, it is tried for 5 s in each of the attempts.
+        (faults.LongLine(), 36, 50),
     ],
     ids=repr,
 )

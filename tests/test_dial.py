@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from livekit.agents import APIError, APIStatusError
+from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.dial import Dialer
@@ -117,6 +118,38 @@ async def test_the_key_takes_its_time_from_the_same_attempt() -> None:
         with pytest.raises(APIError, match=r"no connection to Tiro at .* within 0\.5 s"):
             await dial.connect(api_key=slow)
         assert time.monotonic() - began == pytest.approx(2.0, abs=0.05)
+
+
+@in_virtual_time
+async def test_a_connection_with_no_service_behind_it_is_one_more_try() -> None:
+    """All tries of an outage take their time from the same attempt."""
+    async with dialing() as (dial, server):
+        dial.in_a_call()
+        failure, began = errors.dropped("before it said anything"), time.monotonic()
+        for _ in range(4):
+            await dial.connect()
+            await dial.dialer.wait_after(failure, BUDGET)
+        # 0.1, 0.2, 0.4 and 0.8 s.
+        assert time.monotonic() - began == pytest.approx(1.5, abs=0.05)
+        await dial.connect()
+        with pytest.raises(APIError) as caught:
+            await dial.dialer.wait_after(failure, BUDGET)
+        assert caught.value is failure
+        assert (len(server.sessions), dial.failures) == (5, {"connection": 4})
+
+
+@in_virtual_time
+async def test_an_outage_begins_when_the_service_was_there_last() -> None:
+    async with dialing() as (dial, _):
+        dial.in_a_call()
+        await dial.connect()
+        await asyncio.sleep(60)
+        with pytest.raises(APIError):
+            await dial.dialer.wait_after(errors.dropped("at last"), BUDGET)
+        dial.dialer.start_over()
+        began = time.monotonic()
+        await dial.dialer.wait_after(errors.dropped("at last"), BUDGET)
+        assert time.monotonic() - began == pytest.approx(0.1, abs=0.02)
 
 
 @in_virtual_time

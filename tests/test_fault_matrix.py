@@ -132,7 +132,9 @@ def expected(fault: Fault, moment: str, max_retry: int, live: bool) -> Promise:
     if isinstance(fault, Fail):
         http, retryable = http_status(fault.code)
         rotation = fault.code in ROTATION_CODES
-        if (rotation and not unheard) or (retryable and max_retry):
+        # A key that was good is asked for anew.
+        expired = fault.code == 16
+        if ((rotation or expired) and not unheard) or (retryable and max_retry):
             return EXACT
         return Promise(exact=early and rotation, error=APIStatusError, status=http)
     if max_retry or not unheard or (isinstance(fault, Mute) and live):

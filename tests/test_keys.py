@@ -13,7 +13,7 @@ from livekit.agents import APIConnectionError, APIConnectOptions, APIStatusError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.keys import with_key
 from livekit.plugins.tiro.options import Options
-from livekit.plugins.tiro.testing import TiroServer, faults
+from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, StatusError, TiroServer, faults
 
 from .support import virtual
 from .support.harness import collect, frames, until, words
@@ -174,6 +174,42 @@ async def test_a_key_service_that_is_down_for_a_moment_costs_nothing() -> None:
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
         assert len(server.sessions) == 2
     assert words(events) == [word.text for word in SAID.words]
+
+
+class Expires(Hooks):
+    """The first key is good for so many seconds of audio, and refused from then on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._refused: str | None = None
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._refused is None and connection.seconds >= self._seconds:
+            self._refused = connection.token
+        if connection.token == self._refused:
+            raise StatusError(16, "the token is out of date")
+
+
+@pytest.mark.parametrize("seconds", [1.3, 2.6])
+@in_virtual_time
+async def test_a_key_that_is_out_of_date_in_a_call_is_asked_for_anew(seconds: float) -> None:
+    async with local(hooks=Expires(seconds)) as server:
+        failures: list[object] = []
+        async with tiro.STT(base_url=server.base_url, api_key=numbered_keys(plain=True)) as stt:
+            stt.on("error", failures.append)
+            events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
+        assert [each.token for each in server.sessions] == [f"{KEY}-0", f"{KEY}-1"]
+    assert words(events) == [word.text for word in SAID.words]
+    assert not failures
+
+
+@in_virtual_time
+async def test_a_key_that_is_out_of_date_and_stays_so_ends_the_stream() -> None:
+    async with local(hooks=Expires(1.3)) as server:
+        async with tiro.STT(base_url=server.base_url, api_key=KEY) as stt:
+            with pytest.raises(APIStatusError, match="Check the key") as caught:
+                await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
+        assert (caught.value.status_code, len(server.sessions)) == (401, 2)
 
 
 @pytest.mark.parametrize("of", ["stt", "stream"])

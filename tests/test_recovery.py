@@ -101,6 +101,10 @@ class Course:
         (failed(14), SPEECH, APIStatusError),
         (failed(16, replace(MUTE, age=0.1)), SILENCE, APIStatusError),
         (failed(13, DRAINED), SILENCE, APIStatusError),
+        # A key is out of date.
+        (failed(16), SPEECH, Next.RECONNECT),
+        (failed(16), SILENCE, Next.RECONNECT_ON_AUDIO),
+        (failed(16, DRAINED), SILENCE, Next.DONE),
         (failed(16, SHUT), SILENCE, APIStatusError),
     ],
 )
@@ -132,7 +136,7 @@ def test_a_limit_before_any_answer_is_a_failure(code: int) -> None:
 
 
 def test_the_key_is_taken_out_of_what_the_service_says() -> None:
-    said = replace(CLOSED, reason=ServiceError(16, 401, "lykill is no key"))
+    said = replace(MUTE, reason=ServiceError(16, 401, "lykill is no key"))
     assert "lykill" not in str(Course().end(said, SILENCE))
 
 
@@ -193,6 +197,55 @@ def test_silence_is_no_reason_to_fail() -> None:
     for hour in range(20):
         after = course.end(replace(CLOSED, age=60.0), SILENCE._replace(start=hour))
         assert after is Next.RECONNECT_ON_AUDIO
+
+
+def test_music_is_no_reason_to_fail() -> None:
+    """It may be speech, and the service says that it hears no words."""
+    course = Course()
+    for heard in range(0, 600, 60):
+        outcome = course.end(replace(CLOSED, age=60.0), SOUND._replace(heard=heard + 60.0))
+        assert outcome is Next.RECONNECT
+
+
+@pytest.mark.parametrize(
+    ("heard", "speaking"),
+    [
+        # A fault that is tied to one stretch of audio.
+        ((3.0, 7.9, 12.8), False),
+        ((20.0, 20.0, 20.0, 20.0), False),
+        # A service that can not make a final of its hypotheses.
+        ((20.0, 40.0, 60.0), True),
+    ],
+)
+def test_a_service_that_gets_no_further_is_a_failure(
+    heard: tuple[float, ...], speaking: bool
+) -> None:
+    course = Course()
+    course.end(CLOSED, SOUND, before=SOUND)
+    outcomes = [
+        course.end(CLOSED, SOUND._replace(heard=seconds, speaking=speaking)) for seconds in heard
+    ]
+    assert isinstance(outcomes[-1], APIConnectionError)
+
+
+def test_a_key_that_is_refused_time_after_time_is_told_of() -> None:
+    course = Course()
+    assert course.end(failed(16), SPEECH, before=SPEECH) is Next.RECONNECT
+    assert course.end(failed(16), SPEECH) is Next.RECONNECT
+    error = course.end(failed(16), SPEECH)
+    assert isinstance(error, APIStatusError)
+    assert error.status_code == 401
+
+
+def test_a_key_that_was_good_is_not_blamed() -> None:
+    course = Course()
+    first = course.end(MUTE, SILENCE)
+    assert "key" in str(first)
+    course.end(CLOSED, SILENCE)
+    later = course.end(MUTE, SILENCE)
+    assert isinstance(later, APIConnectionError)
+    assert "before it said anything" in str(later)
+    assert "key" not in str(later)
 
 
 def test_short_connections_are_a_failure_whatever_they_say() -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .options import Options
     from .recovery import Budget, Recovery
 
-# Fraction of `conn_options.timeout` that a handshake may take. The base class resets its retry
-# count after an attempt that used the whole timeout, and would retry for ever; and a
+# Fraction of `conn_options.timeout` that it may take to get a connection. The base class resets its
+# retry count after an attempt that used the whole timeout, and would retry for ever; and a
 # `FallbackAdapter`, which makes two attempts, is to turn to the next STT within that time.
 _HANDSHAKE_SHARE = 0.5
 # s between the tries of one attempt to connect, doubled from the first to the last.
@@ -52,6 +52,12 @@ class Dialer:
         self._recovery = recovery
         self._redact = redact
         self._journal = journal
+        self._deadline: float | None = None
+        self._wait = _REDIAL_FIRST
+
+    def start_over(self) -> None:
+        """Allow the whole time again: another attempt begins, or the service was there."""
+        self._deadline = None
 
     async def connect(self, options: Options, budget: Callable[[], Budget]) -> Connection:
         """Open a connection; in a call that is under way, try again while the attempt lasts.
@@ -66,19 +72,38 @@ class Dialer:
         Raises:
             APIError: There is no connection, or no key for it.
         """
-        deadline = time.monotonic() + budget().timeout * _HANDSHAKE_SHARE
-        wait = _REDIAL_FIRST
         while True:
+            deadline = self._start_attempt(budget())
             try:
                 return await self._open(options, deadline)
             except APIError as failure:
                 self._journal.not_connected(failure)
-                may_redial = self._recovery.may_redial(failure, budget())
-                if time.monotonic() + wait > deadline or not may_redial:
-                    raise
-                self._journal.failed(failure)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _REDIAL_AT_MOST)
+                await self.wait_after(failure, budget())
+
+    async def wait_after(self, failure: APIError, budget: Budget) -> None:
+        """Wait for the next try, after one that failed.
+
+        Args:
+            failure: What went wrong, before the service said anything.
+            budget: What the base class allows, as it stands.
+
+        Raises:
+            APIError: The failure, if another try makes no sense, or comes too late.
+        """
+        deadline = self._start_attempt(budget)
+        too_late = time.monotonic() + self._wait > deadline
+        if too_late or not self._recovery.may_redial(failure, budget):
+            raise failure
+        self._journal.failed(failure)
+        await asyncio.sleep(self._wait)
+        self._wait = min(2 * self._wait, _REDIAL_AT_MOST)
+
+    def _start_attempt(self, budget: Budget) -> float:
+        """Return until when the attempt lasts; the first try starts it."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + budget.timeout * _HANDSHAKE_SHARE
+            self._wait = _REDIAL_FIRST
+        return self._deadline
 
     async def _open(self, options: Options, deadline: float) -> Connection:
         keyed = await with_key(options, _left(deadline))

@@ -26,6 +26,11 @@ _NOTHING_FOR_CERTAIN = 3
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed even if it delivered results.
 _SHORT_CONNECTION = 1.0
+# s of audio in which the service heard no word, and further than any connection before, that show
+# that it works: after so much it says so.
+_THROUGH_WITH = 5.0
+# The gRPC code for a key that is not valid, or not any more.
+_UNAUTHENTICATED = 16
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
@@ -94,6 +99,8 @@ class Progress(NamedTuple):
     """Whether there is audio that may hold words which are not final."""
     awaited: bool = False
     """Whether somebody waits for their final."""
+    heard: float = 0.0
+    """The seconds of audio that the service is through with, as far as known."""
 
 
 class Budget(NamedTuple):
@@ -129,6 +136,7 @@ class Recovery:
         self._proven = False
         self._began: Progress | None = None
         self._without_final = 0
+        self._heard = 0.0
         self._unresponsive = 0
         self._retried_after_drain = False
         self._found_nothing = 0
@@ -152,10 +160,14 @@ class Recovery:
         self._began = progress
 
     def may_redial(self, failure: APIError, budget: Budget) -> bool:
-        """Tell whether a refused handshake is worth another try within the same attempt.
+        """Tell whether a connection is worth another try within the same attempt.
 
         Only in a call that is under way, as most outages are over in seconds; who asks for few
         retries has another STT to turn to.
+
+        Args:
+            failure: How the handshake was refused, or the connection ended without an answer.
+            budget: What the base class allows.
         """
         over_quota = isinstance(failure, APIStatusError) and failure.status_code == 429
         return self._proven and failure.retryable and not over_quota and budget.max_retry > 1
@@ -182,9 +194,11 @@ class Recovery:
             return self._after_silence(ending, progress)
         ignored = not ending.answered and ending.unanswered > _ON_ITS_WAY
         if not healthy or (ignored and progress.unfinalized):
-            raise errors.never_answered()
+            raise self._never_answered()
         self._count_without_final(ending, progress)
         if self._without_final >= _MAX_WITHOUT_FINAL:
+            if not isinstance(ending.reason, Reason):
+                raise errors.from_service(ending.reason, self._redact)
             raise errors.dropped(f"{self._without_final} times in a row without a final")
         # What may be speech is tried once more at once; and again if somebody waits for it, whose
         # microphone can be off until the answer is there.
@@ -193,13 +207,23 @@ class Recovery:
         return Next.RECONNECT if hurry else Next.RECONNECT_ON_AUDIO
 
     def _check_error(self, ending: Ending, healthy: bool) -> None:
-        """Raise what the service said went wrong, unless it is a limit of length or time."""
+        """Raise what the service said went wrong, unless it is a limit of length or time.
+
+        A key that was good until now is out of date: each connection asks for it anew.
+        """
         error = ending.reason
         if isinstance(error, Reason):
             return
-        rotation = error.code in errors.ROTATION_CODES
-        if not rotation or (ending.configured and not healthy):
+        rotation = error.code in errors.ROTATION_CODES and (healthy or not ending.configured)
+        expired = error.code == _UNAUTHENTICATED and ending.answered
+        if not rotation and not expired:
             raise errors.from_service(error, self._redact)
+
+    def _never_answered(self) -> APIError:
+        """Return the error for a connection on which the service said nothing."""
+        if self._proven:
+            return errors.dropped("before it said anything")
+        return errors.never_answered()
 
     def _after_silence(self, ending: Ending, progress: Progress) -> Next:
         """Go on after a connection that did not respond, unless it is not the first one."""
@@ -214,7 +238,12 @@ class Recovery:
         assert self._began is not None
         same_audio = self._began.unfinalized or self._began.start == progress.start
         stuck = same_audio and progress.unfinalized
+        further = progress.heard - max(self._heard, self._began.heard)
+        self._heard = max(self._heard, progress.heard)
         if progress.finals > self._began.finals:
+            self._without_final = 0
+        elif further >= _THROUGH_WITH and not progress.speaking:
+            # Such as music: there are no words to be final.
             self._without_final = 0
         elif stuck or ending.age < _SHORT_CONNECTION:
             self._without_final += 1

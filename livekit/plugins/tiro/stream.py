@@ -31,7 +31,7 @@ from .options import (
     hidden_key,
 )
 from .outlet import Outlet
-from .recovery import Budget, Next, Progress, Recovery
+from .recovery import Budget, Ending, Next, Progress, Recovery
 from .transcript import Transcript
 from .watch import CLOSE_TIMEOUT, PauseWatch
 
@@ -259,6 +259,7 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _run(self) -> None:
         failure: APIError | None = None
+        self._dialer.start_over()
         try:
             while await self._run_connection() is not Next.DONE:
                 pass
@@ -273,7 +274,8 @@ class SpeechStream(stt.RecognizeStream):
             self._finish()
             return
         self._journal.failed(failure)
-        if not self._recovery.after_failure(failure, self._progress(), self._budget()):
+        progress = _progress(self._parts, self._feed)
+        if not self._recovery.after_failure(failure, progress, self._budget()):
             self._finish()
         raise failure
 
@@ -299,9 +301,21 @@ class SpeechStream(stt.RecognizeStream):
         finally:
             self._exchange = None
             await connection.close()
-        ending = exchange.ending(reason)
-        self._journal.ended(connection.id, ending)
-        after = self._recovery.after(ending, self._progress(), self._budget())
+        return await self._after(exchange.ending(reason), connection.id)
+
+    async def _after(self, ending: Ending, request_id: str) -> Next:
+        """Go on after the end of a connection, or raise what went wrong."""
+        self._journal.ended(request_id, ending)
+        try:
+            progress = _progress(self._parts, self._feed)
+            after = self._recovery.after(ending, progress, self._budget())
+        except APIError as failure:
+            if ending.answered:
+                raise
+            # Whoever took the connection has no service behind it, as with a refused handshake.
+            await self._dialer.wait_after(failure, self._budget())
+            return Next.RECONNECT
+        self._dialer.start_over()
         self._journal.went_on(ending, after)
         self._await_audio = after is Next.RECONNECT_ON_AUDIO
         return after
@@ -312,29 +326,17 @@ class SpeechStream(stt.RecognizeStream):
         self._feed.limit(now)
         self.tally()
         asking = self._ended and self._recovery.retried_after_drain
-        self._feed = Feed(self._backlog, self._clock, now, asking=asking)
-        self._transcript.begin(connection.id, self._feed)
-        self._recovery.connected(self._progress())
-        self._journal.connected(connection.id, connection.opened_in, self._feed)
+        self._feed = feed = Feed(self._backlog, self._clock, now, asking=asking)
+        self._transcript.begin(connection.id, feed)
+        self._recovery.connected(_progress(self._parts, feed))
+        self._journal.connected(connection.id, connection.opened_in, feed)
+        ended, patience = self._ended, self._recovery.patience
         return Exchange(
-            connection,
-            self._feed,
-            self._parts,
-            self._options,
-            ended=self._ended,
-            patience=self._recovery.patience,
+            connection, feed, self._parts, self._options, ended=ended, patience=patience
         )
 
-    def _progress(self) -> Progress:
-        backlog, said = self._backlog, self._transcript
-        unfinalized, awaited = backlog.may_hold_words(), said.flush_pending
-        return Progress(backlog.start, said.finals, said.speaking, unfinalized, awaited)
-
     def _budget(self) -> Budget:
-        """Return what the base class allows; its options may change between attempts."""
-        options = self._conn_options
-        outlived = time.time() - self._start_time > options.timeout
-        return Budget(options.max_retry, options.timeout, self._num_retries, outlived)
+        return _budget(self._conn_options, self._num_retries, self._start_time)
 
     async def _wait_for_audio(self) -> bool:
         """Wait until there is something to connect for. Return False if that will never be."""
@@ -342,13 +344,34 @@ class SpeechStream(stt.RecognizeStream):
             self._wanted.clear()
             await self._wanted.wait()
         self._await_audio = False
-        backlog = self._backlog
-        return not self._ended or backlog.has_unsent or backlog.may_hold_words()
+        return not self._ended or self._backlog.has_unsent or self._backlog.may_hold_words()
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of a method's arguments that the caller gave."""
     return {name: v for name, v in arguments.items() if name != "self" and is_given(v)}
+
+
+def _progress(parts: Parts, feed: Feed) -> Progress:
+    """Return how far the conversation is."""
+    backlog, said = parts.backlog, parts.transcript
+    return Progress(
+        backlog.start,
+        said.finals,
+        speaking=said.speaking,
+        unfinalized=backlog.may_hold_words(),
+        awaited=said.flush_pending,
+        heard=feed.heard_to / backlog.sample_rate,
+    )
+
+
+def _budget(options: APIConnectOptions, retries: int, began: float) -> Budget:
+    """Return what the base class allows in an attempt that began at epoch seconds `began`.
+
+    The options may change between attempts.
+    """
+    outlived = time.time() - began > options.timeout
+    return Budget(options.max_retry, options.timeout, retries, outlived)
 
 
 def _mix_down(frame: rtc.AudioFrame) -> rtc.AudioFrame:
