@@ -195,6 +195,22 @@ async def test_a_session_that_can_not_be_used_is_told_as_such() -> None:
         assert not raised.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("total", "per_host", "told"), [(0, 0, ""), (100, 50, "is 50:"), (100, 0, "is 100:")]
+)
+async def test_a_session_with_a_limit_of_connections_is_told_as_such(
+    total: int, per_host: int, told: str
+) -> None:
+    """Whether it waits for another connection to end, it does not say."""
+    full = Stubborn()
+    full.connector = SimpleNamespace(limit=total, limit_per_host=per_host)
+    with pytest.raises(APITimeoutError) as raised:
+        await opening(full, timeout=0.01)
+    assert ("http_session" in str(raised.value)) is bool(told)
+    assert told in str(raised.value)
+    await rounds(2)
+
+
 async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
     asked: dict[str, Any] = {}
 

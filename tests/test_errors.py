@@ -177,6 +177,7 @@ def test_what_a_retry_can_not_mend_is_not_retried() -> None:
         (errors.from_handshake(503), ["try again"]),
         (errors.unreachable("host:1", "refused"), ["host:1", "refused", "network", "base_url"]),
         (errors.connect_timeout("host:1", 2.5), ["host:1", "2.5 s", "network", "base_url"]),
+        (errors.connect_timeout("host:1", 2.5, 50), ["network", "is 50:", "http_session"]),
         (errors.dropped("before it said anything"), ["before it said anything", "try again"]),
         (errors.never_answered(), ["before it said anything", "api_key", "base_url", "proxies"]),
         (errors.unresponsive(16.4), ["16 s", "try again"]),

@@ -41,6 +41,7 @@ class FakeSocket:
     """Bytes of the messages, the config left out."""
     inbox: asyncio.Queue[FakeMessage] = field(default_factory=asyncio.Queue)
     closed = False
+    connector: SimpleNamespace | None = None
     is_released = False
     """Whether the connection under it was closed."""
 

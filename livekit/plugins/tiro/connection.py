@@ -124,7 +124,7 @@ class Connection:
                 connecting.add_done_callback(_discard)
                 await utils.aio.cancel_and_wait(connecting)
         if not in_time:
-            raise errors.connect_timeout(options.host, timeout)
+            raise errors.connect_timeout(options.host, timeout, _limit_per_host(session))
         opened = connecting.result()
         if isinstance(opened, APIError):
             raise opened
@@ -351,6 +351,13 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return errors.from_proxy(refusal.status)
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
         return errors.unreachable(options.host, reason_of(fault))
+
+
+def _limit_per_host(session: aiohttp.ClientSession) -> int:
+    """Return how many connections to one host there can be at a time; 0 for any number."""
+    connector = session.connector
+    limits = (connector.limit, connector.limit_per_host) if connector is not None else ()
+    return min(filter(None, limits), default=0)
 
 
 def _ignore(room: asyncio.Future[None]) -> None:

@@ -287,12 +287,22 @@ def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     )
 
 
-def connect_timeout(host: str, seconds: float) -> APITimeoutError:
-    """Return the exception for a connection that was not made within `seconds`."""
-    return APITimeoutError(
-        f"no connection to Tiro at {host} within {seconds:g} s. "
-        "Check the network, and base_url or TIRO_BASE_URL."
-    )
+def connect_timeout(host: str, seconds: float, limit: int = 0) -> APITimeoutError:
+    """Return the exception for a connection that was not made within a time.
+
+    Args:
+        host: Host and port, without path and query.
+        seconds: The time.
+        limit: How many connections to one host the HTTP session allows; 0 for any number. It
+            does not tell whether it waits for one of them to end.
+    """
+    advice = "Check the network, and base_url or TIRO_BASE_URL."
+    if limit:
+        advice += (
+            f" The HTTP session's limit of connections is {limit}: if as many are open, give "
+            "tiro.STT an http_session with a higher one."
+        )
+    return APITimeoutError(f"no connection to Tiro at {host} within {seconds:g} s. {advice}")
 
 
 def dropped(what: str) -> APIConnectionError:
