@@ -218,6 +218,22 @@ def test_a_word_right_behind_one_as_loud_is_a_word(level: int, seconds: float) -
     assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) == RATE // 2
 
 
+@pytest.mark.parametrize("share", [4, 10, 25])
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
+def test_a_soft_word_right_behind_a_loud_one_is_a_word(share: int, seconds: float) -> None:
+    """The service has cut in the middle of speech."""
+    loudness = measured(tone(0.5, 9000), tone(seconds, 9000 // share), quiet(1))
+    loudness.learn_words(0, RATE // 2)
+    assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) == RATE // 2
+
+
+def test_what_is_much_softer_than_the_word_is_the_rest_of_it() -> None:
+    """A room, or a codec, on a line that is silent otherwise."""
+    loudness = measured(tone(0.5, 9000), tone(0.3, 9000 // 40), quiet(1))
+    loudness.learn_words(0, RATE // 2)
+    assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) is None
+
+
 def test_a_sound_that_goes_on_is_no_rest() -> None:
     loudness = measured(tone(0.5), quiet(1))
     assert sound(loudness, after_word=True) == 0.0

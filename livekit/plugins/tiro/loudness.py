@@ -39,12 +39,13 @@ _SECONDS_REMEMBERED = 10
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
 # Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
-# It sinks by 3 dB each 80 ms, as the end of a word in a room does, and then it is 10 dB below the
-# word but for a moment, as the service can put the end of a word too early.
+# It sinks by 3 dB each 80 ms, as the end of a word in a room does, and then it is 30 dB below the
+# word: 10 dB below the softest part of one. But for a moment, as the service can put the end of a
+# word too early: what is louder for longer can be another word, a soft one behind a loud one too.
 _REST_AT_MOST = FRAMES_PER_SECOND * 2 // 5
 _SINKING_FRAMES = 4
 _SINKING = 0.7
-_REST_SHARE = 3
+_REST_SHARE = _RATIO * _UTTERANCE_RATIO
 _LOUD_REST = 3
 
 
@@ -207,9 +208,9 @@ class Loudness:
         holds = np.flatnonzero(levels[_SINKING_FRAMES:run] > _SINKING * earlier)
         sinks = int(holds[0]) if len(holds) else run
         rest = max(sinks, min(run, _REST_AT_MOST))
-        # Three times a level over 21845 does not fit its 16 bits.
-        as_loud_as_the_word = levels[sinks:rest] >= self._word_level / _REST_SHARE
-        return sinks if np.count_nonzero(as_loud_as_the_word) > _LOUD_REST else rest
+        # A multiple of a level may not fit its 16 bits.
+        as_loud_as_words = levels[sinks:rest] >= self._word_level / _REST_SHARE
+        return sinks if np.count_nonzero(as_loud_as_words) > _LOUD_REST else rest
 
     def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
         """Return the positions at which the sounds end that can be words.
