@@ -73,30 +73,30 @@ def test_a_click_is_dismissed() -> None:
 # -- pauses --------------------------------------------------------------------------------------
 
 
-def test_a_pause_is_noticed_at_the_second_look_and_once() -> None:
-    """At the first one it can be a stalled event loop."""
+def test_a_pause_is_noticed_when_it_is_still_there_a_second_later() -> None:
+    """At first it can be a stalled event loop, however often one looks."""
     watch = PauseWatch()
-    assert not watch.look(5.0)
-    assert watch.look(5.0)
-    assert watch.look(5.0), "whoever did nothing about it is told again"
+    assert not any(watch.look(5.0, now) for now in (7.0, 7.1, 7.2, 7.8))
+    assert watch.look(5.0, 8.0)
+    assert watch.look(5.0, 8.1), "whoever did nothing about it is told again"
     watch.noticed()
-    assert not watch.look(5.0)
-    assert not watch.look(5.0)
+    assert not watch.look(5.0, 9.0)
+    assert not watch.look(5.0, 99.0)
 
 
 def test_the_next_pause_is_another() -> None:
     watch = PauseWatch()
-    watch.look(5.0)
+    watch.look(5.0, 7.0)
     watch.noticed()
-    assert not watch.look(6.0)
-    assert watch.look(6.0)
+    assert not watch.look(6.0, 9.0)
+    assert watch.look(6.0, 10.0)
 
 
 def test_audio_between_two_looks_is_no_pause() -> None:
     watch = PauseWatch()
-    assert not any(watch.look(pushed) for pushed in (1.0, 2.0, 3.0))
+    assert not any(watch.look(pushed, 2 * pushed) for pushed in (1.0, 2.0, 3.0))
 
 
 def test_before_any_audio_there_is_no_pause() -> None:
     watch = PauseWatch()
-    assert not any(watch.look(0.0) for _ in range(3))
+    assert not any(watch.look(0.0, now) for now in (1.0, 2.0, 3.0))

@@ -291,15 +291,14 @@ class Exchange:
     def _notice_pause(self) -> None:
         """Bring an utterance to its end when the caller's audio stops in the middle of it.
 
-        The service's endpointer runs on audio: without any, it would wait for ever. Act on the
-        second look only; a stalled event loop looks like a pause.
+        The service's endpointer runs on audio: without any, it would wait for ever.
         """
-        clock, pause = self._parts.clock, self._parts.pause
-        if self._ended or not clock.is_paused(time.monotonic()):
+        clock, pause, now = self._parts.clock, self._parts.pause, time.monotonic()
+        if self._ended or not clock.is_paused(now):
             return
         if self._feed.release():
             self._wake_sender()
-        if pause.look(clock.pushed) and self._parts.backlog.may_hold_words():
+        if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
             pause.noticed()
             self.flush(again=True)
 

@@ -30,6 +30,8 @@ _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
 # cuts wherever it is, in the middle of a word.
 _MONOLOGUE = 12.0
 _BREATH = 0.2
+# s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
+_STILL_PAUSED = 0.9
 
 
 class AnswerWatch:
@@ -78,18 +80,20 @@ class PauseWatch:
         """Start before any audio."""
         self._pushed = 0.0
         self._noticed = True
+        self._certain_at = inf
 
-    def look(self, pushed: float) -> bool:
-        """Return True at the second and later looks at the same pause, until `noticed`.
+    def look(self, pushed: float, now: float) -> bool:
+        """Return True when the same pause was seen a while ago already, until `noticed`.
+
+        A stalled event loop looks like a pause, but only at first.
 
         Args:
-            pushed: Seconds of audio so far. A stalled event loop looks like a pause, but only at
-                the first look.
+            pushed: Seconds of audio so far.
+            now: Monotonic seconds.
         """
         if self._pushed != pushed:
-            self._pushed, self._noticed = pushed, False
-            return False
-        return not self._noticed
+            self._pushed, self._noticed, self._certain_at = pushed, False, now + _STILL_PAUSED
+        return not self._noticed and now >= self._certain_at
 
     def noticed(self) -> None:
         """Ask for nothing more in this pause."""
