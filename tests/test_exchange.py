@@ -615,13 +615,13 @@ async def test_a_hypothesis_behind_the_last_final_is_asked_for_and_shown() -> No
         call.stream.end_input()
         await asyncio.sleep(0.2)
         call.hear(said("já", 0.1, 1.0, "og"))
-        for _ in range(40):
+        for _ in range(80):
             call.wires.last.die()
             if call.stream._task.done():
                 break
             await asyncio.sleep(0.5)
         await call.over(20)
-        assert len(call.wires.opened) <= 8
+        assert len(call.wires.opened) <= 40, "as in an outage"
         assert isinstance(call.fault, APIConnectionError)
         assert finals(call.events) == ["já", "og"], "no word that was shown is lost"
         assert all(len(wire.texts) > 2 for wire in call.wires.opened[1:2]), "it is asked"
