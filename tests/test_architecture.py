@@ -34,6 +34,7 @@ LAYERS = [
     {"connection", "transcript", "journal"},
     {"recovery", "feed", "protocol"},
     {"watch"},
+    {"monologue"},
     {"backlog", "keys"},
     {"loudness", "drift", "clock", "errors", "onset", "environment"},
     {"options", "log", "version", "stats"},
@@ -134,7 +135,7 @@ def test_no_import_runs_upward(path: Path) -> None:
 
 
 CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "stats"]
-CORE += ["watch"]
+CORE += ["monologue", "watch"]
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -275,6 +275,32 @@ def test_each_sound_has_an_end_but_the_last_one_and_a_click() -> None:
     assert loudness.ends_of_sounds(0, loudness.measured_to, 0.2)[0] == 0.4 * RATE
 
 
+# -- the longest quiet ---------------------------------------------------------------------------
+
+
+def longest(loudness: Loudness, look_from: float, stop: float) -> tuple[float, float] | None:
+    found = loudness.longest_quiet(0, round(look_from * RATE), round(stop * RATE))
+    return found and (found[0] / RATE, found[1] / RATE)
+
+
+def test_the_longest_quiet_is_found_within_its_bounds() -> None:
+    loudness = measured(
+        tone(1), noise(0.6, 100), tone(1), quiet(0.2), tone(1), noise(0.4, 100), tone(1)
+    )
+    assert longest(loudness, 0, 5) == (1.0, 1.6)
+    assert longest(loudness, 1.3, 5) == (3.8, 4.2), "it is cut off"
+    assert longest(loudness, 1.7, 3.7) == (2.6, 2.8)
+    assert longest(loudness, 2.8, 3.7) is None
+    assert longest(loudness, 2.8, 3.9) == (3.8, 3.9), "it may go on"
+
+
+def test_without_anything_louder_nothing_is_quiet() -> None:
+    assert longest(measured(noise(2, 900)), 0, 2) is None
+    assert longest(measured(tone(1), noise(1, 900)), 0, 2) is None
+    assert longest(measured(tone(0.04)), 0, 2) is None
+    assert longest(measured(tone(1)), 2, 1) is None
+
+
 # -- any audio -----------------------------------------------------------------------------------
 
 PARTS = st.lists(

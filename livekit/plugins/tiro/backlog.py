@@ -8,7 +8,7 @@ A *position* counts samples of the caller's audio from its start.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from functools import cache
 from itertools import pairwise
 
@@ -150,6 +150,10 @@ class Backlog:
         self._unplaced_finals = 0
         self.drift.begin()
 
+    def plan_flush(self, position: int) -> None:
+        """Mark a place for silence, in audio that is yet to be sent."""
+        insort(self.flushes, position)
+
     def set_speaking(self, speaking: bool) -> None:
         """Note whether a hypothesis is open: then all of its audio is kept."""
         self.speaking = speaking
@@ -281,10 +285,29 @@ class Backlog:
         self._measure()
         return self.loudness.last_loud(start, stop)
 
-    def ends_of_sounds(self, sent: int) -> list[int]:
-        """Return where the sounds end that are not final and were sent, up to a position."""
+    def ends_of_sounds(
+        self, sent: int, *, start: int | None = None, pause: float = _WORD_PAUSE
+    ) -> list[int]:
+        """Return where the sounds end that were sent, up to a position.
+
+        Args:
+            sent: The position.
+            start: The position to look from; None for what is not final.
+            pause: Seconds of quiet behind the end of a sound.
+        """
         self._measure()
-        return self.loudness.ends_of_sounds(self.start, sent, _WORD_PAUSE)
+        return self.loudness.ends_of_sounds(self.start if start is None else start, sent, pause)
+
+    def longest_quiet(self, start: int, look_from: int, stop: int) -> tuple[int, int] | None:
+        """Return the longest stretch that is quiet against the audio it is in, or None.
+
+        Args:
+            start: The position from which the audio is that it is measured against.
+            look_from: The position from which on to look for it.
+            stop: The position up to which both go.
+        """
+        self._measure()
+        return self.loudness.longest_quiet(start, look_from, stop)
 
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""

@@ -6,11 +6,12 @@ caller's audio; a *second* is one of the connection, on which injected silence t
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
+from .monologue import Monologue
 from .onset import Onset
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Feed:
         self._drift = backlog.drift
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
+        self._monologue = Monologue(backlog, self.sent_to)
         self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
         self._nothing_to: int | None = None
         self._silence_left = 0
@@ -137,6 +139,10 @@ class Feed:
         if self.sent_to >= self._look_at:
             self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
+            breath = self._monologue.breath(self.sent_to)
+            if breath is not None:
+                backlog.plan_flush(breath)
+                insort(self._pending_flushes, breath)
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
@@ -160,6 +166,7 @@ class Feed:
             self.sent_to += ready
             self._samples += ready
             self._silent_at = self._pending_flushes.pop(0)
+            self._monologue.decided(self._silent_at)
             silence = _ASKING_SILENCE if self._asking else FLUSH_SILENCE
             self._silence_left = round(silence * self._backlog.sample_rate)
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
@@ -257,6 +264,7 @@ class Feed:
             self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
+            self._monologue.decided(self._backlog.finalized_to)
         # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)

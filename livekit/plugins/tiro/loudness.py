@@ -192,6 +192,24 @@ class Loudness:
             return None
         return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
 
+    def longest_quiet(self, start: int, look_from: int, stop: int) -> tuple[int, int] | None:
+        """Return the positions of the longest quiet from `look_from` to `stop`, or None.
+
+        It is quiet against the audio from `start` to `stop`, as in `quiet_from`.
+        """
+        levels = self._between(start, stop)
+        if len(levels) < _UTTERANCE_FRAMES:
+            return None
+        peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
+        first = min(len(levels), max(0, -(-(look_from - start) // self._frame)))
+        voice = np.flatnonzero(levels[first:] > peak / _UTTERANCE_RATIO) + first
+        bounds = np.concatenate(([first - 1], voice, [len(levels)]))
+        longest = int(np.diff(bounds).argmax())
+        begin, end = (int(bound) for bound in bounds[longest : longest + 2])
+        if end - begin < 2:
+            return None
+        return self._position(start, begin + 1), min(stop, self._position(start, end))
+
     def last_loud(self, start: int, stop: int) -> int | None:
         """Return the position behind the last frame that stands out, or None."""
         loud = self._between(start, stop) > self._limit

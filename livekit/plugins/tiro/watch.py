@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from .backlog import KEEP_AT_MOST
+from .monologue import BREATH, MONOLOGUE
 
 DRAIN_TIMEOUT = 5.0
 """Seconds to wait, once the end marker is out, for a service that says nothing new and stays.
@@ -26,10 +27,6 @@ because a final can take 20 s."""
 
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
-# s without a final, after which the first quiet of 0.2 s is taken for one: after 20 s the service
-# cuts wherever it is, in the middle of a word.
-_MONOLOGUE = 12.0
-_BREATH = 0.2
 # s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
 _STILL_PAUSED = 0.9
 
@@ -138,8 +135,8 @@ class QuietWatch:
         if self._open_from is None:
             self._open_from = position
         self._wanted = inf if endpointing is None else endpointing * rate
-        self._monologue_from = self._open_from + _MONOLOGUE * rate
-        self._breath = min(self._wanted, _BREATH * rate)
+        self._monologue_from = self._open_from + MONOLOGUE * rate
+        self._breath = min(self._wanted, BREATH * rate)
         self.look_from = self._monologue_from if endpointing is None else self._open_from
 
     def asked(self, position: int, answer_due: float) -> None:

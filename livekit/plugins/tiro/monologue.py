@@ -1,0 +1,88 @@
+"""Where to have a long stretch of speech decided on, before the service cuts it. No I/O.
+
+After 20 s without a decision Tiro's published server makes one wherever it is, in the middle of a
+word. A caller who talks live is listened to for a breath (`QuietWatch`). What is sent at once, a
+file or what a new connection is sent again, is not: when the service says what it heard, the rest
+is on its way. There the audio itself has to tell, and all of it is there to look at.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
+
+MONOLOGUE = 12.0
+"""Seconds without a decision, after which the next breath is taken for the end of an utterance."""
+
+BREATH = 0.2
+"""Seconds of quiet that are a breath."""
+
+# s; a little less than the service's limit.
+_LATEST = 19.0
+# s of quiet in which the last of the endpointer's rules has decided.
+_SURE_PAUSE = 2.5
+
+
+class Monologue:
+    """The stretch that the service may not have decided on yet, by what was sent to it.
+
+    Positions are samples of the caller's audio from its start.
+    """
+
+    def __init__(self, backlog: Backlog, start: int) -> None:
+        """Start with a new connection.
+
+        Args:
+            backlog: The audio.
+            start: The position from which the connection is fed.
+        """
+        self._backlog = backlog
+        self._since = start
+
+    def decided(self, position: int) -> None:
+        """Note that the service has decided on all up to a position, or is being made to."""
+        self._since = max(self._since, position)
+
+    def breath(self, sent_to: int) -> int | None:
+        """Return a position yet to be sent, in the longest quiet before it is too late, or None.
+
+        Args:
+            sent_to: The position up to which audio was sent. Ask often enough that little is sent
+                in between.
+        """
+        backlog, rate = self._backlog, self._backlog.sample_rate
+        is_early = sent_to - self._since < MONOLOGUE * rate
+        if is_early or backlog.end - sent_to < BREATH * rate:
+            return None
+        self._skip_pauses(sent_to)
+        until = self._since + round(_LATEST * rate)
+        if sent_to - self._since < MONOLOGUE * rate or self._is_planned(until):
+            return None
+        if sent_to > until:
+            # It was too late, and the service has cut.
+            self._since = sent_to
+            return None
+        quiet = backlog.longest_quiet(self._since, sent_to, min(until, backlog.end))
+        if quiet is None or quiet[1] - quiet[0] < BREATH * rate:
+            return None
+        return sum(quiet) // 2
+
+    def _skip_pauses(self, sent_to: int) -> None:
+        """Have the stretch begin with the first sound behind the last long pause."""
+        backlog = self._backlog
+        # One that has begun, too.
+        until = min(backlog.end, sent_to + round(_SURE_PAUSE * backlog.sample_rate))
+        ends = backlog.ends_of_sounds(until, start=self._since, pause=_SURE_PAUSE)
+        self._since = max([self._since, *ends[-1:]])
+        loud = backlog.first_loud(self._since, sent_to)
+        self._since = sent_to if loud is None else loud
+
+    def _is_planned(self, until: int) -> bool:
+        """Tell whether silence is sent in time anyway."""
+        flushes = self._backlog.flushes
+        behind = flushes[bisect_right(flushes, self._since) :]
+        return min(behind, default=inf) <= until

@@ -1,0 +1,148 @@
+"""Where speech that is sent at once is cut, before the service does it in the middle of a word."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.monologue import Monologue
+
+from .support import virtual
+from .support.caller import RATE, Caller, noise, quiet, tone
+from .support.numbered import SECONDS, Spoken, Talk
+from .support.trial import Outcome, hear
+
+STEP = RATE * 2 // 5
+"""How often it is asked, in samples."""
+
+
+def cuts(*audio: bytes, start: float = 0.0, finals: tuple[float, ...] = ()) -> list[float]:
+    """Return the seconds at which audio that is all there is cut, as it is sent.
+
+    Args:
+        audio: What is sent.
+        start: The second from which the connection is fed.
+        finals: Up to where finals are; each comes as soon as 1 s more was sent.
+    """
+    backlog = Backlog()
+    backlog.push(b"".join(audio), RATE)
+    monologue = Monologue(backlog, round(start * RATE))
+    found: list[float] = []
+    for sent_to in range(round(start * RATE), backlog.end, STEP):
+        for final in finals:
+            if sent_to > (final + 1) * RATE:
+                monologue.decided(round(final * RATE))
+        breath = monologue.breath(sent_to)
+        if breath is not None:
+            assert breath >= sent_to, "there is no silence to be sent behind what is sent"
+            backlog.plan_flush(breath)
+            monologue.decided(breath)
+            found.append(breath / RATE)
+    return found
+
+
+def sentences(*seconds: float, breath: float = 0.3) -> bytes:
+    return b"".join(tone(each) + noise(breath, 30) for each in seconds)
+
+
+def test_a_monologue_is_cut_in_the_middle_of_a_breath() -> None:
+    assert cuts(sentences(13.0, 5.0, 2.0)) == [pytest.approx(13.15, abs=0.02)]
+
+
+def test_the_longest_breath_is_taken_that_comes_in_time() -> None:
+    audio = tone(13.0) + quiet(0.25) + tone(3.0) + quiet(0.45) + tone(2.5) + quiet(0.8) + tone(5)
+    assert cuts(audio)[0] == pytest.approx(13.0 + 0.25 + 3.0 + 0.225, abs=0.02)
+
+
+def test_each_stretch_is_cut_again() -> None:
+    found = cuts(sentences(*[4.0] * 12))
+    assert len(found) == 4
+    assert all(12 < later - earlier < 19 for earlier, later in pairwise([0.0, *found]))
+
+
+def test_what_is_short_is_left_to_the_service() -> None:
+    assert cuts(sentences(4.0, 4.0, 3.0)) == []
+
+
+def test_what_has_no_breath_is_left_to_the_service() -> None:
+    assert cuts(tone(30), quiet(0.1), tone(10)) == []
+    assert cuts(tone(60)) == []
+
+
+def test_noise_in_which_no_breath_can_be_told_is_left_to_the_service() -> None:
+    audio = b"".join(tone(4.0, 3000) + noise(0.3, 1500) for _ in range(10))
+    assert cuts(audio) == []
+
+
+def test_silence_is_not_cut() -> None:
+    assert cuts(quiet(60)) == []
+    assert cuts(noise(1, 30), quiet(5), tone(2), quiet(40), tone(2), quiet(20)) == []
+
+
+def test_a_stretch_begins_with_its_first_sound() -> None:
+    """Neither the silence in front of it counts, nor what is in front of that."""
+    for before in (quiet(11), tone(6) + quiet(5), tone(9) + quiet(3)):
+        assert cuts(before, sentences(*[3.0] * 3), quiet(5)) == []
+
+
+def test_a_final_begins_another_stretch() -> None:
+    audio = sentences(*[2.0] * 9)
+    assert len(cuts(audio)) == 1
+    assert cuts(audio, finals=(9.2,)) == []
+
+
+def test_where_silence_is_sent_anyway_there_is_no_other() -> None:
+    backlog = Backlog()
+    backlog.push(sentences(13.0, 4.0, 3.0), RATE)
+    backlog.plan_flush(14 * RATE)
+    assert Monologue(backlog, 0).breath(round(12.5 * RATE)) is None
+
+
+def test_a_caller_who_talks_live_is_left_to_who_listens() -> None:
+    """There is nothing to look at yet."""
+    backlog = Backlog()
+    monologue = Monologue(backlog, 0)
+    audio = sentences(13.0, 5.0, 2.0)
+    for at in range(0, len(audio), 2 * RATE // 20):
+        backlog.push(audio[at : at + 2 * RATE // 20], RATE)
+        assert monologue.breath(backlog.end) is None
+
+
+def test_what_is_planned_is_sent_and_sent_again() -> None:
+    """A new connection is fed the same way."""
+    caller = Caller()
+    caller.push(sentences(13.0, 4.0), waits=False)
+    caller.send()
+    (breath,) = caller.backlog.flushes
+    assert breath / RATE == pytest.approx(13.15, abs=0.02)
+    first = caller.feed.locate(13.15 + 1.0), caller.feed.locate(13.15 + 2.6)
+    assert first[0] == breath < first[1], "2.5 s of silence are behind it"
+    caller.reconnect()
+    caller.send()
+    assert caller.backlog.flushes == [breath]
+    assert caller.feed.locate(13.15 + 1.0) == breath
+
+
+def unbroken(seed: int) -> Talk:
+    """Return a talk of half a minute and more, with breaths of 0.2 to 0.3 s in it."""
+    chance = random.Random(seed)
+    at = 10
+    words: list[Spoken] = []
+    for _ in range(7):
+        for _ in range(chance.randint(8, 14)):
+            blocks = round(chance.uniform(0.15, 0.5) / SECONDS)
+            words.append(Spoken(f"w{len(words)}", at, at + blocks))
+            at += blocks
+        at += round(chance.uniform(0.22, 0.3) / SECONDS)
+    return Talk(tuple(words), at + 20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_word_of_a_file_is_cut_in_two(seed: int) -> None:
+    said = unbroken(seed)
+    assert said.seconds > 20
+    outcome: Outcome = virtual.run(hear(said))
+    assert outcome.is_exact, outcome
