@@ -34,11 +34,10 @@ def cuts(*audio: bytes, start: float = 0.0, finals: tuple[float, ...] = ()) -> l
     for sent_to in range(round(start * RATE), backlog.end, STEP):
         for final in finals:
             if sent_to > (final + 1) * RATE:
-                monologue.decided(round(final * RATE))
-        breath = monologue.breath(sent_to)
-        if breath is not None:
+                backlog.finalize(0, round(final * RATE))
+        for breath in monologue.plan(sent_to):
             assert breath >= sent_to, "there is no silence to be sent behind what is sent"
-            backlog.plan_flush(breath)
+            assert breath in backlog.flushes, "it is sent again, too"
             monologue.decided(breath)
             found.append(breath / RATE)
     return found
@@ -98,7 +97,7 @@ def test_where_silence_is_sent_anyway_there_is_no_other() -> None:
     backlog = Backlog()
     backlog.push(sentences(13.0, 4.0, 3.0), RATE)
     backlog.plan_flush(14 * RATE)
-    assert Monologue(backlog, 0).breath(round(12.5 * RATE)) is None
+    assert Monologue(backlog, 0).plan(round(12.5 * RATE)) == []
 
 
 def test_a_caller_who_talks_live_is_left_to_who_listens() -> None:
@@ -108,7 +107,7 @@ def test_a_caller_who_talks_live_is_left_to_who_listens() -> None:
     audio = sentences(13.0, 5.0, 2.0)
     for at in range(0, len(audio), 2 * RATE // 20):
         backlog.push(audio[at : at + 2 * RATE // 20], RATE)
-        assert monologue.breath(backlog.end) is None
+        assert monologue.plan(backlog.end) == []
 
 
 def test_what_is_planned_is_sent_and_sent_again() -> None:

@@ -189,8 +189,7 @@ class Exchange:
                 await asyncio.wait(
                     waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
                 )
-                if self._ask_again_at < inf:
-                    self._ask_again()
+                self._ask_again()
                 self._notice_pause()
                 if not self.is_direct:
                     self._parts.outlet.report_usage()
@@ -328,7 +327,7 @@ class Exchange:
 
     async def _send(self) -> bool:
         """Send audio until the input ends. Return False if the connection is gone."""
-        connection, feed = self._connection, self._feed
+        connection, feed, backlog = self._connection, self._feed, self._parts.backlog
         is_first = True
         while True:
             if connection.configured is None and feed.has_audio and not await self._configure():
@@ -342,12 +341,15 @@ class Exchange:
                     await asyncio.sleep(_REFUSAL_WAIT)
                 is_first = False
                 if feed.ahead(now) > PAUSE:
-                    await _keep_pace(connection, feed, self._parts.backlog.sample_rate)
+                    await _keep_pace(connection, feed, backlog.sample_rate)
             elif self._ended:
                 return connection.configured is not None and await connection.end()
             else:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
+                if backlog.end >= self._quiet.look_from:
+                    # A service that is behind is asked as well.
+                    self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
                 await self._more.wait()
                 if not await connection.drain():
                     return False

@@ -139,10 +139,9 @@ class Feed:
         if self.sent_to >= self._look_at:
             self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
-            breath = self._monologue.breath(self.sent_to)
-            if breath is not None:
-                backlog.plan_flush(breath)
-                insort(self._pending_flushes, breath)
+            if self.sent_to >= self._monologue.look_from:
+                for breath in self._monologue.plan(self.sent_to):
+                    insort(self._pending_flushes, breath)
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
@@ -264,7 +263,6 @@ class Feed:
             self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
-            self._monologue.decided(self._backlog.finalized_to)
         # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)

@@ -41,35 +41,45 @@ class Monologue:
             start: The position from which the connection is fed.
         """
         self._backlog = backlog
-        self._since = start
+        self._begin(start)
+
+    def _begin(self, position: int) -> None:
+        self._since = position
+        self.look_from = position + round(MONOLOGUE * self._backlog.sample_rate)
+        """The position from which on it may be time for a breath."""
 
     def decided(self, position: int) -> None:
         """Note that the service has decided on all up to a position, or is being made to."""
-        self._since = max(self._since, position)
+        if position > self._since:
+            self._begin(position)
 
-    def breath(self, sent_to: int) -> int | None:
-        """Return a position yet to be sent, in the longest quiet before it is too late, or None.
+    def plan(self, sent_to: int) -> list[int]:
+        """Have silence sent in the longest quiet that comes before it is too late.
+
+        Return its position, if there is one: it is yet to be sent.
 
         Args:
             sent_to: The position up to which audio was sent. Ask often enough that little is sent
                 in between.
         """
         backlog, rate = self._backlog, self._backlog.sample_rate
-        is_early = sent_to - self._since < MONOLOGUE * rate
-        if is_early or backlog.end - sent_to < BREATH * rate:
-            return None
+        self.decided(backlog.finalized_to)
+        if sent_to < self.look_from or backlog.end - sent_to < BREATH * rate:
+            return []
         self._skip_pauses(sent_to)
         until = self._since + round(_LATEST * rate)
-        if sent_to - self._since < MONOLOGUE * rate or self._is_planned(until):
-            return None
+        if sent_to < self.look_from or self._is_planned(until):
+            return []
         if sent_to > until:
             # It was too late, and the service has cut.
-            self._since = sent_to
-            return None
+            self._begin(sent_to)
+            return []
         quiet = backlog.longest_quiet(self._since, sent_to, min(until, backlog.end))
         if quiet is None or quiet[1] - quiet[0] < BREATH * rate:
-            return None
-        return sum(quiet) // 2
+            return []
+        breath = sum(quiet) // 2
+        backlog.plan_flush(breath)
+        return [breath]
 
     def _skip_pauses(self, sent_to: int) -> None:
         """Have the stretch begin with the first sound behind the last long pause."""
@@ -77,9 +87,8 @@ class Monologue:
         # One that has begun, too.
         until = min(backlog.end, sent_to + round(_SURE_PAUSE * backlog.sample_rate))
         ends = backlog.ends_of_sounds(until, start=self._since, pause=_SURE_PAUSE)
-        self._since = max([self._since, *ends[-1:]])
-        loud = backlog.first_loud(self._since, sent_to)
-        self._since = sent_to if loud is None else loud
+        loud = backlog.first_loud(max([self._since, *ends[-1:]]), sent_to)
+        self._begin(sent_to if loud is None else loud)
 
     def _is_planned(self, until: int) -> bool:
         """Tell whether silence is sent in time anyway."""
