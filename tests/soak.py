@@ -24,8 +24,10 @@ import aiohttp
 
 from livekit.agents import APIError
 from livekit.plugins import tiro
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Fault
+from livekit.plugins.tiro.watch import UNRESPONSIVE_AFTER
 
 from .support.draws import CLOSED, KINDS, LOUD
 from .support.harness import FINAL, frames, read_wav
@@ -43,8 +45,13 @@ _KINDS = [kind for kind in KINDS if kind not in _NEVER]
 _WEIGHTS = [8 if kind in LOUD else 2 if kind in CLOSED else 1 for kind in _KINDS]
 # s of a connection until it has its fault.
 _SOONEST, _LATEST = 1.0, 6.0
-# s without a final, after which a stream is deaf: noticing a silent peer, and all retries.
-DEAF = 90.0
+# How many silent services in a row are drawn now and then, in so many connections.
+_SILENT_IN_A_ROW = 3
+# s without a final, after which a stream is deaf: so many are noticed, each later than the last.
+DEAF = sum(
+    _LATEST + min(UNRESPONSIVE_AFTER * 2**before, KEEP_AT_MOST)
+    for before in range(_SILENT_IN_A_ROW)
+)
 # s between two looks at what the process uses.
 INTERVAL = 10.0
 
