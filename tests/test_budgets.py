@@ -17,7 +17,6 @@ from livekit.plugins.tiro.stream import SpeechStream
 from livekit.plugins.tiro.testing import (
     ConnectionRecord,
     Drop,
-    HandshakeRefusal,
     Hooks,
     StatusError,
     TiroServer,
@@ -43,7 +42,7 @@ from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .support.trial import KEY, Outcome, hear
-from .support.trouble import Latency
+from .support.trouble import Latency, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,38 +53,6 @@ if TYPE_CHECKING:
 NOTICED_WITHIN = 15.0
 # s; the framework's waits between its four attempts.
 BACKOFF = 0.1 + 2.0 + 2.0
-
-
-class Outage(Hooks):
-    """From a second of the audio on there is no service for a while: it hangs up, and refuses.
-
-    With a refusal that is not an HTTP status, the gateway is there and has no service behind it.
-    """
-
-    def __init__(
-        self, at: float, seconds: float, refusal: int | Exception | type[Exception] = 503
-    ) -> None:
-        self._at, self._seconds, self._refusal = at, seconds, refusal
-        self._until: float | None = None
-        self.refused = 0
-
-    @property
-    def _is_away(self) -> bool:
-        return self._until is not None and asyncio.get_running_loop().time() < self._until
-
-    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        if not self._is_away or not isinstance(self._refusal, int):
-            return None
-        self.refused += 1
-        return HandshakeRefusal(self._refusal)
-
-    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        if self._until is None and connection.seconds >= self._at:
-            self._until = asyncio.get_running_loop().time() + self._seconds
-            raise Drop
-        if self._is_away and not isinstance(self._refusal, int):
-            self.refused += 1
-            raise self._refusal
 
 
 class Darkness(Hooks):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from livekit.plugins.tiro.testing import Hooks
+from livekit.plugins.tiro.testing import Drop, Hooks, StatusError
 from livekit.plugins.tiro.testing.faults import (
     Close,
     Combined,
@@ -47,6 +47,7 @@ from .trouble import (
     InterimBeforeFinal,
     Latency,
     NeverDecides,
+    Outage,
     Pace,
     PingStorm,
     PingWithoutReading,
@@ -66,6 +67,8 @@ _SHORTEST_GAP = 100
 # Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
 # service decides too.
 _LONGEST_GAP = 150
+# Blocks: in a breath no endpointer decides.
+_BREATH = (22, 30)
 _RETRYABLE = (1, 2, 4, 8, 13, 14)
 _ROTATION = (4, 11)
 # s; a service whose clock is 5 % off is believed until three finals in a row agree that it is.
@@ -320,7 +323,9 @@ def _draw_cut(seed: int, rng: Random) -> Trial:
     for length in (*rng.choices(range(15, 45), k=rng.randint(3, 6)), rng.randint(12, 38)):
         words.append(Spoken(f"w{len(words)}", at, at + length))
         at = words[-1].last
+    words[-1] = replace(words[-1], softer=rng.choice((1, 1, 4)))
     said = _at_some_level(rng, words, at + rng.randint(0, 40))
+    said = replace(said, noise=min(said.noise, said.peak // 40))
     with_rest = rng.random() < 0.5
     return Trial(
         seed,
@@ -509,8 +514,35 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
     )
 
 
+def _draw_monologue(seed: int, rng: Random) -> Trial:
+    """Speech with no pause but for breaths, for longer than the service waits for one."""
+    at = rng.randint(0, 100)
+    words: list[Spoken] = []
+    for _ in range(rng.randint(5, 9)):
+        for _ in range(rng.randint(6, 14)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(15, 50)))
+            at = words[-1].last
+        at += rng.randint(*_BREATH)
+    said = replace(_at_some_level(rng, words, at + _SHORTEST_GAP), peak=12000, noise=1)
+    at_second = round(rng.uniform(2.0, said.seconds - 3.0), 2)
+    trial = Trial(seed, said, [], [], live=rng.random() < 0.5)
+    if rng.random() < 0.5:
+        return replace(trial, kinds=["FIN"], faults=[Disconnect(at_second)])
+    return replace(trial, hooks=Outage(at_second, round(rng.uniform(1.0, 15.0), 1)))
+
+
+def _draw_no_service(seed: int, rng: Random) -> Trial:
+    """A gateway that has no service behind it for a while, in a call or in a file."""
+    refusal = rng.choice((StatusError(14, "no backend"), StatusError(13, "no route"), Drop))
+    said = _talk(rng, utterances=4)
+    away = Outage(round(rng.uniform(0.5, 6.0), 2), round(rng.uniform(2.0, 20.0), 1), refusal)
+    return Trial(seed, said, [], [], hooks=away, live=rng.random() < 0.7)
+
+
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 71,
+    _draw_freely: 69,
+    _draw_monologue: 1,
+    _draw_no_service: 1,
     _draw_stall: 1,
     _draw_lagging: 1,
     _draw_useless_answers: 1,

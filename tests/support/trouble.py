@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import WSMsgType
 
-from livekit.plugins.tiro.testing import ConnectionRecord, Drop, Hooks
+from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks
 from livekit.plugins.tiro.testing.backend import GATE_SAMPLES
 from livekit.plugins.tiro.testing.faults import Fault, Moment, When
 
@@ -388,3 +388,42 @@ class AtTheEnd(Hooks):
         if call is not None:
             call()
             await asyncio.sleep(1)
+
+
+class Outage(Hooks):
+    """From a second of the audio on there is no service for a while: it hangs up, and refuses.
+
+    Args:
+        at: The second.
+        seconds: How long.
+        refusal: The HTTP status; or what a gateway does to a connection, that is there and has no
+            service behind it.
+    """
+
+    def __init__(
+        self, at: float, seconds: float, refusal: int | Exception | type[Exception] = 503
+    ) -> None:
+        self._at, self._seconds, self._refusal = at, seconds, refusal
+        self._until: float | None = None
+        self.refused = 0
+
+    def __repr__(self) -> str:
+        return f"Outage(at {self._at:g} s, {self._seconds:g} s, {self._refusal!r})"
+
+    @property
+    def _is_away(self) -> bool:
+        return self._until is not None and asyncio.get_running_loop().time() < self._until
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        if not self._is_away or not isinstance(self._refusal, int):
+            return None
+        self.refused += 1
+        return HandshakeRefusal(self._refusal)
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._until is None and connection.seconds >= self._at:
+            self._until = asyncio.get_running_loop().time() + self._seconds
+            raise Drop
+        if self._is_away and not isinstance(self._refusal, int):
+            self.refused += 1
+            raise self._refusal
