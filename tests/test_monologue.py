@@ -100,6 +100,15 @@ def test_where_silence_is_sent_anyway_there_is_no_other() -> None:
     assert Monologue(backlog, 0).plan(round(12.5 * RATE)) == []
 
 
+def test_silence_that_was_not_sent_again_is_no_decision() -> None:
+    """A new connection is fed from just before it, where nothing was to be decided."""
+    backlog = Backlog()
+    backlog.push(sentences(1.0, 13.0, 4.0), RATE)
+    backlog.plan_flush(round(1.1 * RATE))
+    monologue = Monologue(backlog, round(0.98 * RATE))
+    assert monologue.plan(14 * RATE) == [pytest.approx(14.45 * RATE, abs=0.02 * RATE)]
+
+
 def test_a_caller_who_talks_live_is_left_to_who_listens() -> None:
     """There is nothing to look at yet."""
     backlog = Backlog()

@@ -535,7 +535,9 @@ def _draw_no_service(seed: int, rng: Random) -> Trial:
     """A gateway that has no service behind it for a while, in a call or in a file."""
     refusal = rng.choice((StatusError(14, "no backend"), StatusError(13, "no route"), Drop))
     said = _talk(rng, utterances=4)
-    away = Outage(round(rng.uniform(0.5, 6.0), 2), round(rng.uniform(2.0, 20.0), 1), refusal)
+    # Behind the first final: a service that never was there is given up sooner.
+    at = round(_ends(said)[0] + rng.uniform(0.9, 5.0), 2)
+    away = Outage(at, round(rng.uniform(2.0, 20.0), 1), refusal)
     return Trial(seed, said, [], [], hooks=away, live=rng.random() < 0.7)
 
 

@@ -9,7 +9,6 @@ is on its way. There the audio itself has to tell, and all of it is there to loo
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Monologue:
             return []
         self._skip_pauses(sent_to)
         until = self._since + round(_LATEST * rate)
-        if sent_to < self.look_from or self._is_planned(until):
+        if sent_to < self.look_from or self._is_planned(sent_to, until):
             return []
         if sent_to > until:
             # It was too late, and the service has cut.
@@ -90,8 +89,7 @@ class Monologue:
         loud = backlog.first_loud(max([self._since, *ends[-1:]]), sent_to)
         self._begin(sent_to if loud is None else loud)
 
-    def _is_planned(self, until: int) -> bool:
-        """Tell whether silence is sent in time anyway."""
+    def _is_planned(self, sent_to: int, until: int) -> bool:
+        """Tell whether silence is to be sent in time anyway."""
         flushes = self._backlog.flushes
-        behind = flushes[bisect_right(flushes, self._since) :]
-        return min(behind, default=inf) <= until
+        return bool(flushes[bisect_right(flushes, sent_to) : bisect_right(flushes, until)])
