@@ -12,7 +12,7 @@ from livekit import rtc
 from livekit.plugins import tiro
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
-from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection
+from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection, Refuse
 from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.harness import FINAL, frames
@@ -271,4 +271,12 @@ async def test_the_service_is_asked_in_a_monologue_that_is_sent_again(dropped_at
     """What is open counts from where the new connection is fed, not from where the caller is."""
     said = talk(44, 30, gap=0.3, word=0.4)
     outcome = await hear(said, PerConnection(Disconnect(dropped_at)), live=True, patience=6)
+    assert outcome.is_exact, str(outcome)
+
+
+@in_virtual_time
+async def test_the_service_is_asked_in_a_monologue_that_began_without_a_connection() -> None:
+    said = talk(44, 30, gap=0.3, word=0.4)
+    away = PerConnection(Disconnect(0.3), *[Refuse(503, delay=2.0)] * 2)
+    outcome = await hear(said, away, live=True, patience=6, max_retry=7)
     assert outcome.is_exact, str(outcome)

@@ -52,18 +52,20 @@ def test_a_monologue_is_cut_in_the_middle_of_a_breath() -> None:
 
 
 def test_the_longest_breath_is_taken_that_comes_in_time() -> None:
-    audio = tone(13.0) + quiet(0.25) + tone(3.0) + quiet(0.45) + tone(2.5) + quiet(0.8) + tone(5)
-    assert cuts(audio)[0] == pytest.approx(13.0 + 0.25 + 3.0 + 0.225, abs=0.02)
+    audio = tone(9.0) + quiet(0.25) + tone(3.0) + quiet(0.45) + tone(3.0) + quiet(0.8) + tone(5)
+    longest = 9.0 + 0.25 + 3.0 + 0.45 + 3.0
+    assert cuts(audio)[0] == pytest.approx(longest + 0.4, abs=0.02)
+    assert cuts(tone(1), audio)[0] == pytest.approx(1.0 + longest - 3.0 - 0.225, abs=0.02)
 
 
 def test_each_stretch_is_cut_again() -> None:
     found = cuts(sentences(*[4.0] * 12))
-    assert len(found) == 4
-    assert all(12 < later - earlier < 19 for earlier, later in pairwise([0.0, *found]))
+    assert len(found) == 5
+    assert all(8 < later - earlier < 16.5 for earlier, later in pairwise([0.0, *found]))
 
 
 def test_what_is_short_is_left_to_the_service() -> None:
-    assert cuts(sentences(4.0, 4.0, 3.0)) == []
+    assert cuts(sentences(4.0, 4.0, 3.0), quiet(2)) == []
 
 
 def test_what_has_no_breath_is_left_to_the_service() -> None:
@@ -90,7 +92,7 @@ def test_a_stretch_begins_with_its_first_sound() -> None:
 def test_a_final_begins_another_stretch() -> None:
     audio = sentences(*[2.0] * 9)
     assert len(cuts(audio)) == 1
-    assert cuts(audio, finals=(9.2,)) == []
+    assert cuts(audio, finals=(6.9, 13.8)) == []
 
 
 def test_where_silence_is_sent_anyway_there_is_no_other() -> None:

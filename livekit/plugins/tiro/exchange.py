@@ -100,7 +100,7 @@ class Exchange:
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
-        self._note_hypothesis(feed.sent_to)
+        self._note_hypothesis()
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -253,11 +253,11 @@ class Exchange:
         watch.dismiss()
         return None
 
-    def _note_hypothesis(self, position: int | None = None) -> None:
-        """Take in whether there is a hypothesis, heard from `position` or from now on."""
+    def _note_hypothesis(self) -> None:
+        """Take in whether there is a hypothesis, and what it may be about."""
         backlog, transcript = self._parts.backlog, self._parts.transcript
         self._quiet.note(
-            backlog.end if position is None else position,
+            self._feed.undecided_from if transcript.speaking else 0,
             is_open=transcript.speaking,
             finals=transcript.finals,
             endpointing=self._options.endpointing,

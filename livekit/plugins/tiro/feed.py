@@ -82,9 +82,8 @@ class Feed:
         self._monologue = Monologue(backlog, self.sent_to)
         self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
         self._nothing_to: int | None = None
-        self._silence_left = 0
         self._silent_at: int | None = None
-        self._samples = 0
+        self._samples = self._silence_left = 0
         self._segments = [Segment(0, self.sent_to, True)]
         self._trim_at = self._look_at = self._acknowledged_to = self.sent_to
 
@@ -139,7 +138,7 @@ class Feed:
         if self.sent_to >= self._look_at:
             self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
-            if self.sent_to >= self._monologue.look_from:
+            if self._monologue.look_from <= self.sent_to < backlog.end - chunk:
                 for breath in self._monologue.plan(self.sent_to):
                     insort(self._pending_flushes, breath)
         if self.sent_to >= self._trim_at:
@@ -153,11 +152,6 @@ class Feed:
         self._onset.release()
         return self.has_chunk
 
-    @property
-    def _piece(self) -> int:
-        chunk = self._backlog.chunk
-        return max(1, int(_SILENCE_PIECE * self._backlog.sample_rate / chunk)) * chunk
-
     def _take_silence(self, ready: int) -> bytes:
         """Return the next piece of silence, with the `ready` last samples of the audio first."""
         pcm = b""
@@ -170,7 +164,7 @@ class Feed:
             self._silence_left = round(silence * self._backlog.sample_rate)
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.
-        samples = self._piece - len(pcm) // BYTES_PER_SAMPLE
+        samples = _silence_piece(self._backlog) - len(pcm) // BYTES_PER_SAMPLE
         if self._segments[-1].sample == self._samples:
             # No audio came in between, so that the silence goes on.
             del self._segments[-1]
@@ -192,6 +186,11 @@ class Feed:
         return self._backlog.end - self.sent_to >= self._backlog.chunk
 
     # -- how far the service is ------------------------------------------------------------------
+
+    @property
+    def undecided_from(self) -> int:
+        """The position from which on the service may have decided on nothing yet."""
+        return self._monologue.since(self.sent_to)
 
     def ahead(self, now: float) -> float:
         """Return for how many seconds a service that works at the pace of speech is busy yet.
@@ -260,6 +259,7 @@ class Feed:
         if start is None or end is None:
             self._backlog.answered(self.sent_to)
             self._backlog.finalize_without_times(self.sent_to)
+            self._monologue.decided(self.sent_to)
             self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
@@ -287,10 +287,11 @@ class Feed:
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
-        self._nothing_to = self.sent_to
-        self.heard_to = self.sent_to
+        self._nothing_to = self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
         self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
+        if self.drained_at <= now + _BEHIND:
+            self._monologue.decided(self.sent_to)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
 
     @property
@@ -352,6 +353,11 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
+
+
+def _silence_piece(backlog: Backlog) -> int:
+    """Return the samples of a message of silence: a whole number of chunks."""
+    return max(1, int(_SILENCE_PIECE * backlog.sample_rate / backlog.chunk)) * backlog.chunk
 
 
 def _first_to_send(backlog: Backlog, clock: Clock) -> int:

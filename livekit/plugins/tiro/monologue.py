@@ -3,7 +3,8 @@
 After 20 s without a decision Tiro's published server makes one wherever it is, in the middle of a
 word. A caller who talks live is listened to for a breath (`QuietWatch`). What is sent at once, a
 file or what a new connection is sent again, is not: when the service says what it heard, the rest
-is on its way. There the audio itself has to tell, and all of it is there to look at.
+is on its way. There the audio itself has to tell, and as it is all there to look at, the longest
+breath is taken that comes in time.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ MONOLOGUE = 12.0
 BREATH = 0.2
 """Seconds of quiet that are a breath."""
 
-# s; a little less than the service's limit.
-_LATEST = 19.0
+# s without a decision between which a breath is taken in what is sent at once. A service without a
+# voice gate counts the 2.5 s of silence behind the last decision as well.
+_EARLIEST, _LATEST = 8.0, 16.5
 # s of quiet in which the last of the endpointer's rules has decided.
 _SURE_PAUSE = 2.5
 
@@ -44,13 +46,19 @@ class Monologue:
 
     def _begin(self, position: int) -> None:
         self._since = position
-        self.look_from = position + round(MONOLOGUE * self._backlog.sample_rate)
+        self.look_from = position + round(_EARLIEST * self._backlog.sample_rate)
         """The position from which on it may be time for a breath."""
 
     def decided(self, position: int) -> None:
         """Note that the service has decided on all up to a position, or is being made to."""
         if position > self._since:
             self._begin(position)
+
+    def since(self, sent_to: int) -> int:
+        """Return from where on what was sent up to a position is not decided on."""
+        self.decided(self._backlog.finalized_to)
+        self._skip_pauses(sent_to)
+        return self._since
 
     def plan(self, sent_to: int) -> list[int]:
         """Have silence sent in the longest quiet that comes before it is too late.
@@ -62,32 +70,38 @@ class Monologue:
                 in between.
         """
         backlog, rate = self._backlog, self._backlog.sample_rate
-        self.decided(backlog.finalized_to)
-        if sent_to < self.look_from or backlog.end - sent_to < BREATH * rate:
+        if sent_to < self.look_from:
             return []
-        self._skip_pauses(sent_to)
-        until = self._since + round(_LATEST * rate)
-        if sent_to < self.look_from or self._is_planned(sent_to, until):
+        since = self.since(sent_to)
+        until = since + round(_LATEST * rate)
+        # What is known to go on for no longer is left to the service.
+        known = backlog.last_loud(since, until) or since
+        is_long = known - since >= MONOLOGUE * rate
+        if sent_to < self.look_from or not is_long or self._is_planned(sent_to, until):
             return []
         if sent_to > until:
             # It was too late, and the service has cut.
             self._begin(sent_to)
             return []
-        quiet = backlog.longest_quiet(self._since, sent_to, min(until, backlog.end))
-        if quiet is None or quiet[1] - quiet[0] < BREATH * rate:
+        quiet = backlog.longest_quiet(since, sent_to, min(until, backlog.end))
+        if quiet is None or not BREATH * rate <= quiet[1] - quiet[0] < _SURE_PAUSE * rate:
             return []
         breath = sum(quiet) // 2
         backlog.plan_flush(breath)
         return [breath]
 
     def _skip_pauses(self, sent_to: int) -> None:
-        """Have the stretch begin with the first sound behind the last long pause."""
+        """Have the stretch begin with the first sound behind the last long pause in it."""
         backlog = self._backlog
         # One that has begun, too.
         until = min(backlog.end, sent_to + round(_SURE_PAUSE * backlog.sample_rate))
         ends = backlog.ends_of_sounds(until, start=self._since, pause=_SURE_PAUSE)
-        loud = backlog.first_loud(max([self._since, *ends[-1:]]), sent_to)
-        self._begin(sent_to if loud is None else loud)
+        since = max([self._since, *ends[-1:]])
+        loud = backlog.first_loud(since, sent_to)
+        if loud is None:
+            self._begin(sent_to)
+        elif loud - since > _SURE_PAUSE * backlog.sample_rate:
+            self._begin(loud)
 
     def _is_planned(self, sent_to: int, until: int) -> bool:
         """Tell whether silence is to be sent in time anyway."""

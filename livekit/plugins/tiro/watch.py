@@ -121,7 +121,7 @@ class QuietWatch:
         """Take in what the service said, or what the options say now.
 
         Args:
-            position: Up to which audio was pushed.
+            position: From which on the service has decided on nothing.
             is_open: Whether there is a hypothesis.
             finals: How many finals there were.
             endpointing: The option: seconds of quiet.
