@@ -29,8 +29,9 @@ MAX_ALTERNATIVES = 30
 
 _METHOD = "/speech:streamingrecognize"
 _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
-# A private part may be longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
-_TAG = re.compile(r"(?i)[a-z]{2,8}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
+# No language is registered with more than 3 letters: `english` is a name. A private part may be
+# longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
+_TAG = re.compile(r"(?i)[a-z]{2,3}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
 # Fields of `RecognitionConfig` that hold the key terms.
@@ -51,14 +52,17 @@ def wire_language(language: str) -> str:
     service matches it letter by letter.
 
     Raises:
-        ValueError: If it is not a language tag.
+        ValueError: If it is not a language tag; names of other languages, such as `english`, are
+            none.
     """
     tag = language.strip() if isinstance(language, str) else ""
     if tag.lower() in _ICELANDIC:
         return "is-IS"
     hyphened = tag.replace("_", "-")
     if not _TAG.fullmatch(hyphened):
-        raise ValueError(f"language must be a BCP-47 tag such as 'is-IS', not {language!r}")
+        raise ValueError(
+            f"language must be a BCP-47 tag such as 'is-IS' or 'en-US', not {language!r}"
+        )
     if "-x-" in hyphened.lower():
         return tag
     first, *rest = hyphened.split("-")
