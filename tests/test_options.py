@@ -272,10 +272,35 @@ def test_equal_settings_are_equal() -> None:
     assert options() != dataclasses.replace(options(), api_key="other")
 
 
-@pytest.mark.parametrize("value", ["", "  ", "\n", "a\nb", "a\x00b", "a\ud800", None, 7, b"key"])
+@pytest.mark.parametrize("value", ["", "  ", "\n", "a\nb", "a\x00b", "a\ud800"])
 def test_a_key_that_can_be_none_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="api_key must not be empty"):
         Options(api_key=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(None, "None"), (7, "int"), (KEY.encode(), "bytes"), ([KEY], "list")]
+)
+def test_a_key_that_is_no_text_is_named_by_its_type(value: Any, kind: str) -> None:
+    said = f"api_key must be a str, or a function that returns one, not {kind}: give the key as"
+    stt = tiro.STT(api_key="test")
+    for refusing in (Options, stt.update_options):
+        with pytest.raises(ValueError, match=said) as raised:
+            refusing(api_key=value)
+        assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("secret", [KEY.encode(), [KEY], {"X-Tenant": KEY.encode()}])
+def test_no_frame_shows_a_key_that_is_no_text(secret: Any) -> None:
+    stt = tiro.STT(api_key="test")
+    for refusing in (tiro.STT, stt.update_options):
+        with pytest.raises(ValueError) as raised:
+            if isinstance(secret, dict):
+                refusing(api_key="test", extra_headers=secret)
+            else:
+                refusing(api_key=secret)
+        for frame, _ in list(traceback.walk_tb(raised.value.__traceback__))[1:]:
+            assert KEY not in repr(frame.f_locals)
 
 
 def test_white_space_around_the_key_is_not_of_the_key() -> None:
@@ -351,6 +376,19 @@ def test_bad_headers_are_refused_without_their_values(headers: Any) -> None:
     with pytest.raises(ValueError, match="extra_headers must") as raised:
         tiro.STT(api_key="test", extra_headers=headers)
     assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (5, "a str for each name, not int: give that of X-Tenant as text, or leave it out"),
+        (None, "a str for each name, not None: give that of X-Tenant as text, or leave it out"),
+        ("a\nb", "values of one line, without control characters: see that of X-Tenant"),
+    ],
+)
+def test_a_bad_value_of_a_header_is_named_with_what_to_do(value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^extra_headers must have {said}$"):
+        options(extra_headers={"X-Tenant": value})
 
 
 @pytest.mark.parametrize("value", ["", "a", f"Bearer {KEY}", " blank ", "þorn"])

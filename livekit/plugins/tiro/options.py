@@ -110,19 +110,38 @@ class KeySource:
         return "'***'"
 
 
+class NoText:
+    """Stands where a text is wanted for what is none; it shows the type of that alone."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, value: object) -> None:
+        """Note what a value is."""
+        self.kind = "None" if value is None else type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
+
+def _hidden(value: Any) -> Key | NoText:
+    """Return what does not show in a `repr`; `Options` refuses what is no text."""
+    if isinstance(value, NoText):
+        return value
+    return Key(value) if isinstance(value, str) else NoText(value)
+
+
 def hidden_key(api_key: Any) -> Any:
     """Return what shows no key in a traceback with locals; nothing stays what it is."""
     if callable(api_key):
         return KeySource.of(api_key)
-    # What is no text is no key; `Options` says so.
-    return Key(api_key if isinstance(api_key, str) else "") if api_key else api_key
+    return _hidden(api_key) if api_key else api_key
 
 
 def hidden_headers(headers: Any) -> Any:
     """Return headers whose values do not show; what is no mapping stays what it is."""
     if not isinstance(headers, Mapping):
         return headers
-    return {n: Key(value) if isinstance(value, str) else None for n, value in headers.items()}
+    return {name: _hidden(value) for name, value in headers.items()}
 
 
 @dataclass(frozen=True)
@@ -238,7 +257,13 @@ def checked_key(key: Any) -> Key:
         ValueError: It can be no key; it is not repeated.
     """
     # The value is in no local: it is a key all the same.
-    if not isinstance(key, str) or not key.strip() or not key.strip().isprintable():
+    if not isinstance(key, str):
+        what = key if isinstance(key, NoText) else NoText(key)
+        raise ValueError(
+            f"api_key must be a str, or a function that returns one, not {what.kind}: "
+            "give the key as text"
+        )
+    if not key.strip() or not key.strip().isprintable():
         raise ValueError("api_key must not be empty, and must hold printable characters only")
     return Key(key.strip())
 
@@ -256,8 +281,16 @@ def _checked_headers(headers: Any) -> dict[str, Key]:
             raise ValueError("extra_headers must have names such as 'X-Tenant', without a colon")
         if _RESERVED_HEADERS.fullmatch(name):
             raise ValueError(f"extra_headers must not set {name}")
-        if value is None or not value.isprintable():
-            raise ValueError(f"extra_headers must have text as values, in one line; see {name}")
+        if isinstance(value, NoText):
+            raise ValueError(
+                f"extra_headers must have a str for each name, not {value.kind}: "
+                f"give that of {name} as text, or leave it out"
+            )
+        if not value.isprintable():
+            raise ValueError(
+                "extra_headers must have values of one line, without control characters: "
+                f"see that of {name}"
+            )
     return {name: Key(value.strip()) for name, value in headers.items()}
 
 
