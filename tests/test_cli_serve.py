@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -102,12 +103,41 @@ def test_serve_at_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = run("serve", "--port", port)
-    assert_failed(result, Exit.ADDRESS, f"127.0.0.1:{port}")
+    assert_failed(result, Exit.ADDRESS, f"127.0.0.1:{port}", "choose another --port (0 takes any")
 
 
 def test_an_address_that_is_not_there() -> None:
     result = run("serve", "--host", "::ffff", "--port", "1")
-    assert_failed(result, Exit.ADDRESS, "[::ffff]:1")
+    assert_failed(result, Exit.ADDRESS, "[::ffff]:1", "choose another --host")
+
+
+@pytest.mark.parametrize(
+    ("error", "option"),
+    [
+        (PermissionError(errno.EACCES, "permission denied"), "--port"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "--host"),
+    ],
+)
+def test_an_address_that_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, option: str
+) -> None:
+    async def start(self: TiroServer) -> None:
+        raise error
+
+    monkeypatch.setattr(TiroServer, "start", start)
+    result = run("serve", "--host", "here", "--port", "80")
+    assert_failed(result, Exit.ADDRESS, f"here:80: {error.strerror}; choose another {option}")
+
+
+@pytest.mark.parametrize("key", ["", "  ", "a\tb"])
+def test_a_key_that_no_client_can_give(key: str) -> None:
+    """A client that is told to give it would fall back to another, or refuse."""
+    said = "--api-key must not be empty, and must hold printable characters only"
+    assert_failed(run("serve", "--api-key", key), Exit.USAGE, said)
+
+
+def test_a_key_is_taken_as_clients_give_it(interrupted: list[TiroServer]) -> None:
+    assert "export TIRO_API_KEY=mine\n" in run("serve", "--port", "0", "--api-key", " mine ").stdout
 
 
 @pytest.mark.parametrize(

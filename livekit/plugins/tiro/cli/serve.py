@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shlex
 import signal
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..options import checked_key
 from .exits import CliError, Exit, exits, note
 
 if TYPE_CHECKING:
@@ -80,8 +82,9 @@ def serve(
         if fault == ["help"]:
             _list_faults()
             return
+        key = _checked(api_key)
         words = None if script is None else _read(script)
-        asyncio.run(_serve(host, port, api_key, words, _hooks(fault or [])))
+        asyncio.run(_serve(host, port, key, words, _hooks(fault or [])))
 
 
 async def _serve(
@@ -113,9 +116,15 @@ async def _serve(
             note("listening; Ctrl-C stops")
             await stopped.wait()
     except OSError as error:
-        address = f"[{host}]" if ":" in host else host
-        reason = error.strerror or error
-        raise CliError(Exit.ADDRESS, f"cannot listen at {address}:{port}: {reason}") from None
+        raise CliError(Exit.ADDRESS, _cannot_listen(host, port, error)) from None
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    """Return what is wrong with an address, and which option to change."""
+    address = f"[{host}]" if ":" in host else host
+    of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+    advice = "choose another --port (0 takes any free one)" if of_port else "choose another --host"
+    return f"cannot listen at {address}:{port}: {error.strerror or error}; {advice}"
 
 
 def _reachable(base_url: str) -> str:
@@ -124,6 +133,14 @@ def _reachable(base_url: str) -> str:
         base_url = base_url.replace(anywhere, here)
     # A zone, as of fe80::1%eth0, is written so in an address.
     return base_url.replace("%", "%25")
+
+
+def _checked(api_key: str) -> str:
+    """Return the key as clients send it: one that they could not is refused."""
+    try:
+        return checked_key(api_key)
+    except ValueError as error:
+        raise CliError(Exit.USAGE, str(error).replace("api_key", "--api-key")) from None
 
 
 def _read(script: Path) -> list[str] | list[At]:
