@@ -165,6 +165,13 @@ async def test_refused_key() -> None:
     assert "UNAUTHENTICATED" in found["audio"][1] and "Check the key" in found["audio"][1]
 
 
+class Absent(Hooks):
+    """As a service that is somewhere else."""
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        return HandshakeRefusal(404)
+
+
 async def test_key_refused_at_the_handshake() -> None:
     class Guarded(Hooks):
         async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
@@ -205,12 +212,31 @@ async def test_key_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ws://127.0.0.1:1/[key] (from --base-url)" in found["address"][1]
 
 
-@pytest.mark.parametrize("path", ["/v2", "/"])
-async def test_wrong_path(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "named"), [("", "/"), ("/", "/"), ("/v2", "/v2"), ("/v2beta1/v2", "/v2beta1/v2")]
+)
+async def test_wrong_path(path: str, named: str) -> None:
     async with TiroServer(api_key=KEY) as server:
         found = await examine("--base-url", server.base_url.replace("/v2beta1", path))
     assert list(failures(found)) == ["audio"]
     assert "404" in found["audio"][1] and "Check --base-url or TIRO_BASE" in found["audio"][1]
+    told = f" Its path is {named}, where Tiro's own address has /v2beta1."
+    assert found["audio"][1].endswith(told)
+
+
+async def test_wrong_path_for_the_handshake() -> None:
+    async with TiroServer(api_key=KEY, hooks=Absent()) as server:
+        found = await examine("--base-url", server.base_url.replace("/v2beta1", ""))
+    assert list(failures(found)) == ["session"]
+    assert "Its path is /, where" in found["session"][1]
+
+
+@pytest.mark.parametrize("end", ["", "/", "/speech:streamingrecognize"])
+async def test_right_path_is_not_blamed(end: str) -> None:
+    async with TiroServer(api_key=KEY, hooks=Absent()) as server:
+        found = await examine("--base-url", f"{server.base_url}{end}")
+    assert "HTTP 404" in failures(found)["session"]
+    assert "path" not in found["session"][1]
 
 
 async def test_language_that_is_none() -> None:
