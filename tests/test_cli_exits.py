@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -177,10 +178,38 @@ def test_what_was_closed_at_the_start_is_opened_to_nothing(
     assert opened == [os.devnull]
 
 
+def codes_of(*command: str) -> dict[int, str]:
+    """Return the exit codes in the help of a command, with what they mean."""
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    listed = " ".join(result.stdout.partition("Exit codes:")[2].split())
+    return {int(code): said for code, said in re.findall(r"(\d+) ([^;]+)", listed)}
+
+
 def test_every_exit_code_is_in_the_help() -> None:
-    for command in ([], ["transcribe"], ["serve"]):
-        result = run(*command, "--help")
-        assert result.exit_code == 0
-        for code, meaning in MEANINGS.items():
-            assert f"{code:d} {meaning}" in result.stdout
+    assert codes_of() == MEANINGS
     assert set(MEANINGS) == {0, *Exit}
+
+
+@pytest.mark.parametrize(
+    ("command", "others"),
+    [
+        ("transcribe", {*Exit} - {Exit.ADDRESS}),
+        ("serve", {1, 2, Exit.NO_FILE, Exit.ADDRESS, 130, 141}),
+        ("doctor", {1, 2, 130, 141}),
+        ("probe", {1, 2, Exit.NO_KEY, Exit.NO_FILE, Exit.NO_AUDIO, Exit.OUTPUT, 130, 141}),
+    ],
+)
+def test_the_help_of_a_command_has_the_codes_that_it_ends_with(
+    command: str, others: set[int]
+) -> None:
+    codes = codes_of(command)
+    assert codes.keys() == {0} | others
+    own = {"doctor": {1}, "probe": {0, 1}}.get(command, set())
+    assert {code for code in codes if codes[code] != MEANINGS[code]} == own
+
+
+@pytest.mark.parametrize("command", ["transcribe", "doctor", "probe"])
+def test_the_help_names_both_places_of_the_key(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert "The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY." in shown

@@ -191,7 +191,7 @@ def test_the_limits_are_said(invoke: Invoke) -> None:
 def test_no_key(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TIRO_API_KEY")
     result = invoke("--yes")
-    assert result.exit_code == Exit.NO_KEY and "TIRO_API_KEY" in result.stderr
+    assert result.exit_code == Exit.NO_KEY and "TIRO_API_KEY or TIRO_SPEECH_KEY" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--language", "?"), ("--base-url", "http://a?token=b")])

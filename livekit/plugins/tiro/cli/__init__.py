@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
 
 from ..version import __version__
 from .doctor import doctor
-from .exits import MEANINGS
+from .exits import MEANINGS, Exit
 from .look import FLAG, Command, Group
 from .probe import probe
 from .serve import serve
 from .transcribe import transcribe
 
-# Typer shows the lines as they are; its older versions join them.
-_EPILOG = "Exit codes:\n" + ";\n".join(f"{code:d} {what}" for code, what in MEANINGS.items())
+
+def _exit_codes(codes: Iterable[int], own: Mapping[int, str] | None = None) -> str:
+    """Return what the help says of exit codes; `own` is what some mean to one command."""
+    meanings = {**MEANINGS, **(own or {})}
+    # Typer shows the lines as they are; its older versions join them.
+    return "Exit codes:\n" + ";\n".join(f"{code:d} {meanings[code]}" for code in codes)
+
+
+_ENDED = (Exit.INTERRUPTED, Exit.BROKEN_PIPE)
+_OF_FILES = (Exit.NO_FILE, Exit.NO_AUDIO, Exit.OUTPUT)
+_TRANSCRIBE = _exit_codes(code for code in MEANINGS if code != Exit.ADDRESS)
+_SERVE = _exit_codes([0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_FILE, Exit.ADDRESS, *_ENDED])
+_DOCTOR = _exit_codes(
+    [0, Exit.UNEXPECTED, Exit.USAGE, *_ENDED],
+    {1: "a check failed, be it that of the key, or a fault in this program"},
+)
+_PROBE = _exit_codes(
+    [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_KEY, *_OF_FILES, *_ENDED],
+    {
+        0: "every question has an answer, whatever it is",
+        1: "something could not be measured, or a fault in this program",
+    },
+)
 
 app = typer.Typer(
     cls=Group,
     help="Tiro's Icelandic speech recognition: transcribe files, run a local server, find faults, "
     "measure the service.",
-    epilog=_EPILOG,
+    epilog=_exit_codes(MEANINGS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,11 +73,7 @@ def _main(version: _Version = False) -> None:
     pass
 
 
-app.command(cls=Command, epilog=_EPILOG)(transcribe)
-app.command(cls=Command, epilog=_EPILOG)(serve)
-app.command(cls=Command, epilog="Exit codes:\n0 all went well;\n1 a check failed")(doctor)
-app.command(
-    cls=Command,
-    epilog="Exit codes:\n0 every question has an answer, whatever it is;\n"
-    "1 something could not be measured;\n130 interrupted (Ctrl-C)",
-)(probe)
+app.command(cls=Command, epilog=_TRANSCRIBE)(transcribe)
+app.command(cls=Command, epilog=_SERVE)(serve)
+app.command(cls=Command, epilog=_DOCTOR)(doctor)
+app.command(cls=Command, epilog=_PROBE)(probe)

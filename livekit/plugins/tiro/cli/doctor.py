@@ -61,7 +61,9 @@ def doctor(base_url: BaseUrl = None, language: _Language = "is-IS") -> None:
 
     Each line is a check: ok, failed (with what to do), or skipped.
 
-    The key is never shown: the lines can be pasted into an issue.
+    The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY.
+
+    It is never shown: the lines can be pasted into an issue.
     """
     with exits():
         failed = asyncio.run(_report(base_url, language))

@@ -43,7 +43,7 @@ MEANINGS = {
     0: "all went well",
     Exit.UNEXPECTED: "a fault in this program",
     Exit.USAGE: "the command line is wrong",
-    Exit.NO_KEY: "no key (TIRO_API_KEY)",
+    Exit.NO_KEY: f"no key ({' or '.join(KEY_VARIABLES)})",
     Exit.NO_FILE: "no such file, or not readable",
     Exit.NO_AUDIO: "no audio in the file, or not decodable",
     Exit.KEY_REFUSED: "the service refused the key",

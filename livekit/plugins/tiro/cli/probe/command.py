@@ -117,8 +117,8 @@ def _options(base_url: str | None, language: str) -> Options:
     try:
         found = key_of_environment()
         if found is None:
-            text = f"no key: set {KEY_VARIABLES[0]} to the one that Tiro gave you"
-            raise CliError(Exit.NO_KEY, text)
+            names = " or ".join(KEY_VARIABLES)
+            raise CliError(Exit.NO_KEY, f"no key: set {names} to the one that Tiro gave you")
         url = base_url or url_of_environment() or DEFAULT_BASE_URL
         return Options(api_key=found[1], base_url=url, language=language)
     except ValueError as error:
