@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import socket
@@ -134,6 +135,11 @@ def test_a_key_that_no_client_can_give(key: str) -> None:
     """A client that is told to give it would fall back to another, or refuse."""
     said = "--api-key must not be empty, and must hold printable characters only"
     assert_failed(run("serve", "--api-key", key), Exit.USAGE, said)
+
+
+def test_its_key_is_that_of_the_server_in_tests(interrupted: list[TiroServer]) -> None:
+    default = inspect.signature(TiroServer).parameters["api_key"].default
+    assert f"export TIRO_API_KEY={default}\n" in run("serve", "--port", "0").stdout
 
 
 def test_a_key_is_taken_as_clients_give_it(interrupted: list[TiroServer]) -> None:
