@@ -4,6 +4,8 @@ The local server takes the place of Tiro's service, so it needs neither key nor 
 
     pip install '.[testing]'
     pytest examples/test_my_agent.py
+
+To have it in a project of your own, copy this file and the setting in `pytest.ini` beside it.
 """
 
 from __future__ import annotations

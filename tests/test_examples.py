@@ -6,6 +6,9 @@ import asyncio
 import importlib
 import json
 import logging
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -152,6 +155,37 @@ async def test_fallback_goes_on_with_the_second_provider(
             await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
             assert job.room.finals("gestur") == [SAID, "one two three four"]
         await other.aclose()
+
+
+# -- what is said of them -------------------------------------------------------------------------
+
+README = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_each_is_named() -> None:
+    files = {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"README.md"}
+    assert files <= set(re.findall(r"`(?:examples/)?([\w.]+)`", README))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_needs_is_named(name: str) -> None:
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"[A-Z]+(?:_[A-Z]+)+(?==)", source)) <= set(re.findall(r"\w+", README))
+
+
+def test_the_test_runs_with_the_extra_testing_alone() -> None:
+    """As `pytest examples/test_my_agent.py`, with no plugin but pytest-asyncio and no warning."""
+    options = "-p pytest_asyncio.plugin -p no:cacheprovider -W error --collect-only --quiet"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options.split(), "examples/test_my_agent.py"],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_the_agent_answers_what_the_caller_said" in done.stdout and not done.stderr
 
 
 # -- as scripts ----------------------------------------------------------------------------------
