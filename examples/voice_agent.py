@@ -30,7 +30,7 @@ KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
 # "vad"     The framework's VAD hears that he stopped, in any language, and makes Tiro decide at
 #           once: the final is there some 0.35 s after the last word. The best choice here.
 # "stt"     Tiro's own endpointer, which waits for more silence, or with `tiro.STT(endpointing=0.3)`
-#           the plugin, which is the fastest. Needs no VAD.
+#           the plugin, after so many seconds of quiet. Needs no VAD.
 # "manual"  Push-to-talk, by `session.commit_user_turn()`.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",
