@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 from livekit.plugins.tiro.cli.transcribe import Wanted
@@ -281,6 +282,26 @@ async def test_the_snippet_for_an_agent(monkeypatch: pytest.MonkeyPatch) -> None
     snippet = next(block for block in blocks("python") if "AgentSession" in block)
     session = run_snippet(snippet)["session"]
     assert session.stt.provider == "Tiro"
+
+
+async def test_the_snippet_for_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", "test")
+    snippet = next(block for block in blocks("python") if "max_retry" in block)
+    session = run_snippet(snippet)["session"]
+    assert session.conn_options.stt_conn_options.max_retry == 5
+    assert f"`max_retry`, {DEFAULT_API_CONNECT_OPTIONS.max_retry} unless you set it" in README
+
+
+def test_it_says_what_it_needs() -> None:
+    """As the package does to pip."""
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    python = re.search(r'requires-python = ">=([\d.]+)"', settings)
+    agents = re.search(r'"livekit-agents>=([\d.]+),<([\d.]+)"', settings)
+    assert python is not None and agents is not None
+    needed = (
+        f"Python {python[1]} or newer, and livekit-agents {agents[1]} or newer, below {agents[2]},"
+    )
+    assert needed in README
 
 
 async def test_the_snippet_for_tests() -> None:
