@@ -134,6 +134,18 @@ def test_no_import_runs_upward(path: Path) -> None:
         assert RANK[name] < RANK[path.stem], f"{path.stem} imports {name}"
 
 
+def test_the_map_has_every_module_and_the_layers() -> None:
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    pictures = told.split("```")[1::2]
+    in_pictures = set(re.findall(r"[\w/]+\.py|\w+/", "".join(pictures)))
+    commands = PACKAGE / "cli"
+    assert {path.name for path in MODULES} - {"__init__.py", "__main__.py"} <= in_pictures
+    assert {path.name for path in commands.glob("*.py")} - {"__init__.py"} <= in_pictures
+    assert {f"{path.parent.name}/" for path in commands.glob("*/__init__.py")} <= in_pictures
+    layers = [set(line.split()) for line in pictures[1].strip().splitlines()]
+    assert layers == LAYERS[1:]
+
+
 CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "stats"]
 CORE += ["monologue", "watch"]
 
