@@ -78,6 +78,8 @@ def test_a_tag_with_a_private_part_goes_out_letter_by_letter(tag: str) -> None:
     "value",
     ["", " ", "i", "is-", "-is", "is--IS", "is IS", "is-IS\n-x", "123", "þý-IS", "x-exp", "is.IS"]
     + ["is-x", "is-x-", "is-x-" + "a" * 17, "is-x-a-x-", "is-x-é"]
+    # In Unicode, these are an i, an s and a k of the other case.
+    + ["a\u0131", "i\u017f-IS", "\u212aa", "is-x-\u212a"]
     + ["english", "English", "english-US", "auto", "multi", "icelandic-IS", "engl-x-exp"]
     + ["a" * 9, "is-" + "a" * 9, None, 7, True, b"is", ["is"]],
 )

@@ -31,7 +31,7 @@ _METHOD = "/speech:streamingrecognize"
 _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
 # No language is registered with more than 3 letters: `english` is a name. A private part may be
 # longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
-_TAG = re.compile(r"(?i)[a-z]{2,3}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
+_TAG = re.compile(r"(?ai)[a-z]{2,3}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
 # Fields of `RecognitionConfig` that hold the key terms.
