@@ -250,7 +250,7 @@ async def test_flushes() -> None:
 @pytest.mark.parametrize("ending", ["closed", "failed"])
 @in_virtual_time
 async def test_flushes_that_are_given_up(ending: str) -> None:
-    fault = faults.Mute(0.5) if ending == "closed" else faults.Fail(16, faults.Moment.FLUSH)
+    fault = faults.Mute(0.5) if ending == "closed" else faults.Fail(7, faults.Moment.FLUSH)
     async with local(fault) as server, new_stt(server) as stt:
         stream = stt.stream(conn_options=ONCE)
         for frame in frames(SAID.pcm()[:16000]):
