@@ -55,10 +55,19 @@ class Monologue:
             self._begin(position)
 
     def since(self, sent_to: int) -> int:
-        """Return from where on what was sent up to a position is not decided on."""
-        self.decided(self._backlog.finalized_to)
-        self._skip_pauses(sent_to)
-        return self._since
+        """Return from where on what was sent up to a position may not be decided on.
+
+        That is the first sound behind the last long pause, if there is one.
+        """
+        backlog, pause = self._backlog, round(_SURE_PAUSE * self._backlog.sample_rate)
+        since = max(self._since, backlog.finalized_to)
+        # A pause that has begun counts, too.
+        until = min(backlog.end, sent_to + pause)
+        since = max([since, *backlog.ends_of_sounds(until, start=since, pause=_SURE_PAUSE)])
+        loud = backlog.first_loud(since, sent_to)
+        if loud is None:
+            return max(since, sent_to)
+        return loud if loud - since > pause else since
 
     def plan(self, sent_to: int) -> list[int]:
         """Have silence sent in the longest quiet that comes before it is too late.
@@ -73,6 +82,7 @@ class Monologue:
         if sent_to < self.look_from:
             return []
         since = self.since(sent_to)
+        self._begin(since)
         until = since + round(_LATEST * rate)
         # What is known to go on for no longer is left to the service.
         known = backlog.last_loud(since, until) or since
@@ -89,19 +99,6 @@ class Monologue:
         breath = sum(quiet) // 2
         backlog.plan_flush(breath)
         return [breath]
-
-    def _skip_pauses(self, sent_to: int) -> None:
-        """Have the stretch begin with the first sound behind the last long pause in it."""
-        backlog = self._backlog
-        # One that has begun, too.
-        until = min(backlog.end, sent_to + round(_SURE_PAUSE * backlog.sample_rate))
-        ends = backlog.ends_of_sounds(until, start=self._since, pause=_SURE_PAUSE)
-        since = max([self._since, *ends[-1:]])
-        loud = backlog.first_loud(since, sent_to)
-        if loud is None:
-            self._begin(sent_to)
-        elif loud - since > _SURE_PAUSE * backlog.sample_rate:
-            self._begin(loud)
 
     def _is_planned(self, sent_to: int, until: int) -> bool:
         """Tell whether silence is to be sent in time anyway."""
