@@ -347,8 +347,8 @@ class Exchange:
             else:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
-                if backlog.end >= self._quiet.look_from:
-                    # A service that is behind is asked as well.
+                if backlog.end >= self._quiet.monologue_from:
+                    # Right behind a replay, too. Else who is behind gets no silence on top.
                     self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
                 await self._more.wait()
                 if not await connection.drain():

@@ -107,10 +107,11 @@ class QuietWatch:
         """Start with no hypothesis open."""
         self.look_from = inf
         """The position from which on to look for quiet; inf while there is none to look for."""
+        self.monologue_from = inf
+        """The position from which on a breath is quiet enough; inf while nobody speaks."""
         self._open_from: int | None = None
         self._finals = 0
         self._wanted = inf
-        self._monologue_from = inf
         self._breath = 0.0
         self._asked_to = 0
         self._answer_due = 0.0
@@ -130,14 +131,14 @@ class QuietWatch:
         if finals != self._finals or not is_open:
             self._finals, self._open_from, self._answer_due = finals, None, 0.0
         if not is_open:
-            self.look_from = inf
+            self.look_from = self.monologue_from = inf
             return
         if self._open_from is None:
             self._open_from = position
         self._wanted = inf if endpointing is None else endpointing * rate
-        self._monologue_from = self._open_from + MONOLOGUE * rate
+        self.monologue_from = self._open_from + MONOLOGUE * rate
         self._breath = min(self._wanted, BREATH * rate)
-        self.look_from = self._monologue_from if endpointing is None else self._open_from
+        self.look_from = self.monologue_from if endpointing is None else self._open_from
 
     def asked(self, position: int, answer_due: float) -> None:
         """Note that the final of all up to a position was asked for, by whomever.
@@ -173,5 +174,5 @@ class QuietWatch:
         """
         if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
             return False
-        wanted = self._breath if position >= self._monologue_from else self._wanted
+        wanted = self._breath if position >= self.monologue_from else self._wanted
         return position - quiet_from + step / 2 >= wanted
