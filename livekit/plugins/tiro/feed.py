@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
+EMPTY_SEGMENT = 5.0
+"""Seconds of audio to which an empty response is an answer: the service gives up on a segment in
+which it hears nothing for so long."""
+
 # s of audio from one clean-up to the next; up to so much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
@@ -32,9 +36,6 @@ FLUSH_SILENCE = 2.5
 _ASKING_SILENCE = 6.0
 # s; the zeros go out in pieces, because the endpointer is asked between messages only.
 _SILENCE_PIECE = 0.25
-# s of audio to which an empty response is an answer: the service gives up on a segment in which
-# it hears nothing for so long.
-_EMPTY_SEGMENT = 5.0
 # s that a result may be behind what was sent without being behind: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
@@ -289,7 +290,7 @@ class Feed:
         """Note that the service found no word in a segment; it does not say in which."""
         self._nothing_to = self.heard_to = self.sent_to
         self._backlog.answered(self.sent_to)
-        self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
+        self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
         if self.drained_at <= now + _BEHIND:
             self._monologue.decided(self.sent_to)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
