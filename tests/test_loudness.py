@@ -278,20 +278,30 @@ def test_each_sound_has_an_end_but_the_last_one_and_a_click() -> None:
 # -- the longest quiet ---------------------------------------------------------------------------
 
 
-def longest(loudness: Loudness, look_from: float, stop: float) -> tuple[float, float] | None:
-    found = loudness.longest_quiet(0, round(look_from * RATE), round(stop * RATE))
+def longest(
+    loudness: Loudness, look_from: float, stop: float, *, silent: bool = True
+) -> tuple[float, float] | None:
+    ends = round(look_from * RATE), round(stop * RATE)
+    found = loudness.longest_quiet(0, *ends, silent=silent)
     return found and (found[0] / RATE, found[1] / RATE)
 
 
 def test_the_longest_quiet_is_found_within_its_bounds() -> None:
     loudness = measured(
-        tone(1), noise(0.6, 100), tone(1), quiet(0.2), tone(1), noise(0.4, 100), tone(1)
+        tone(1), noise(0.6, 100), tone(1), noise(0.2, 90), tone(1), noise(0.4, 100), tone(1)
     )
     assert longest(loudness, 0, 5) == (1.0, 1.6)
     assert longest(loudness, 1.3, 5) == (3.8, 4.2), "it is cut off"
     assert longest(loudness, 1.7, 3.7) == (2.6, 2.8)
     assert longest(loudness, 2.8, 3.7) is None
     assert longest(loudness, 2.8, 3.9) == (3.8, 3.9), "it may go on"
+
+
+def test_soft_words_between_loud_ones_are_no_silence() -> None:
+    loudness = measured(tone(2), tone(0.8, 150), tone(1), quiet(0.3), tone(1))
+    assert longest(loudness, 0, 5) == pytest.approx((3.8, 4.1))
+    assert longest(loudness, 0, 5, silent=False) == pytest.approx((2.0, 2.8))
+    assert longest(loudness, 0, 3.5) is None
 
 
 def test_without_anything_louder_nothing_is_quiet() -> None:

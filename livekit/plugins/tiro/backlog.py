@@ -298,16 +298,19 @@ class Backlog:
         self._measure()
         return self.loudness.ends_of_sounds(self.start if start is None else start, sent, pause)
 
-    def longest_quiet(self, start: int, look_from: int, stop: int) -> tuple[int, int] | None:
+    def longest_quiet(
+        self, start: int, look_from: int, stop: int, *, silent: bool
+    ) -> tuple[int, int] | None:
         """Return the longest stretch that is quiet against the audio it is in, or None.
 
         Args:
             start: The position from which the audio is that it is measured against.
             look_from: The position from which on to look for it.
             stop: The position up to which both go.
+            silent: Whether nothing in it may stand out from the noise of the line either.
         """
         self._measure()
-        return self.loudness.longest_quiet(start, look_from, stop)
+        return self.loudness.longest_quiet(start, look_from, stop, silent=silent)
 
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""

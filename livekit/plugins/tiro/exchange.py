@@ -269,11 +269,11 @@ class Exchange:
 
         All that was pushed is sent; `seconds` is the length of the last of it, `now` monotonic.
         """
-        backlog = self._parts.backlog
+        backlog, quiet_from = self._parts.backlog, self._parts.backlog.quiet_from()
         # A sound ends somewhere in the last frame of 20 ms in which it is loud.
         step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
-        quiet_from = backlog.quiet_from()
-        if self._quiet.is_due(backlog.end, quiet_from, now, step):
+        silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
+        if self._quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
             self.flush()
         self._quiet.look_again(quiet_from, step)
 

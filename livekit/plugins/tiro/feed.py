@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
-EMPTY_SEGMENT = 5.0
-"""Seconds of audio to which an empty response is an answer: the service gives up on a segment in
-which it hears nothing for so long."""
-
 # s of audio from one clean-up to the next; up to so much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
@@ -36,6 +32,9 @@ FLUSH_SILENCE = 2.5
 _ASKING_SILENCE = 6.0
 # s; the zeros go out in pieces, because the endpointer is asked between messages only.
 _SILENCE_PIECE = 0.25
+# s of audio to which an empty response is an answer: the service gives up on a segment in which
+# it hears nothing for so long.
+_EMPTY_SEGMENT = 5.0
 # s that a result may be behind what was sent without being behind: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
@@ -174,6 +173,8 @@ class Feed:
         self._samples += samples
         self._segments.append(Segment(self._samples, self.sent_to, True))
         self._silence_left = max(0, self._silence_left - samples)
+        if not self._silence_left:
+            self._onset.note_silence()
         return pcm + bytes(samples * BYTES_PER_SAMPLE)
 
     @property
@@ -237,13 +238,8 @@ class Feed:
         if end < self._drift.due_at:
             return
         ends = self._backlog.ends_of_sounds(self.sent_to)
-        self._drift.compare(end, [self._second_of(position) for position in ends])
-
-    def _second_of(self, position: int) -> float:
-        """Return the second of the connection behind a position of its audio."""
-        before = [part for part in self._segments if part.is_audio and part.position < position]
-        part = before[-1] if before else self._segments[0]
-        return (part.sample + position - part.position) / self._backlog.sample_rate
+        samples = [_sample_of(position, self._segments) for position in ends]
+        self._drift.compare(end, [sample / self._backlog.sample_rate for sample in samples])
 
     def is_final(self, second: float) -> bool:
         """Tell whether all up to a second of the connection is final by the times of finals."""
@@ -258,15 +254,20 @@ class Feed:
             now: Monotonic seconds.
         """
         if start is None or end is None:
-            self._backlog.answered(self.sent_to)
+            self._note_unplaced(now)
             self._backlog.finalize_without_times(self.sent_to)
-            self._monologue.decided(self.sent_to)
-            self.heard_to = self.sent_to
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
         # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)
+
+    def _note_unplaced(self, now: float) -> None:
+        """Note an answer that does not say what it is about."""
+        self.heard_to = self.sent_to
+        self._backlog.answered(self.sent_to)
+        if self.drained_at <= now + _BEHIND:
+            self._monologue.decided(self.sent_to)
 
     def hear(self, second: float, now: float) -> bool:
         """Note that the service has heard the audio up to a second of the connection.
@@ -288,11 +289,9 @@ class Feed:
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
-        self._nothing_to = self.heard_to = self.sent_to
-        self._backlog.answered(self.sent_to)
-        self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
-        if self.drained_at <= now + _BEHIND:
-            self._monologue.decided(self.sent_to)
+        self._nothing_to = self.sent_to
+        self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
+        self._note_unplaced(now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
 
     @property
@@ -354,6 +353,13 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
+
+
+def _sample_of(position: int, segments: list[Segment]) -> int:
+    """Return the sample of the connection behind a position of its audio."""
+    before = [part for part in segments if part.is_audio and part.position < position]
+    part = before[-1] if before else segments[0]
+    return part.sample + position - part.position
 
 
 def _silence_piece(backlog: Backlog) -> int:

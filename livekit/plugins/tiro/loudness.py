@@ -192,17 +192,22 @@ class Loudness:
             return None
         return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
 
-    def longest_quiet(self, start: int, look_from: int, stop: int) -> tuple[int, int] | None:
+    def longest_quiet(
+        self, start: int, look_from: int, stop: int, *, silent: bool
+    ) -> tuple[int, int] | None:
         """Return the positions of the longest quiet from `look_from` to `stop`, or None.
 
-        It is quiet against the audio from `start` to `stop`, as in `quiet_from`.
+        It is quiet against the audio from `start` to `stop`, as in `quiet_from`. If it is to be
+        silent, nothing in it stands out from the noise either: it is no soft word.
         """
         levels = self._between(start, stop)
         if len(levels) < _UTTERANCE_FRAMES:
             return None
         peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
+        quiet = float(peak / _UTTERANCE_RATIO)
+        limit = min(quiet, self._limit) if silent else quiet
         first = min(len(levels), max(0, -(-(look_from - start) // self._frame)))
-        voice = np.flatnonzero(levels[first:] > peak / _UTTERANCE_RATIO) + first
+        voice = np.flatnonzero(levels[first:] > limit) + first
         bounds = np.concatenate(([first - 1], voice, [len(levels)]))
         longest = int(np.diff(bounds).argmax())
         begin, end = (int(bound) for bound in bounds[longest : longest + 2])

@@ -9,7 +9,7 @@ breath is taken that comes in time.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ MONOLOGUE = 12.0
 BREATH = 0.2
 """Seconds of quiet that are a breath."""
 
-# s without a decision between which a breath is taken in what is sent at once. A service without a
-# voice gate counts the 2.5 s of silence behind the last decision as well.
-_EARLIEST, _LATEST = 8.0, 16.5
+# s without a decision from which on a breath is taken in what is sent at once, and up to which:
+# a service without a voice gate counts the 2.5 s of silence behind the last decision as well. If
+# there is none up to then, one that is in time for the others.
+_EARLIEST = 8.0
+_LATEST = (16.5, 19.0)
 # s of quiet in which the last of the endpointer's rules has decided.
 _SURE_PAUSE = 2.5
 
@@ -41,13 +43,14 @@ class Monologue:
             backlog: The audio.
             start: The position from which the connection is fed.
         """
+        self.look_from = start
+        """The position from which on it may be time for a breath."""
         self._backlog = backlog
-        self._begin(start)
+        self._since = start
 
     def _begin(self, position: int) -> None:
         self._since = position
         self.look_from = position + round(_EARLIEST * self._backlog.sample_rate)
-        """The position from which on it may be time for a breath."""
 
     def decided(self, position: int) -> None:
         """Note that the service has decided on all up to a position, or is being made to."""
@@ -83,24 +86,32 @@ class Monologue:
             return []
         since = self.since(sent_to)
         self._begin(since)
-        until = since + round(_LATEST * rate)
+        limits = [since + round(latest * rate) for latest in _LATEST]
         # What is known to go on for no longer is left to the service.
-        known = backlog.last_loud(since, until) or since
+        known = backlog.last_loud(since, limits[-1]) or since
         is_long = known - since >= MONOLOGUE * rate
-        if sent_to < self.look_from or not is_long or self._is_planned(sent_to, until):
+        if sent_to < self.look_from or not is_long or self._is_planned(sent_to, limits[-1]):
             return []
-        if sent_to > until:
+        if sent_to > limits[-1]:
             # It was too late, and the service has cut.
             self._begin(sent_to)
             return []
-        quiet = backlog.longest_quiet(since, sent_to, min(until, backlog.end))
-        if quiet is None or not BREATH * rate <= quiet[1] - quiet[0] < _SURE_PAUSE * rate:
+        for limit, silent in ((limits[0], True), (limits[1], True), (limits[1], False)):
+            stop = min(limit, backlog.end)
+            quiet = backlog.longest_quiet(since, sent_to, stop, silent=silent)
+            if quiet is not None and quiet[1] - quiet[0] >= BREATH * rate:
+                return self._take(*quiet)
+        return []
+
+    def _take(self, start: int, stop: int) -> list[int]:
+        """Plan silence in a quiet stretch, but where any endpointer decides by itself."""
+        if stop - start >= _SURE_PAUSE * self._backlog.sample_rate:
             return []
-        breath = sum(quiet) // 2
-        backlog.plan_flush(breath)
+        breath = (start + stop) // 2
+        self._backlog.plan_flush(breath)
         return [breath]
 
     def _is_planned(self, sent_to: int, until: int) -> bool:
         """Tell whether silence is to be sent in time anyway."""
         flushes = self._backlog.flushes
-        return bool(flushes[bisect_right(flushes, sent_to) : bisect_right(flushes, until)])
+        return bool(flushes[bisect_left(flushes, sent_to) : bisect_right(flushes, until)])

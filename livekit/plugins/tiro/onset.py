@@ -179,6 +179,13 @@ class Onset:
         if backlog.first_loud(since, sent_to) is None:
             self._gather()
 
+    def note_silence(self) -> None:
+        """Gather behind silence that was sent in full: within it, any rule has decided.
+
+        What comes next is heard behind that, whether the word of it is here or not.
+        """
+        self._gather()
+
     def note_decision(self, sent_to: int, silent_at: int) -> None:
         """Gather quiet audio behind a decision of the service, unless there is more to decide.
 

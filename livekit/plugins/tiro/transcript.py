@@ -13,7 +13,6 @@ from livekit.agents import LanguageCode
 from livekit.agents.stt import SpeechData, SpeechEvent, SpeechEventType
 from livekit.agents.types import NOT_GIVEN, TimedString
 
-from .feed import EMPTY_SEGMENT
 from .log import logger
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Transcript:
         self._speaking = False
         self._interim: SpeechData | None = None
         self._interim_id = ""
-        self._nothing_at: int | None = None
+        self._heard_nothing = False
         self._heard_until: float | None = None
 
     @property
@@ -61,7 +60,7 @@ class Transcript:
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection."""
-        self.request_id, self._feed, self._nothing_at = request_id, feed, None
+        self.request_id, self._feed, self._heard_nothing = request_id, feed, False
 
     def set_offset(self, seconds: float) -> None:
         """Add `seconds` to all times from now on."""
@@ -104,14 +103,12 @@ class Transcript:
         It answers a flush if it is about the hypothesis that was open, or if no words may be. An
         answer to an earlier pause, or to the start of what a new connection was sent again, does
         not: whoever waits for a final waits on, and a hypothesis of the connection before stands
-        until it is said twice that there is nothing, of one segment after the other.
+        until it is said twice that there is nothing.
         """
         self._feed.found_nothing(now)
         concluded = self._interim is not None and self._interim_id == self.request_id
-        if self._nothing_at is None:
-            self._nothing_at = self._feed.sent_to
-        seconds = (self._feed.sent_to - self._nothing_at) / self._backlog.sample_rate
-        if self._interim is not None and not concluded and seconds < EMPTY_SEGMENT:
+        is_first, self._heard_nothing = not self._heard_nothing, True
+        if self._interim is not None and not concluded and is_first:
             return []
         if self.flush_pending and not concluded:
             return [] if self._backlog.may_hold_words() else self._answer_flush()

@@ -27,6 +27,9 @@ because a final can take 20 s."""
 
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
+# s without a decision from which on a breath may be any quiet: on some lines, all is noisier than
+# the quietest noise.
+_LATE = 15.0
 # s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
 _STILL_PAUSED = 0.9
 
@@ -111,7 +114,7 @@ class QuietWatch:
         """The position from which on a breath is quiet enough; inf while nobody speaks."""
         self._open_from: int | None = None
         self._finals = 0
-        self._wanted = inf
+        self._wanted = self._late_from = inf
         self._breath = 0.0
         self._asked_to = 0
         self._answer_due = 0.0
@@ -137,6 +140,7 @@ class QuietWatch:
             self._open_from = position
         self._wanted = inf if endpointing is None else endpointing * rate
         self.monologue_from = self._open_from + MONOLOGUE * rate
+        self._late_from = self._open_from + _LATE * rate
         self._breath = min(self._wanted, BREATH * rate)
         self.look_from = self.monologue_from if endpointing is None else self._open_from
 
@@ -162,17 +166,21 @@ class QuietWatch:
         if quiet_from is not None:
             self.look_from = max(self.look_from, quiet_from + self._breath - step / 2)
 
-    def is_due(self, position: int, quiet_from: int | None, now: float, step: float) -> bool:
+    def is_due(
+        self, position: int, quiet_from: int | None, now: float, step: float, *, silent: bool = True
+    ) -> bool:
         """Tell whether to ask for the final now: once for each quiet, one at a time.
 
         Args:
             position: Up to which audio was pushed.
             quiet_from: From where on it is quiet; None if it is not known to be.
             now: Monotonic seconds.
+            silent: Whether nothing in it stands out from the noise: a breath, and no soft word.
             step: By how many samples the quiet seems to grow at a time: what comes nearest to what
                 is wanted is taken for it.
         """
         if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
             return False
-        wanted = self._breath if position >= self.monologue_from else self._wanted
-        return position - quiet_from + step / 2 >= wanted
+        is_breath = position >= (self.monologue_from if silent else self._late_from)
+        wanted = self._breath if is_breath else self._wanted
+        return position - quiet_from + min(step, wanted) / 2 >= wanted
