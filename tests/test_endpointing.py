@@ -201,6 +201,31 @@ def test_it_looks_when_the_quiet_can_be_long_enough_only() -> None:
     assert call.asked == pytest.approx([2.35])
 
 
+@pytest.mark.parametrize("ms", [400, 500, 1000])
+def test_the_end_of_a_long_frame_is_no_breath(ms: int) -> None:
+    watch, step = QuietWatch(), ms * RATE // 1000
+    watch.note(0, is_open=True, finals=0, endpointing=None, rate=RATE)
+    for position in range(step, 19 * RATE, step):
+        quiet_from = position - RATE // 50
+        assert not watch.is_due(position, quiet_from, position / RATE, step)
+    position, long_ago = 19 * RATE, 19 * RATE - RATE // 5
+    assert watch.is_due(position, long_ago, position / RATE, step)
+
+
+def test_soft_words_are_no_breath_until_it_is_late() -> None:
+    watch = QuietWatch()
+    watch.note(0, is_open=True, finals=0, endpointing=None, rate=RATE)
+
+    def due(second: float, *, silent: bool) -> bool:
+        position = round(second * RATE)
+        return watch.is_due(position, position - RATE // 2, second, STEP, silent=silent)
+
+    assert not due(11.9, silent=True)
+    assert due(12.1, silent=True)
+    assert not due(14.9, silent=False)
+    assert due(15.1, silent=False)
+
+
 def test_it_does_not_ask_while_it_is_answered() -> None:
     call = Asking(0.3)
     call.push(1)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.clock import Clock
+from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.monologue import Monologue
 
 from .support import virtual
 from .support.caller import RATE, Caller, noise, quiet, tone
 from .support.numbered import SECONDS, Spoken, Talk
 from .support.trial import Outcome, hear
+from .support.trouble import Latency
 
 STEP = RATE * 2 // 5
 """How often it is asked, in samples."""
@@ -28,8 +32,9 @@ def cuts(*audio: bytes, start: float = 0.0, finals: tuple[float, ...] = ()) -> l
         finals: Up to where finals are; each comes as soon as 1 s more was sent.
     """
     backlog = Backlog()
-    backlog.push(b"".join(audio), RATE)
+    # A connection opens before there is audio, whose rate is not known then.
     monologue = Monologue(backlog, round(start * RATE))
+    backlog.push(b"".join(audio), RATE)
     found: list[float] = []
     for sent_to in range(round(start * RATE), backlog.end, STEP):
         for final in finals:
@@ -56,6 +61,43 @@ def test_the_longest_breath_is_taken_that_comes_in_time() -> None:
     longest = 9.0 + 0.25 + 3.0 + 0.45 + 3.0
     assert cuts(audio)[0] == pytest.approx(longest + 0.4, abs=0.02)
     assert cuts(tone(1), audio)[0] == pytest.approx(1.0 + longest - 3.0 - 0.225, abs=0.02)
+
+
+def test_a_late_breath_is_better_than_none() -> None:
+    assert cuts(sentences(17.5, 5.0, 2.0)) == [pytest.approx(17.65, abs=0.02)]
+    assert cuts(sentences(19.1, 5.0)) == []
+
+
+def test_soft_words_are_no_breath() -> None:
+    soft = tone(1.5, 200)
+    audio = sentences(3.0, 3.0) + tone(3.0) + soft + tone(1.0) + noise(0.3, 30) + tone(6.0)
+    assert cuts(audio)[0] == pytest.approx(6.6 + 3.0 + 1.5 + 1.0 + 0.15, abs=0.02)
+
+
+def test_where_noise_is_never_silent_a_breath_is_the_quietest_there_is() -> None:
+    """Silence suppression has made the line silent once, and so the noise is not the floor."""
+    audio = quiet(1) + tone(9.0) + noise(0.3, 60) + tone(8.0)
+    assert cuts(audio) == [pytest.approx(10.15, abs=0.02)]
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 48000])
+def test_a_second_is_one_at_any_rate(rate: int) -> None:
+    backlog = Backlog()
+    feed = Feed(backlog, Clock(), 0.0)
+    audio = [tone(9.0, rate=rate), noise(0.3, 30, rate), tone(10.0, rate=rate)]
+    backlog.push(b"".join(audio), rate)
+    while feed.next_chunk(0.0) is not None:
+        pass
+    assert [mark / rate for mark in backlog.flushes] == [pytest.approx(9.15, abs=0.02)]
+
+
+def test_a_final_without_times_of_a_service_that_is_behind_decides_on_nothing() -> None:
+    caller = Caller()
+    caller.push(sentences(5.0, 5.0, 5.0, 5.0), waits=False)
+    caller.send(60)
+    caller.final_without_times()
+    caller.send()
+    assert caller.backlog.flushes == [pytest.approx(10.45 * RATE, abs=0.02 * RATE)]
 
 
 def test_each_stretch_is_cut_again() -> None:
@@ -100,6 +142,14 @@ def test_where_silence_is_sent_anyway_there_is_no_other() -> None:
     backlog.push(sentences(13.0, 4.0, 3.0), RATE)
     backlog.plan_flush(14 * RATE)
     assert Monologue(backlog, 0).plan(round(12.5 * RATE)) == []
+
+
+def test_silence_that_is_about_to_be_sent_is_planned() -> None:
+    backlog = Backlog()
+    backlog.push(sentences(*[4.0] * 5), RATE)
+    monologue = Monologue(backlog, 0)
+    (mark,) = monologue.plan(9 * RATE)
+    assert monologue.plan(mark) == []
 
 
 def test_silence_that_was_not_sent_again_is_no_decision() -> None:
@@ -150,9 +200,19 @@ def unbroken(seed: int) -> Talk:
     return Talk(tuple(words), at + 20)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_word_of_a_file_is_cut_in_two(seed: int) -> None:
-    said = unbroken(seed)
+@pytest.mark.parametrize("noise", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_word_of_a_file_is_cut_in_two(seed: int, noise: int) -> None:
+    """Nor is the first one behind a breath, at a gate that digital silence has closed."""
+    said = replace(unbroken(seed), noise=noise)
     assert said.seconds > 20
     outcome: Outcome = virtual.run(hear(said))
+    assert outcome.is_exact, outcome
+
+
+@pytest.mark.parametrize("late", [0.0, 0.2])
+def test_no_word_of_a_call_is_cut_in_two(late: float) -> None:
+    """The final of the breath may be on its way when the next word is said."""
+    said = replace(unbroken(5), noise=0)
+    outcome: Outcome = virtual.run(hear(said, Latency(late), live=True))
     assert outcome.is_exact, outcome

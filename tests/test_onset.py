@@ -224,6 +224,19 @@ def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
     assert max(lengths) >= 0.25, "the first sound goes with what was before it"
 
 
+def test_behind_silence_that_was_sent_it_is_quiet_audio_before_the_final_is_here() -> None:
+    """Within the silence, any rule has decided; what is behind is heard behind that."""
+    talk = LiveFeed()
+    talk.push(quiet(1) + tone(1) + quiet(0.2))
+    talk.feed.flush()
+    talk.send()
+    talk.messages.clear()
+    talk.push(quiet(0.1) + tone(0.5))
+    lengths = [round(length, 3) for _, length in talk.messages]
+    assert lengths[0] >= 0.2, "the first sound goes with what was before it"
+    assert set(lengths[1:]) == {0.05}
+
+
 def test_a_flush_sends_what_is_held_before_its_silence() -> None:
     talk = LiveFeed()
     talk.push(quiet(1) + tone(0.06))

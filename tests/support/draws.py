@@ -523,7 +523,9 @@ def _draw_monologue(seed: int, rng: Random) -> Trial:
             words.append(Spoken(f"w{len(words)}", at, at + rng.randint(15, 50)))
             at = words[-1].last
         at += rng.randint(*_BREATH)
-    said = replace(_at_some_level(rng, words, at + _SHORTEST_GAP), peak=12000, noise=1)
+    said = replace(
+        _at_some_level(rng, words, at + _SHORTEST_GAP), peak=12000, noise=rng.choice((0, 1))
+    )
     at_second = round(rng.uniform(2.0, said.seconds - 3.0), 2)
     trial = Trial(seed, said, [], [], live=rng.random() < 0.5)
     if rng.random() < 0.5:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 KEY = "test"
 # s; what the README promises of the times of words.
 TIME_ERROR = 0.06
+# s of speech, after which it is cut at a breath at the earliest.
+_SHORTEST_MONOLOGUE = 8.0
 # s of live audio behind the talk, after which a stream that did not finish it is deaf.
 PATIENCE = 90.0
 # s of that silence that nearly all streams make do with; to make all of it takes a while.
@@ -332,7 +334,9 @@ class Outcome:
         """Say what was sent too much of, or piled up."""
         if len(self.sessions) > self.expected.most_connections:
             return f"{len(self.sessions)} connections, and nothing went wrong"
-        places = len({flush.said for flush in self.flushed}) + len(self.pauses) + 2
+        # Long speech is cut at a breath as well.
+        breaths = int(self.pushed / _SHORTEST_MONOLOGUE)
+        places = len({flush.said for flush in self.flushed}) + len(self.pauses) + breaths + 2
         most = max(self.silence.values(), default=0) / (2 * RATE)
         if most > _LONGEST_SILENCE * places:
             return f"{most:.1f} s of silence for {places} places"

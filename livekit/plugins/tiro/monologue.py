@@ -90,7 +90,7 @@ class Monologue:
         # What is known to go on for no longer is left to the service.
         known = backlog.last_loud(since, limits[-1]) or since
         is_long = known - since >= MONOLOGUE * rate
-        if sent_to < self.look_from or not is_long or self._is_planned(sent_to, limits[-1]):
+        if sent_to < self.look_from or not is_long or self._is_planned(sent_to, limits[0]):
             return []
         if sent_to > limits[-1]:
             # It was too late, and the service has cut.

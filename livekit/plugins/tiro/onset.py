@@ -71,7 +71,8 @@ class Onset:
         if loud is not None:
             size = self._with_sound(start, loud, chunk)
             if start + size <= stop:
-                self.is_gathering = False
+                # The rest of a word that is final, or a click, is not what the gate is opened by.
+                self.is_gathering = self._backlog.first_sound(loud, start + size) is None
                 return size
         size = self._if_not_held(start, stop, chunk, is_flushed)
         # If any of it is loud, all of it is one message.
