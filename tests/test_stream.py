@@ -569,3 +569,26 @@ async def test_real_speech_is_recognised() -> None:
         events = await collect(stt.stream(), frames(read_wav("fox.wav")))
     assert finals(events) == ["the quick brown fox jumps over the lazy dog"]
     assert_alternating(events)
+
+
+@in_virtual_time
+async def test_usage_is_reported_though_nobody_pushes_any_more() -> None:
+    """Who pushes a file no faster than it is sent would wait for ever."""
+    said = talk(4, gap=25.0)
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        events: list[SpeechEvent] = []
+
+        async def listen() -> None:
+            events.extend([event async for event in stream])
+
+        listening = asyncio.create_task(listen())
+        for frame in frames(said.pcm()):
+            stream.push_frame(frame)
+        pushed = said.seconds
+        for _ in range(60):
+            await asyncio.sleep(0.1)
+        await stream.aclose()
+        await listening
+    reported = [e for e in events if e.recognition_usage is not None]
+    assert usage(reported[:-1]) > pushed - 2.0, "the last one is that of the end"

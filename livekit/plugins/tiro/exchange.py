@@ -347,8 +347,8 @@ class Exchange:
             else:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
-                if backlog.end >= self._quiet.monologue_from:
-                    # Right behind a replay, too. Else who is behind gets no silence on top.
+                self._parts.outlet.report_usage()
+                if backlog.end >= self._quiet.monologue_from:  # Right behind a replay, too.
                     self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
                 await self._more.wait()
                 if not await connection.drain():
