@@ -493,10 +493,10 @@ def test_what_is_loud_is_found_word_or_not() -> None:
 def test_the_ends_of_sounds_that_are_sent_and_not_final() -> None:
     backlog = holding(quiet(1), tone(0.5), quiet(1), tone(0.5), quiet(1))
     ends = [1.5 * RATE, 3.0 * RATE]
-    assert backlog.ends_of_sounds(backlog.end) == ends
-    assert backlog.ends_of_sounds(round(2.5 * RATE)) == ends[:1]
+    assert backlog.ends_of_sounds(backlog.start, backlog.end) == ends
+    assert backlog.ends_of_sounds(backlog.start, round(2.5 * RATE)) == ends[:1]
     finalize(backlog, 0, 2)
-    assert backlog.ends_of_sounds(backlog.end) == ends[1:]
+    assert backlog.ends_of_sounds(backlog.start, backlog.end) == ends[1:]
 
 
 def test_from_where_on_it_is_quiet() -> None:

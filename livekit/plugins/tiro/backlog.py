@@ -256,15 +256,21 @@ class Backlog:
 
     # -- what is known of it ---------------------------------------------------------------------
 
-    def first_sound(self, start: int, stop: int | None = None) -> int | None:
-        """Return the position of the first sound from `start` on that can be a word, or None."""
-        self._measure()
+    def first_sound(self, start: int, stop: int | None = None, *, soft: bool = True) -> int | None:
+        """Return the position of the first sound from `start` on that can be a word, or None.
+
+        Args:
+            start: The position.
+            stop: The position up to which to look; None for all there is.
+            soft: Whether it can be 10 dB softer than a final word that it is right behind.
+        """
         stop = self.end if stop is None else stop
+        self._measure()
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.
         mark = next((mark for mark in self.flushes if start <= mark < stop), stop)
-        sound = self.loudness.first_sound(start, mark, after_word=True)
+        sound = self.loudness.first_sound(start, mark, after_word=True, soft=soft)
         return self.loudness.first_sound(mark, stop) if sound is None and mark < stop else sound
 
     def is_loud(self, start: int, stop: int) -> bool:
@@ -285,18 +291,16 @@ class Backlog:
         self._measure()
         return self.loudness.last_loud(start, stop)
 
-    def ends_of_sounds(
-        self, sent: int, *, start: int | None = None, pause: float = _WORD_PAUSE
-    ) -> list[int]:
-        """Return where the sounds end that were sent, up to a position.
+    def ends_of_sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[int]:
+        """Return where the sounds end from one position to another.
 
         Args:
-            sent: The position.
-            start: The position to look from; None for what is not final.
+            start: The position to look from.
+            stop: The position to look to.
             pause: Seconds of quiet behind the end of a sound.
         """
         self._measure()
-        return self.loudness.ends_of_sounds(self.start if start is None else start, sent, pause)
+        return self.loudness.ends_of_sounds(start, stop, pause)
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool

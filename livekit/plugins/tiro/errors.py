@@ -282,7 +282,7 @@ def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     """
     return APIConnectionError(
         f"no key for Tiro: the function given as api_key {why}. It must return a str, or be async "
-        "and return one.",
+        "and return one; run it by itself to see what is wrong.",
         retryable=retryable,
     )
 

@@ -237,7 +237,7 @@ class Feed:
         """Compare where a final ends, seconds by the service's clock, with where sounds end."""
         if end < self._drift.due_at:
             return
-        ends = self._backlog.ends_of_sounds(self.sent_to)
+        ends = self._backlog.ends_of_sounds(self._backlog.start, self.sent_to)
         samples = [_sample_of(position, self._segments) for position in ends]
         self._drift.compare(end, [sample / self._backlog.sample_rate for sample in samples])
 

@@ -66,7 +66,7 @@ class Monologue:
         since = max(self._since, backlog.finalized_to)
         # A pause that has begun counts, too.
         until = min(backlog.end, sent_to + pause)
-        since = max([since, *backlog.ends_of_sounds(until, start=since, pause=_SURE_PAUSE)])
+        since = max([since, *backlog.ends_of_sounds(since, until, _SURE_PAUSE)])
         loud = backlog.first_loud(since, sent_to)
         if loud is None:
             return max(since, sent_to)
