@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +43,7 @@ from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .support.trial import KEY, Outcome, hear
-from .support.trouble import Latency, Outage
+from .support.trouble import Cuts, Latency, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -379,3 +380,16 @@ async def _say(stream: SpeechStream, music: bytes, said: Talk) -> None:
         stream.push_frame(frame)
         await asyncio.sleep(0.05)
     stream.end_input()
+
+
+@pytest.mark.parametrize("softer", [4, 12])
+def test_a_service_that_hangs_at_a_soft_word_right_behind_a_cut_is_noticed(softer: int) -> None:
+    """It could be the rest of the last word; the caller says nothing more."""
+    said = talk(4, gap=1.0)
+    words_said = [*said.words[:-1], replace(said.words[-1], softer=softer)]
+    hung = Mute(Moment.FINAL)
+    hooks = PerConnection(Combined(Cuts(), hung))
+    outcome = virtual.run(hear(replace(said, words=tuple(words_said), noise=1), hooks, live=True))
+    check_exact(outcome)
+    assert len(outcome.sessions) == 2
+    assert outcome.silence_behind(hung) < NOTICED_WITHIN + 3

@@ -227,15 +227,6 @@ def test_a_soft_word_right_behind_a_loud_one_is_a_word(share: int, seconds: floa
     assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) == RATE // 2
 
 
-def test_a_soft_sound_right_behind_a_word_is_no_reason_to_take_a_service_for_silent() -> None:
-    """Such as its end, where the service puts that too early."""
-    loudness = measured(tone(0.5, 9000), tone(0.3, 2000), quiet(1))
-    loudness.learn_words(0, RATE // 2)
-    ends = RATE // 2, 3 * RATE
-    assert loudness.first_sound(*ends, after_word=True, soft=False) is None
-    assert loudness.first_sound(*ends, after_word=True) == RATE // 2
-
-
 def test_what_is_much_softer_than_the_word_is_the_rest_of_it() -> None:
     """A room, or a codec, on a line that is silent otherwise."""
     loudness = measured(tone(0.5, 9000), tone(0.3, 9000 // 40), quiet(1))

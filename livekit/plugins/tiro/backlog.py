@@ -256,21 +256,15 @@ class Backlog:
 
     # -- what is known of it ---------------------------------------------------------------------
 
-    def first_sound(self, start: int, stop: int | None = None, *, soft: bool = True) -> int | None:
-        """Return the position of the first sound from `start` on that can be a word, or None.
-
-        Args:
-            start: The position.
-            stop: The position up to which to look; None for all there is.
-            soft: Whether it can be 10 dB softer than a final word that it is right behind.
-        """
+    def first_sound(self, start: int, stop: int | None = None) -> int | None:
+        """Return the position of the first sound from `start` on that can be a word, or None."""
         stop = self.end if stop is None else stop
         self._measure()
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.
         mark = next((mark for mark in self.flushes if start <= mark < stop), stop)
-        sound = self.loudness.first_sound(start, mark, after_word=True, soft=soft)
+        sound = self.loudness.first_sound(start, mark, after_word=True)
         return self.loudness.first_sound(mark, stop) if sound is None and mark < stop else sound
 
     def is_loud(self, start: int, stop: int) -> bool:

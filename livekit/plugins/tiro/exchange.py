@@ -231,7 +231,7 @@ class Exchange:
         backlog, sent_to = self._parts.backlog, feed.sent_to
         speech = (
             self._parts.transcript.speaking
-            or backlog.first_sound(feed.heard_to, sent_to, soft=False) is not None
+            or backlog.first_sound(feed.heard_to, sent_to) is not None
         )
         watch.look(now, speech, connection.answered_at)
         if watch.unanswered:

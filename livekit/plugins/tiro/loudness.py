@@ -141,23 +141,20 @@ class Loudness:
 
     # -- what stands out -------------------------------------------------------------------------
 
-    def first_sound(
-        self, start: int, stop: int, *, after_word: bool = False, soft: bool = True
-    ) -> int | None:
+    def first_sound(self, start: int, stop: int, *, after_word: bool = False) -> int | None:
         """Return the position of the first sound that can be a word, or None.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
             after_word: Whether a word ends at `start`, whose rest is no other word.
-            soft: Whether what is 10 dB softer than that word can be another one.
         """
         levels = self._between(start, stop)
         if len(levels) < _WORD_FRAMES:
             return None
         loud = levels > self._limit
         if after_word:
-            loud[: self._rest_of_word(levels, loud, _REST_SHARE if soft else _RATIO)] = False
+            loud[: self._rest_of_word(levels, loud)] = False
         frames = loud.nonzero()[0]
         words = _starts_word(frames).nonzero()[0]
         if not len(words):
@@ -226,7 +223,7 @@ class Loudness:
             return None
         return min(stop, self._position(start, len(loud) - quiet))
 
-    def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_], share: int) -> int:
+    def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
         quiet = np.flatnonzero(~loud)
         run = int(quiet[0]) if len(quiet) else len(loud)
@@ -235,7 +232,7 @@ class Loudness:
         sinks = int(holds[0]) if len(holds) else run
         rest = max(sinks, min(run, _REST_AT_MOST))
         # A multiple of a level may not fit its 16 bits.
-        as_loud_as_words = levels[sinks:rest] >= self._word_level / share
+        as_loud_as_words = levels[sinks:rest] >= self._word_level / _REST_SHARE
         return sinks if np.count_nonzero(as_loud_as_words) > _LOUD_REST else rest
 
     def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
