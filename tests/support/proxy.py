@@ -36,6 +36,12 @@ class Reset:
     passed: int
 
 
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Close a connection now. With TLS, asyncio can not any more where it was closed twice."""
+    if getattr(writer.transport, "_ssl_protocol", writer) is not None:
+        writer.transport.abort()
+
+
 class Proxy:
     """Forwards connections to a local port; use as `async with`.
 
@@ -108,7 +114,7 @@ class Proxy:
         """Leave the clients that are there half-open: the server is gone, and they hear nothing."""
         for number, (_, above) in self._open.items():
             self._severed.add(number)
-            above[1].transport.abort()
+            _abort(above[1])
 
     def _accept(self, *client: Any) -> None:
         # asyncio does so only if the listener names the protocol. The kernel would hold back what
@@ -125,7 +131,7 @@ class Proxy:
         try:
             above = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
-            below[1].transport.abort()
+            _abort(below[1])
             return
         self._open[number] = below, above
         ways = [
@@ -139,8 +145,8 @@ class Proxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             del self._open[number]
-            below[1].transport.abort()
-            above[1].transport.abort()
+            _abort(below[1])
+            _abort(above[1])
 
     async def _forward(
         self,
@@ -204,4 +210,4 @@ class Proxy:
     def _end(self, number: int) -> None:
         if number not in self._severed:
             for _, writer in self._open[number]:
-                writer.transport.abort()
+                _abort(writer)
