@@ -444,3 +444,13 @@ def test_no_key_survives_in_no_form(key: str, data: st.DataObject) -> None:
     for part in (" og ", "&", "?x=", "[key]", "[...]", "…"):
         clean = clean.replace(part, "\0")
     assert not any(form in clean for form in forms)
+
+
+def test_a_connection_that_is_not_made_names_what_may_be_in_the_way() -> None:
+    assert "host:1: refused" in errors.unreachable("host:1", "refused").message
+    assert "it is closed" in errors.unusable_session("it is closed").message
+    assert "early" in errors.dropped("early").message
+    for limit, told in ((0, False), (50, True)):
+        message = errors.connect_timeout("host:1", 2.5, limit).message
+        assert "within 2.5 s" in message
+        assert ("limit of connections is 50" in message) is told

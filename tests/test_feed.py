@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -851,3 +852,34 @@ def test_a_sound_behind_a_pause_is_one_message() -> None:
     *others, longest = sorted(length for _, length in live.messages)
     assert set(others) == {0.05}
     assert 0.1 <= longest <= 0.2
+
+
+# -- long speech, and clocks ---------------------------------------------------------------------
+
+
+def test_long_speech_that_is_sent_at_once_gets_silence_at_a_breath(caller: Caller) -> None:
+    caller.push(b"".join(tone(4.0) + noise(0.3, 30) for _ in range(4)), waits=False)
+    caller.send()
+    (breath,) = caller.backlog.flushes
+    assert breath / RATE == pytest.approx(8.45, abs=0.02)
+    assert caller.feed.undecided_from == breath
+    # What is behind the silence is 2.5 s later by the clock of the connection.
+    assert caller.feed.locate(9.0 + 2.5) / RATE == pytest.approx(9.0, abs=0.1)
+
+
+def test_where_sounds_end_tells_how_fast_the_service_s_clock_runs(caller: Caller) -> None:
+    """Seconds of the connection, with the silence that was sent."""
+    caller.say(quiet(1) + tone(1) + quiet(1))
+    caller.feed.flush()
+    caller.send()
+    caller.say(tone(2) + quiet(1))
+    compared: list[tuple[float, list[float]]] = []
+    with mock.patch.object(
+        type(caller.backlog.drift), "compare", lambda _, *of: compared.append(of)
+    ):
+        caller.feed.compare_clocks(2.0)
+        caller.backlog.drift.due_at = 100.0
+        caller.feed.compare_clocks(2.0)
+    ((end, sounds),) = compared
+    assert end == 2.0
+    assert sounds == pytest.approx([2.0, 5.0 + 2.5], abs=0.06)
