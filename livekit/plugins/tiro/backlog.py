@@ -108,6 +108,10 @@ class Backlog:
             self.flushes.pop()
         self.flushes.append(self.end)
 
+    def plan_flush(self, position: int) -> None:
+        """Mark a place for silence, in audio that is yet to be sent."""
+        insort(self.flushes, position)
+
     def take(self, start: int, stop: int) -> bytes:
         """Return samples that are about to be sent."""
         if stop > self.sent_to:
@@ -149,10 +153,6 @@ class Backlog:
         """Note that a new connection is fed from `start` on: its finals are about that again."""
         self._unplaced_finals = 0
         self.drift.begin()
-
-    def plan_flush(self, position: int) -> None:
-        """Mark a place for silence, in audio that is yet to be sent."""
-        insort(self.flushes, position)
 
     def set_speaking(self, speaking: bool) -> None:
         """Note whether a hypothesis is open: then all of its audio is kept."""
@@ -258,8 +258,8 @@ class Backlog:
 
     def first_sound(self, start: int, stop: int | None = None) -> int | None:
         """Return the position of the first sound from `start` on that can be a word, or None."""
-        stop = self.end if stop is None else stop
         self._measure()
+        stop = self.end if stop is None else stop
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.

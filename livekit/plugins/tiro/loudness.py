@@ -186,8 +186,7 @@ class Loudness:
         levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
         if len(levels) < _UTTERANCE_FRAMES:
             return None
-        peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
-        voice = np.flatnonzero(levels > peak / _UTTERANCE_RATIO)
+        voice = np.flatnonzero(levels > _quiet_level(levels))
         if not len(voice):
             return None
         return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
@@ -203,9 +202,9 @@ class Loudness:
         levels = self._between(start, stop)
         if len(levels) < _UTTERANCE_FRAMES:
             return None
-        peak = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
-        quiet = float(peak / _UTTERANCE_RATIO)
-        limit = min(quiet, self._limit) if silent else quiet
+        limit = _quiet_level(levels)
+        if silent:
+            limit = min(limit, self._limit)
         first = min(len(levels), max(0, -(-(look_from - start) // self._frame)))
         voice = np.flatnonzero(levels[first:] > limit) + first
         bounds = np.concatenate(([first - 1], voice, [len(levels)]))
@@ -271,6 +270,12 @@ class Loudness:
 def _starts_word(frames: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     """Tell of each of the frames that stand out whether enough others follow for a word."""
     return frames[_WORD_FRAMES - 1 :] - frames[: 1 - _WORD_FRAMES] < _WORD_WINDOW
+
+
+def _quiet_level(levels: Levels) -> float:
+    """Return the level up to which a frame is quiet against an utterance of these."""
+    peak: int = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
+    return peak / _UTTERANCE_RATIO
 
 
 def _quietest_tenths(levels: Levels) -> list[float]:

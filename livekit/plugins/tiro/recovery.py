@@ -240,15 +240,11 @@ class Recovery:
         stuck = same_audio and progress.unfinalized
         further = progress.heard - max(self._heard, self._began.heard)
         self._heard = max(self._heard, progress.heard)
-        if progress.finals > self._began.finals:
-            self._without_final = 0
-        elif further >= _THROUGH_WITH and not progress.speaking:
-            # Such as music: there are no words to be final.
-            self._without_final = 0
-        elif stuck or ending.age < _SHORT_CONNECTION:
-            self._without_final += 1
-        else:
-            self._without_final = 0
+        # Such as music: there are no words to be final.
+        heard_no_words = further >= _THROUGH_WITH and not progress.speaking
+        of_use = progress.finals > self._began.finals or heard_no_words
+        failed = not of_use and (stuck or ending.age < _SHORT_CONNECTION)
+        self._without_final = self._without_final + 1 if failed else 0
 
     def _after_drain(self, ending: Ending, progress: Progress) -> Next:
         """Decide whether a connection that got the end marker said all there was to say.

@@ -175,9 +175,9 @@ class QuietWatch:
             position: Up to which audio was pushed.
             quiet_from: From where on it is quiet; None if it is not known to be.
             now: Monotonic seconds.
-            silent: Whether nothing in it stands out from the noise: a breath, and no soft word.
             step: By how many samples the quiet seems to grow at a time: what comes nearest to what
                 is wanted is taken for it.
+            silent: Whether nothing in it stands out from the noise: a breath, and no soft word.
         """
         if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
             return False
