@@ -12,12 +12,13 @@ from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.monologue import Monologue
+from livekit.plugins.tiro.testing.faults import Combined
 
 from .support import virtual
 from .support.caller import RATE, Caller, noise, quiet, tone
 from .support.numbered import SECONDS, Spoken, Talk
 from .support.trial import Outcome, hear
-from .support.trouble import Latency
+from .support.trouble import Latency, Outage, Pace
 
 STEP = RATE * 2 // 5
 """How often it is asked, in samples."""
@@ -144,6 +145,15 @@ def test_where_silence_is_sent_anyway_there_is_no_other() -> None:
     assert Monologue(backlog, 0).plan(round(12.5 * RATE)) == []
 
 
+def test_silence_that_may_come_too_late_is_no_plan() -> None:
+    """Such as at the end of a file."""
+    backlog = Backlog()
+    backlog.push(sentences(4.0, 4.0, 4.0, 5.5), RATE)
+    backlog.plan_flush(backlog.end)
+    assert backlog.end == round(18.7 * RATE)
+    assert Monologue(backlog, 0).plan(9 * RATE) == [pytest.approx(12.75 * RATE, abs=0.02 * RATE)]
+
+
 def test_silence_that_is_about_to_be_sent_is_planned() -> None:
     backlog = Backlog()
     backlog.push(sentences(*[4.0] * 5), RATE)
@@ -186,6 +196,20 @@ def test_what_is_planned_is_sent_and_sent_again() -> None:
     assert caller.feed.locate(13.15 + 1.0) == breath
 
 
+def test_an_empty_response_decides_on_what_a_service_that_keeps_up_was_sent() -> None:
+    """Such as on the music before somebody speaks; in a file it may be about the start of it."""
+    caller = Caller()
+    caller.say(sentences(1.0, 1.0))
+    caller.now += 1.0
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.undecided_from == caller.feed.sent_to
+    caller = Caller()
+    caller.push(sentences(3.0, 3.0, 3.0), waits=False)
+    caller.send()
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.undecided_from < RATE
+
+
 def unbroken(seed: int) -> Talk:
     """Return a talk of half a minute and more, with breaths of 0.2 to 0.3 s in it."""
     chance = random.Random(seed)
@@ -207,6 +231,14 @@ def test_no_word_of_a_file_is_cut_in_two(seed: int, noise: int) -> None:
     said = replace(unbroken(seed), noise=noise)
     assert said.seconds > 20
     outcome: Outcome = virtual.run(hear(said))
+    assert outcome.is_exact, outcome
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_word_of_a_call_is_cut_in_two_while_the_service_is_behind(seed: int) -> None:
+    """It works at the pace of speech, and an outage has put it behind for good."""
+    hooks = Combined(Outage(3.0, 6.5), Pace(1.0))
+    outcome: Outcome = virtual.run(hear(unbroken(seed), hooks, live=True))
     assert outcome.is_exact, outcome
 
 

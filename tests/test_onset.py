@@ -86,6 +86,19 @@ def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None
     assert (size, backlog.end) == (200 * MS, 200 * MS)
 
 
+def test_the_rest_of_a_word_does_not_end_the_gathering() -> None:
+    """A new connection begins with it: it opens no gate, and the next sound needs what it has."""
+    rest, word = 20, 420
+    gate, start = onset(tone(rest / 1000) + quiet((word - rest) / 1000) + tone(0.5)), 0
+    while start + gate.next_message(start, 920 * MS, CHUNK, False) <= word * MS:
+        start += gate.next_message(start, 920 * MS, CHUNK, False)
+        assert gate.is_gathering
+    size = gate.next_message(start, 920 * MS, CHUNK, False)
+    assert start <= (word - 50) * MS
+    assert start + size >= (word + 100) * MS
+    assert not gate.is_gathering
+
+
 def test_who_does_not_gather_never_does() -> None:
     gate = onset(quiet(5), gathering=False)
     gate.note_quiet(5 * RATE)

@@ -348,7 +348,7 @@ class Exchange:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
                 self._parts.outlet.report_usage()
-                if backlog.end >= self._quiet.monologue_from:  # Right behind a replay, too.
+                if backlog.end >= self._quiet.monologue_from:  # For who is behind, too.
                     self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
                 await self._more.wait()
                 if not await connection.drain():
