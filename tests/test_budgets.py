@@ -38,7 +38,7 @@ from livekit.plugins.tiro.testing.faults import (
 
 from .support import virtual
 from .support.caller import noise
-from .support.harness import frames, until, words
+from .support.harness import collect, frames, until, words
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
@@ -363,23 +363,13 @@ async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
     async with server, new_stt(server) as stt:
         failures: list[object] = []
         stt.on("error", failures.append)
-        stream = stt.stream()
         # Steady noise would be taken for the line's.
-        music = (noise(0.8, 9000) + noise(0.2, 100)) * 142
-        caller = asyncio.create_task(_say(stream, music, said))
-        heard = [word async for event in stream for word in words([event])]
-        await caller
-    assert heard == said.texts
+        music = np.frombuffer((noise(0.8, 9000) + noise(0.2, 100)) * 142, np.int16)
+        call = frames(np.append(music, said.pcm()))
+        events = await collect(stt.stream(), call, pace=0.05)
+    assert words(events) == said.texts
     assert not failures
     assert len(server.sessions) > 6
-
-
-async def _say(stream: SpeechStream, music: bytes, said: Talk) -> None:
-    """Push both at the pace of speech."""
-    for frame in frames(np.append(np.frombuffer(music, np.int16), said.pcm())):
-        stream.push_frame(frame)
-        await asyncio.sleep(0.05)
-    stream.end_input()
 
 
 @pytest.mark.parametrize("softer", [4, 12])

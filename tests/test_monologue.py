@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -16,7 +16,7 @@ from livekit.plugins.tiro.testing.faults import Combined
 
 from .support import virtual
 from .support.caller import RATE, Caller, noise, quiet, tone
-from .support.numbered import SECONDS, Spoken, Talk
+from .support.numbered import Talk, in_one_breath
 from .support.trial import Outcome, hear
 from .support.trouble import Latency, Outage, Pace
 
@@ -211,17 +211,9 @@ def test_an_empty_response_decides_on_what_a_service_that_keeps_up_was_sent() ->
 
 
 def unbroken(seed: int) -> Talk:
-    """Return a talk of half a minute and more, with breaths of 0.2 to 0.3 s in it."""
-    chance = random.Random(seed)
-    at = 10
-    words: list[Spoken] = []
-    for _ in range(7):
-        for _ in range(chance.randint(8, 14)):
-            blocks = round(chance.uniform(0.15, 0.5) / SECONDS)
-            words.append(Spoken(f"w{len(words)}", at, at + blocks))
-            at += blocks
-        at += round(chance.uniform(0.22, 0.3) / SECONDS)
-    return Talk(tuple(words), at + 20)
+    """Return a talk of some 30 s, with no pause but for breaths."""
+    words, end = in_one_breath(Random(seed), 10, 9)
+    return Talk(tuple(words), end + 20)
 
 
 @pytest.mark.parametrize("noise", [0, 1])

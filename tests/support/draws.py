@@ -35,7 +35,7 @@ from livekit.plugins.tiro.testing.faults import (
     When,
 )
 
-from .numbered import Spoken, Talk, talk
+from .numbered import Spoken, Talk, in_one_breath, talk
 from .trial import FULL_SOCKET, Expected, Outcome, hear
 from .trouble import (
     IMPOSSIBLE,
@@ -67,8 +67,6 @@ _SHORTEST_GAP = 100
 # Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
 # service decides too.
 _LONGEST_GAP = 150
-# Blocks: in a breath no endpointer decides.
-_BREATH = (22, 30)
 _RETRYABLE = (1, 2, 4, 8, 13, 14)
 _ROTATION = (4, 11)
 # s; a service whose clock is 5 % off is believed until three finals in a row agree that it is.
@@ -516,13 +514,7 @@ def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
 
 def _draw_monologue(seed: int, rng: Random) -> Trial:
     """Speech with no pause but for breaths, for longer than the service waits for one."""
-    at = rng.randint(0, 100)
-    words: list[Spoken] = []
-    for _ in range(rng.randint(5, 9)):
-        for _ in range(rng.randint(6, 14)):
-            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(15, 50)))
-            at = words[-1].last
-        at += rng.randint(*_BREATH)
+    words, at = in_one_breath(rng, rng.randint(0, 100), rng.randint(5, 9))
     said = replace(
         _at_some_level(rng, words, at + _SHORTEST_GAP), peak=12000, noise=rng.choice((0, 1))
     )

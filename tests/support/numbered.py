@@ -16,6 +16,7 @@ from livekit.plugins.tiro.testing.recognizer import Hypothesis, Samples, Word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from random import Random
 
 RATE = 16000
 BLOCK = 160
@@ -107,6 +108,23 @@ def talk(*utterances: int, word: float = 0.3, gap: float = 1.0, lead: float = 0.
             at = words[-1].last
         at += round(gap / SECONDS)
     return Talk(tuple(words), at)
+
+
+def in_one_breath(rng: Random, at: int, runs: int) -> tuple[list[Spoken], int]:
+    """Return words with no pause but for breaths of 0.22 to 0.3 s, and the block behind the last.
+
+    Args:
+        rng: Chooses how many words a run has, and how long they and the breaths are.
+        at: The block of the first word.
+        runs: How many runs of words there are, each with a breath behind it.
+    """
+    words: list[Spoken] = []
+    for _ in range(runs):
+        for _ in range(rng.randint(6, 14)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(15, 50)))
+            at = words[-1].last
+        at += rng.randint(22, 30)
+    return words, at
 
 
 class NumberedRecognizer:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
+from .onset import DECIDED_AFTER
+
 if TYPE_CHECKING:
     from .backlog import Backlog
 
@@ -26,8 +28,6 @@ BREATH = 0.2
 # there is none up to then, one that is in time for the others.
 _EARLIEST = 8.0
 _LATEST = (16.5, 19.0)
-# s of quiet in which the last of the endpointer's rules has decided.
-_SURE_PAUSE = 2.5
 
 
 class Monologue:
@@ -62,11 +62,11 @@ class Monologue:
 
         That is the first sound behind the last long pause, if there is one.
         """
-        backlog, pause = self._backlog, round(_SURE_PAUSE * self._backlog.sample_rate)
+        backlog, pause = self._backlog, round(DECIDED_AFTER * self._backlog.sample_rate)
         since = max(self._since, backlog.finalized_to)
         # A pause that has begun counts, too.
         until = min(backlog.end, sent_to + pause)
-        since = max([since, *backlog.ends_of_sounds(since, until, _SURE_PAUSE)])
+        since = max([since, *backlog.ends_of_sounds(since, until, DECIDED_AFTER)])
         loud = backlog.first_loud(since, sent_to)
         if loud is None:
             return max(since, sent_to)
@@ -105,7 +105,7 @@ class Monologue:
 
     def _take(self, start: int, stop: int) -> list[int]:
         """Plan silence in a quiet stretch, but where any endpointer decides by itself."""
-        if stop - start >= _SURE_PAUSE * self._backlog.sample_rate:
+        if stop - start >= DECIDED_AFTER * self._backlog.sample_rate:
             return []
         breath = (start + stop) // 2
         self._backlog.plan_flush(breath)

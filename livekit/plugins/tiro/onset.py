@@ -24,8 +24,9 @@ _WITH_FIRST_SOUND = 0.1
 
 # s behind the last loud audio by which the first of the endpointer's rules can have decided.
 _SHORTEST_DECISION = 0.5
-# s behind the last loud audio by which the last of the endpointer's rules has decided.
-_DECIDED_AFTER = 2.5
+
+DECIDED_AFTER = 2.5
+"""Seconds behind the last loud audio by which the last of the endpointer's rules has decided."""
 
 STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
@@ -173,7 +174,7 @@ class Onset:
     def note_quiet(self, sent_to: int) -> None:
         """Gather if all that was sent lately is quiet, so that the endpointer has decided."""
         backlog = self._backlog
-        since = sent_to - round(_DECIDED_AFTER * backlog.sample_rate)
+        since = sent_to - round(DECIDED_AFTER * backlog.sample_rate)
         # Mostly the latest look tells, and nothing needs to be measured.
         if self.is_gathering or since < 0 or not self.is_pausing:
             return
@@ -203,7 +204,7 @@ class Onset:
             return
         backlog, rate = self._backlog, self._backlog.sample_rate
         recent = max(silent_at, sent_to - round(STILL_TALKING * rate))
-        undecided = max(backlog.start, silent_at, sent_to - round(_DECIDED_AFTER * rate))
+        undecided = max(backlog.start, silent_at, sent_to - round(DECIDED_AFTER * rate))
         if (
             backlog.first_loud(recent, sent_to) is None
             and backlog.first_sound(undecided, sent_to) is None
