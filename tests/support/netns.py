@@ -26,12 +26,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from livekit.plugins.tiro.testing import Hooks
+
 from .numbered import Talk, talk
 from .proxy import Proxy
 from .trial import Outcome, hear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from livekit.plugins.tiro.testing import ConnectionRecord
 
 T = TypeVar("T")
 
@@ -104,18 +108,37 @@ class Link:
         run(f"ip -n {self.names[1]} link set dev b {state}")
 
     def hear(self, said: Talk, outage: tuple[float, float] | None = None) -> Outcome:
-        """Speak over the link; the outage is from when on, and how long, in seconds."""
+        """Speak over the link.
+
+        Args:
+            said: What is said.
+            outage: How many seconds behind the first connection the link goes down, and for how
+                many seconds.
+        """
         listener = self.inside(self.names[1], lambda: socket.create_server((THERE, 0)))
         return self.inside(self.names[0], lambda: asyncio.run(self._hear(said, listener, outage)))
 
     async def _hear(
         self, said: Talk, listener: socket.socket, outage: tuple[float, float] | None
     ) -> Outcome:
+        hooks = Hooks() if outage is None else _Outage(self, *outage)
+        return await hear(said, hooks, live=True, proxy=Proxy(listener=listener))
+
+
+class _Outage(Hooks):
+    """Turns a link down and up again; counts from the first connection, late as that may come."""
+
+    def __init__(self, link: Link, start: float, duration: float) -> None:
+        self._link, self._start, self._duration = link, start, duration
+        self._is_due = False
+
+    async def opened(self, connection: ConnectionRecord) -> None:
+        if self._is_due:
+            return
+        self._is_due = True
         loop = asyncio.get_running_loop()
-        if outage is not None:
-            loop.call_later(outage[0], self.turn, "down")
-            loop.call_later(sum(outage), self.turn, "up")
-        return await hear(said, live=True, proxy=Proxy(listener=listener))
+        loop.call_later(self._start, self._link.turn, "down")
+        loop.call_later(self._start + self._duration, self._link.turn, "up")
 
 
 def _enter(name: str) -> None:
