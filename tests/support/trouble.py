@@ -29,9 +29,15 @@ _EVENTS: tuple[Any, ...] = (
 )
 _FINAL = '"isFinal":true'
 _INTERIM = '"isFinal":false'
+# s; a final that was sent so shortly before a client's next connection was not heard by it.
+_UNDER_WAY = 0.1
 # As long as a ping can be; so many that their answers fill a socket more often than audio does.
 _PING = bytes(125)
 _PINGS_PER_SECOND = 400
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _written(document: Any) -> str:
@@ -79,7 +85,7 @@ class Pace(Hooks):
         return f"Pace({self._pace:g})"
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        now = asyncio.get_running_loop().time()
+        now = _now()
         due = max(self._due.get(connection.number, now), now - 0.1)
         self._due[connection.number] = due + len(pcm) / 2 / connection.sample_rate / self._pace
         await asyncio.sleep(max(0.0, self._due[connection.number] - now))
@@ -89,13 +95,15 @@ class Chatter(Hooks):
     """Empty responses and events whenever the service likes, and where a flush is to be answered.
 
     But no empty response while a hypothesis is open, on this connection or one before: that takes
-    it back, and nobody can tell it from the truth.
+    it back, and nobody can tell it from the truth. It is open for a client, too, that left while
+    the final was under way.
     """
 
     def __init__(self, seed: int, *, empty: bool) -> None:
         self._seed = seed
         self._empty = empty
         self._is_open = False
+        self._final_at = -math.inf
 
     def __repr__(self) -> str:
         return f"Chatter({self._seed}, empty={self._empty})"
@@ -105,7 +113,11 @@ class Chatter(Hooks):
         return text
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
-        self._is_open = self._is_open and _FINAL not in text
+        if self._is_open and _FINAL in text:
+            self._is_open, self._final_at = False, _now()
+
+    async def opened(self, connection: ConnectionRecord) -> None:
+        self._is_open = self._is_open or _now() < self._final_at + _UNDER_WAY
 
     async def beside(self, connection: ConnectionRecord) -> None:
         chance = Random(self._seed + connection.number)
@@ -287,7 +299,7 @@ class PingStorm(Fault):
     async def beside(self, connection: ConnectionRecord) -> None:
         while True:
             await asyncio.sleep(0.5)
-            since = asyncio.get_running_loop().time() - self.struck.get(connection.number, math.inf)
+            since = _now() - self.struck.get(connection.number, math.inf)
             for _ in range(_PINGS_PER_SECOND // 2 if 0 <= since < self._seconds else 0):
                 await connection.line._write(_PING, WSMsgType.PING)
 
@@ -412,7 +424,7 @@ class Outage(Hooks):
 
     @property
     def _is_away(self) -> bool:
-        return self._until is not None and asyncio.get_running_loop().time() < self._until
+        return self._until is not None and _now() < self._until
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
         if not self._is_away or not isinstance(self._refusal, int):
@@ -422,7 +434,7 @@ class Outage(Hooks):
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         if self._until is None and connection.seconds >= self._at:
-            self._until = asyncio.get_running_loop().time() + self._seconds
+            self._until = _now() + self._seconds
             raise Drop
         if self._is_away and not isinstance(self._refusal, int):
             self.refused += 1
