@@ -305,6 +305,17 @@ def test_no_state_is_shared_by_nonlocal() -> None:
     assert shared == []
 
 
+def test_no_named_tuple_has_another_base() -> None:
+    """Python 3.10 can not make one, and no type checker says so."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef) and len(node.bases) > 1:
+                bases = [ast.unparse(base) for base in node.bases]
+                found += [f"{path.name}: {node.name}"] if "NamedTuple" in bases else []
+    assert not found
+
+
 def test_the_namespace_packages_have_no_init() -> None:
     """PEP 420: one would hide all other plugins."""
     assert not (ROOT / "livekit" / "__init__.py").exists()

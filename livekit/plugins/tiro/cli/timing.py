@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -34,7 +35,8 @@ _LONGEST_STEP_BACK = 10.0
 _LONGEST_LAST_STEP = 1.0
 
 
-class Placed(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Placed(Generic[T]):
     """A piece of a recording and where it belongs."""
 
     item: T
@@ -44,7 +46,8 @@ class Placed(NamedTuple, Generic[T]):
     """Seconds before it that are missing."""
 
 
-class _Held(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class _Held(Generic[T]):
     item: T
     time: float
     seconds: float
@@ -179,4 +182,4 @@ class Timekeeper(Generic[T]):
         """Let a new timeline begin where the old one ended."""
         self._shift -= step
         self._stamped_end -= step
-        self._held = deque(held._replace(time=held.time - step) for held in self._held)
+        self._held = deque(replace(held, time=held.time - step) for held in self._held)
