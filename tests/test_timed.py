@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from livekit.agents.utils import is_given
 from livekit.plugins import tiro
+from livekit.plugins.tiro import loudness, recovery
 from livekit.plugins.tiro.testing import (
     At,
     ConnectionRecord,
@@ -340,11 +341,31 @@ async def test_the_end_marker_ends_a_call() -> None:
             assert said(events) == SAID[:2]
 
 
+@pytest.mark.parametrize(
+    ("audio", "connections"), [(speech, recovery._NOTHING_FOR_CERTAIN), (tone, 1), (hiss, 1)]
+)
+async def test_a_sound_behind_the_last_word_does_not_start_the_script_again(
+    audio: Callable[[int], Pcm], connections: int
+) -> None:
+    """The client sends speech again behind the end marker, until it is sure that it is no word."""
+    async with listening(CALL[:2]) as (server, stt):
+        for calls in (1, 2):
+            events = await collect(stt.stream(), frames(audio(16000)))
+            assert said(events) == SAID[:4]
+            assert len(server.sessions) == calls * connections
+
+
+def test_a_last_sound_is_settled_as_soon_as_it_is_for_the_client() -> None:
+    assert timed_module.NOTHING_FOR_CERTAIN == recovery._NOTHING_FOR_CERTAIN
+    rest = loudness._REST_AT_MOST / loudness.FRAMES_PER_SECOND
+    assert timed_module.REST_OF_WORD == rest
+
+
 @pytest.mark.parametrize(("back_within", "said_then"), [(30.0, "já takk"), (0.0, "góðan daginn")])
 async def test_hanging_up_ends_a_call_unless_the_client_is_back_at_once(
     back_within: float, said_then: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timed_module, "BACK_AFTER_HANGING_UP", back_within)
+    monkeypatch.setattr(timed_module, "BACK_AT_ONCE", back_within)
     async with TiroServer(script=CALL, api_key=None) as server:
         for expected in ("góðan daginn", said_then):
             async with connect(server) as client:

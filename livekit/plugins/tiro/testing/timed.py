@@ -34,11 +34,19 @@ RESENT = 3.0
 RESENT_WITHOUT_INTERIMS = 60.0
 # Of 32767; what `tiro.STT` takes for speech, so that it sends all of it again until it is answered.
 LOUD = 328
+# Seconds behind the end of a word for which a sound is the rest of it.
+REST_OF_WORD = 0.4
+# A sound is so much louder than the quietest tenth of the latest messages, some 10 s of them.
+SOUND = 3
+LATEST_MESSAGES = 200
+# Connections that heard nothing in such a sound; `tiro.STT` believes as many.
+NOTHING_FOR_CERTAIN = 3
 # Seconds; `tiro.STT` sends its own silence in messages of this length, quiet audio in shorter ones,
 # and longer ones end with a sound.
 ADDED_SILENCE = 0.2, 0.3
-# Seconds in which a client that hung up is back if it did so to change an option.
-BACK_AFTER_HANGING_UP = 1.0
+# Seconds in which a client is back that hung up to change an option, or whose audio ended with a
+# sound that no final covers.
+BACK_AT_ONCE = 1.0
 # Seconds in which a client is back that did not hang up; longer than LiveKit goes on retrying.
 BACK_AFTER_BREAKING_OFF = 30.0
 
@@ -91,12 +99,14 @@ class Rest:
         cues: The words that are not settled.
         clock: The second of the call from which the client sends its audio again.
         patience: Seconds in which the client has to be back.
+        found_nothing: How many connections in a row ended with nothing heard.
         left_at: Monotonic seconds.
     """
 
     cues: Sequence[Cue]
     clock: float
     patience: float
+    found_nothing: int = 0
     left_at: float = field(default_factory=time.monotonic)
 
 
@@ -113,7 +123,8 @@ class TimedRecognizer:
     (it does so when an option is changed), goes on with that call: what was said in a final is not
     said again, all else is said at its time. That time is known as well as the audio that
     the client sends again: exactly behind a final or in the middle of words, and a few seconds
-    early after silence. An end marker, or hanging up, ends the call.
+    early after silence. An end marker, or hanging up, ends the call; but a client whose audio ends
+    with a sound that no final covers sends that again, and may do so within a second.
 
     Args:
         script: The utterances. One that starts before another is out follows it at once.
@@ -168,6 +179,11 @@ class TimedRecognition:
         self._unanswered = False
         self._usual = 0
         self._patience = BACK_AFTER_BREAKING_OFF
+        # Connections in a row whose last segment held no words, without this one and with it.
+        self._nothing_before = self._found_nothing = rest.found_nothing
+        # Seconds of the call at which the last final and the latest messages end.
+        self._final_to = rest.clock
+        self._peaks: deque[tuple[float, int]] = deque(maxlen=LATEST_MESSAGES)
 
     def attend(self, samples: Samples, start: float) -> bool:
         """Go on by the message; ask for a segment while there is anything to be said in it."""
@@ -176,10 +192,13 @@ class TimedRecognition:
         while self._ahead and self._ahead[0].end <= now + ROOM:
             cue = self._ahead.popleft()
             self._heard.append((cue, self._say(cue)))
+        peak = int(np.abs(samples.astype(np.int32)).max(initial=0))
+        self._unanswered |= peak >= LOUD
         if added:
             self._interrupt(now)
             self._shift += added
-        self._unanswered |= bool(len(samples) and np.abs(samples.astype(np.int32)).max() >= LOUD)
+        else:
+            self._peaks.append((now, peak))
         if not self._unanswered:
             self._resent_from = max(self._resent_from, now - self._resent)
         return bool(self._heard or (self._ahead and self._ahead[0].start < now))
@@ -218,28 +237,44 @@ class TimedRecognition:
             self._undelivered.append(cue)
             words.append(word)
         self._unanswered = bool(words)
+        self._found_nothing = 0 if words else self._nothing_before + 1
         return [variant(tuple(words), n) for n in range(alternatives)] if words else []
 
     def delivered(self) -> None:
         """What was final is settled."""
         if self._undelivered:
-            self._resent_from = max(self._resent_from, self._undelivered[-1].end)
+            self._final_to = self._undelivered[-1].end
+            self._resent_from = max(self._resent_from, self._final_to)
             self._undelivered.clear()
             self._unanswered = False
 
     def ended(self, *, hung_up: bool) -> None:
-        """Only a client that hung up may be back."""
-        self._patience = BACK_AFTER_HANGING_UP if hung_up else 0.0
+        """Only a client that hung up may be back, or one whose last sound is not settled."""
+        self._patience = BACK_AT_ONCE if hung_up else 0.0
 
     def close(self) -> None:
         """Leave what is not settled to the connection that goes on with the call."""
-        if self._undelivered and not self._patience:
-            # The end was there, but what had to be said to it did not go out.
-            self._patience = BACK_AFTER_BREAKING_OFF
-        if self._patience:
+        found_nothing = 0 if self._patience else self._found_nothing
+        patience = self._patience or self._patience_at_the_end()
+        if patience:
             heard = [cue for cue, _ in self._heard]
             cues = [*self._undelivered, *heard, *self._ahead]
-            self._leave(Rest(cues, self._resent_from, self._patience))
+            self._leave(Rest(cues, self._resent_from, patience, found_nothing))
+
+    def _patience_at_the_end(self) -> float:
+        """Seconds in which the client is back behind an end marker; 0 if it need not come back."""
+        if self._undelivered:
+            # What had to be said to it did not go out.
+            return BACK_AFTER_BREAKING_OFF
+        settled = self._found_nothing >= NOTHING_FOR_CERTAIN or not self._ends_with_sound()
+        return 0.0 if settled else BACK_AT_ONCE
+
+    def _ends_with_sound(self) -> bool:
+        """Tell whether anything behind the last final stands out from the noise of the line."""
+        levels = sorted(peak for _, peak in self._peaks)
+        limit = SOUND * max(1, levels[len(levels) // 10]) if levels else 0
+        behind = self._final_to + REST_OF_WORD
+        return any(end > behind and peak > limit for end, peak in self._peaks)
 
     def _words(self) -> list[Word]:
         """The words that have begun, or are about to."""
