@@ -325,12 +325,14 @@ def test_a_part_that_is_not_there(tmp_path: Path) -> None:
     assert caught.value.code is Exit.NO_AUDIO
 
 
-def test_samples_without_a_header(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "least"), [(b"", 8000), (b"\x01", 8000 - 512)])
+def test_samples_without_a_header(end: bytes, least: int, tmp_path: Path) -> None:
+    """Some versions of FFmpeg refuse a packet with half a sample, the last one."""
     path = tmp_path / "a.pcm"
-    path.write_bytes((tone(1.0, 8000)[0] * 2**15).astype("<i2").tobytes() + b"\x01")
+    path.write_bytes((tone(1.0, 8000)[0] * 2**15).astype("<i2").tobytes() + end)
     audio, blocks = read(path, raw=8000)
     assert audio.sample_rate == 8000
-    assert len(samples(blocks)) == 8000
+    assert least <= len(samples(blocks)) <= 8000
     assert pitch(samples(blocks), 8000) == pytest.approx(TONE, abs=3)
 
 
