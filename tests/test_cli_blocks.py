@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from av.audio.frame import AudioFrame
 
@@ -41,7 +42,7 @@ def made(blocks: Blocks, *parts: Sequence[Placed[AudioFrame]]) -> list[Block]:
     return list(blocks.make(placed for part in parts for placed in part))
 
 
-def samples_of(blocks: Sequence[Block]) -> np.ndarray:
+def samples_of(blocks: Sequence[Block]) -> npt.NDArray[np.int16]:
     return np.frombuffer(b"".join(block.pcm for block in blocks), np.int16)
 
 

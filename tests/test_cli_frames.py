@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from av.audio.frame import AudioFrame
 
@@ -11,7 +14,7 @@ from livekit.plugins.tiro.cli.frames import Converter, RateConverter, to_pcm
 SAMPLES = np.array([[0.0, 0.5], [-0.5, 0.25], [-1.0, 0.125]], np.float32)
 
 
-def frame_of(values: np.ndarray, form: str, layout: str, rate: int = 16000) -> AudioFrame:
+def frame_of(values: npt.NDArray[Any], form: str, layout: str, rate: int = 16000) -> AudioFrame:
     frame = AudioFrame.from_ndarray(np.ascontiguousarray(values), format=form, layout=layout)
     frame.sample_rate = rate
     return frame
@@ -27,7 +30,7 @@ def frame_of(values: np.ndarray, form: str, layout: str, rate: int = 16000) -> A
         ("dbl", SAMPLES.astype(np.float64)),
     ],
 )
-def test_every_sample_format_gives_the_same_numbers(form: str, values: np.ndarray) -> None:
+def test_every_sample_format_gives_the_same_numbers(form: str, values: npt.NDArray[Any]) -> None:
     packed = frame_of(values.reshape(1, -1), form, "stereo")
     assert np.array_equal(Converter().samples(packed), SAMPLES)
     planar = frame_of(values.T, f"{form}p", "stereo")

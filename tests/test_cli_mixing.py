@@ -53,7 +53,7 @@ def test_two_channels_are_mixed_evenly(names: list[str]) -> None:
 @pytest.mark.parametrize("count", [3, 6, 32])
 @pytest.mark.parametrize("speaking", [0, -1])
 def test_a_voice_on_one_of_many_channels_is_heard_in_full(count: int, speaking: int) -> None:
-    channels = [NOTHING] * count
+    channels: list[Samples] = [NOTHING] * count
     channels[speaking] = tone()
     assert close(mix(Mixer(["NONE"] * count, RATE), *channels), tone())
 
@@ -83,7 +83,7 @@ def test_the_dialogue_of_a_film_is_louder_than_what_is_around_it() -> None:
 
 def test_a_voice_on_the_bass_channel_is_heard() -> None:
     """A recorder of six microphones names its fourth channel so, whatever is on it."""
-    channels = [NOTHING] * 6
+    channels: list[Samples] = [NOTHING] * 6
     channels[3] = tone()
     assert close(mix(Mixer(SURROUND, RATE), *channels), tone())
     channels[0] = noise(1)
@@ -92,7 +92,7 @@ def test_a_voice_on_the_bass_channel_is_heard() -> None:
 
 
 def test_rumble_alone_is_better_than_nothing() -> None:
-    channels = [NOTHING] * 6
+    channels: list[Samples] = [NOTHING] * 6
     channels[3] = tone(hertz=60.0)
     assert close(mix(Mixer(SURROUND, RATE), *channels), channels[3])
 

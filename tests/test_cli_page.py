@@ -307,7 +307,7 @@ def test_a_file_without_a_second_of_sound_has_a_page() -> None:
 
 def play(sound: Sound) -> tuple[npt.NDArray[np.float64], int]:
     """Return the samples of a recording, full scale being 1, and their rate."""
-    with av.open(io.BytesIO(sound.data)) as container:
+    with av.open(io.BytesIO(sound.data), "r") as container:
         frames = [
             np.concatenate([np.zeros(0), frame.to_ndarray().astype(float).ravel()])
             for frame in container.decode(audio=0)
@@ -810,7 +810,7 @@ def repeated(sound: Sound, times: int) -> Sound:
     """Return a sound several times over, without encoding it again."""
     file = io.BytesIO()
     with (
-        av.open(io.BytesIO(sound.data)) as source,
+        av.open(io.BytesIO(sound.data), "r") as source,
         av.open(file, "w", format="webm") as target,
     ):
         stream = target.add_stream_from_template(source.streams.audio[0])

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -604,7 +605,7 @@ class Model:
         self.caller = Caller(rate)
         self.rate = rate
         self.frame = rate // 50
-        self.loud = np.zeros(0, np.bool_)
+        self.loud: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.covered = self.said = 0
         self.flushes: list[int] = []
         self.pauses: set[int] = set()

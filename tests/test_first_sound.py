@@ -91,8 +91,8 @@ class Receiver:
     def take(self, message: bytes, position: int) -> None:
         if self.opened_at is not None:
             return
-        frames = np.frombuffer(message, np.int16)
-        frames = frames[: len(frames) // GATE_FRAME * GATE_FRAME].reshape(-1, GATE_FRAME)
+        samples = np.frombuffer(message, np.int16)
+        frames = samples[: len(samples) // GATE_FRAME * GATE_FRAME].reshape(-1, GATE_FRAME)
         voiced = [self._vad.is_speech(frame.tobytes(), RATE) for frame in frames]
         if not voiced or any(voiced):
             self.opened_at = position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -32,7 +33,9 @@ def speech(seconds: float, peak: int) -> bytes:
     """Return syllables of 0.2 s, each of which rises and sinks again."""
     at = np.arange(round(seconds * RATE)) / RATE
     envelope = np.abs(np.sin(np.pi * at / 0.2))
-    return (peak * envelope * np.sign(np.sin(2 * np.pi * 150 * at))).astype(np.int16).tobytes()
+    voice = np.sign(np.sin(2 * np.pi * 150 * at))
+    samples: npt.NDArray[np.int16] = (peak * envelope * voice).astype(np.int16)
+    return samples.tobytes()
 
 
 # -- measuring -----------------------------------------------------------------------------------

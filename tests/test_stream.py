@@ -158,7 +158,8 @@ def bursts(rate: int) -> npt.NDArray[Any]:
         return np.zeros(round(rate * seconds))
 
     parts = (quiet(0.5), loud(2.2), quiet(1.2), loud(1.4), quiet(1.0))
-    return np.concatenate(parts).astype(np.int16)
+    samples: npt.NDArray[Any] = np.concatenate(parts).astype(np.int16)
+    return samples
 
 
 @pytest.mark.many

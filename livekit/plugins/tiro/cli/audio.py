@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import av.error
@@ -30,6 +31,9 @@ _RATE_FOR_SLOW_AUDIO = 16000
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
 # Microseconds of a pipe that libav looks at before it begins; of a file it is up to 5 s.
 _LIVE = {"analyzeduration": "1000000"}
+# Metadata is no reason not to hear a file, whatever its letters are: since PyAV 19 it never is one.
+_HAS_METADATA_ERRORS = int(av.__version__.partition(".")[0]) < 19
+_ANY_LETTERS: dict[str, Any] = {"metadata_errors": "replace"} if _HAS_METADATA_ERRORS else {}
 # Bytes of a pipe in which a track that is not silent is looked for; a file is looked through.
 _LOOK = 4 * 2**20
 
@@ -195,8 +199,8 @@ def _open(source: Source, raw: int | None) -> InputContainer:
         form = "s16le"
         options = options | {"sample_rate": str(raw), "ch_layout": "mono"}
     try:
-        # Metadata is no reason not to hear a file, whatever its letters are.
-        return av.open(source, "r", format=form, options=options, metadata_errors="replace")
+        opened: InputContainer = av.open(source, "r", format=form, options=options, **_ANY_LETTERS)
+        return opened
     except av.error.FFmpegError:
         raise FileError(Exit.NO_AUDIO, _why_none(source)) from None
     except OSError as error:

@@ -62,7 +62,8 @@ class Demuxer:
         self.failed = True
 
     def _note_reach(self, packet: Packet[Any]) -> None:
-        if packet.pts is not None and packet.time_base is not None:
+        # Not known, it is None, or from PyAV 19 on 0.
+        if packet.pts is not None and packet.time_base:
             end = (packet.pts + (packet.duration or 0)) * packet.time_base
             self.reach = max(self.reach, float(end))
 
@@ -109,7 +110,7 @@ class Decoder:
     def time_of(self, frame: AudioFrame) -> float | None:
         """Return a frame's timestamp in seconds; None if it has none."""
         time_base = self._stream.time_base
-        return None if frame.pts is None or time_base is None else float(frame.pts * time_base)
+        return float(frame.pts * time_base) if frame.pts is not None and time_base else None
 
     def _check(self, frame: AudioFrame) -> Iterator[AudioFrame]:
         """Yield a frame unless it is of a kind that damage made up: such a kind comes once."""

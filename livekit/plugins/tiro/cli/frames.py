@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
@@ -46,7 +47,8 @@ class Converter:
             frame, name = self._packed(frame), "flt"
         kind, zero, full = _FORMATS[name]
         count = frame.samples * channels
-        values = np.frombuffer(memoryview(frame.planes[0]), kind, count).reshape(-1, channels)
+        values: npt.NDArray[Any] = np.frombuffer(memoryview(frame.planes[0]), kind, count)
+        values = values.reshape(-1, channels)
         if name in ("flt", "dbl"):
             # Damage can be any number, and none.
             with np.errstate(all="ignore"):

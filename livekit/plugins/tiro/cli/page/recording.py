@@ -124,7 +124,7 @@ class _Peaks:
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         self._loudest = bytearray()
-        self._pending = np.empty(0, np.int32)
+        self._pending: npt.NDArray[np.int32] = np.empty(0, np.int32)
         # The sample, counted from the first, with which the pending ones begin.
         self._position = 0
 
