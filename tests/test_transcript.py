@@ -160,7 +160,32 @@ def test_a_hypothesis_of_the_connection_before_stands_until_nothing_is_heard_twi
     assert (kinds(events), texts(events)) == ([FINAL, END], [""])
     talk.hear(interim("ha", 1, 2))
     talk.reconnect()
-    assert talk.respond(EMPTY) == [], "each connection anew"
+    assert talk.respond(EMPTY) == [], "each hypothesis anew"
+
+
+def test_each_of_two_connections_may_say_that_there_was_nothing(talk: Conversation) -> None:
+    """E5: or no hypothesis of a cough would ever end where connections are short."""
+    talk.hear(interim("ha", 1, 2))
+    talk.reconnect()
+    assert talk.respond(EMPTY) == []
+    talk.reconnect()
+    assert kinds(talk.respond(EMPTY)) == [FINAL, END]
+
+
+def test_a_flush_waits_until_the_service_had_time_for_what_it_was_sent_again(
+    talk: Conversation,
+) -> None:
+    """Then what it says twice is true of the hypothesis that waits, too."""
+    talk.hear(interim("ha", 1, 2))
+    talk.flush()
+    talk.reconnect()
+    talk.listen(14)
+    talk.feed.drained_at = talk.now + 12
+    for _ in range(2):
+        assert talk.respond(EMPTY) == []
+    assert talk.transcript.flush_pending
+    assert kinds(talk.respond(EMPTY)) == [FINAL, END]
+    assert not talk.transcript.flush_pending
 
 
 @pytest.mark.parametrize("name", ["END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "4"])

@@ -60,7 +60,7 @@ class Transcript:
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection."""
-        self.request_id, self._feed, self._heard_nothing = request_id, feed, False
+        self.request_id, self._feed = request_id, feed
 
     def set_offset(self, seconds: float) -> None:
         """Add `seconds` to all times from now on."""
@@ -103,17 +103,21 @@ class Transcript:
         It answers a flush if it is about the hypothesis that was open, or if no words may be. An
         answer to an earlier pause, or to the start of what a new connection was sent again, does
         not: whoever waits for a final waits on, and a hypothesis of the connection before stands
-        until it is said twice that there is nothing.
+        until it is said twice that there is nothing, on whatever connection; for who waits, when
+        the service had the time for all it was sent.
         """
         self._feed.found_nothing(now)
-        concluded = self._interim is not None and self._interim_id == self.request_id
         is_first, self._heard_nothing = not self._heard_nothing, True
-        if self._interim is not None and not concluded and is_first:
+        if self._interim is None:
+            if self.flush_pending:
+                return [] if self._backlog.may_hold_words() else self._answer_flush()
+            return self._end() if self._speaking else []
+        is_of_this_connection = self._interim_id == self.request_id
+        is_early = is_first or (self.flush_pending and self._feed.ahead(now) > 0)
+        if is_early and not is_of_this_connection:
             return []
-        if self.flush_pending and not concluded:
-            return [] if self._backlog.may_hold_words() else self._answer_flush()
-        events = [self._final([self._data("")])] if self._interim is not None else []
-        return [*events, *self._end()] if self._speaking else events
+        ended = [self._final([self._data("")])]
+        return [*ended, *self._end()] if self._speaking else ended
 
     def _on_final(self, result: Result, now: float) -> list[SpeechEvent]:
         best = result.alternatives[0]
@@ -147,7 +151,7 @@ class Transcript:
         if self._is_behind_shown_hypothesis(data):
             return []
         shown = self._interim
-        self._interim, self._interim_id = data, self.request_id
+        self._interim, self._interim_id, self._heard_nothing = data, self.request_id, False
         if shown is not None and shown.text == text:
             return []
         events = [] if self._speaking else [self._start(data)]
@@ -200,7 +204,7 @@ class Transcript:
 
     def _final(self, alternatives: list[SpeechData]) -> SpeechEvent:
         self._interim = None
-        self.flush_pending = False
+        self.flush_pending = self._heard_nothing = False
         return self._event(SpeechEventType.FINAL_TRANSCRIPT, alternatives)
 
     def _end(self) -> list[SpeechEvent]:
