@@ -24,7 +24,7 @@ from livekit.plugins.tiro.testing import TiroServer, faults
 from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from livekit.plugins.tiro.testing import Hooks
 
@@ -49,9 +49,14 @@ class Dial:
         self.recovery.after(Ending(Reason.CLOSED, 60.0, answered=True), progress, BUDGET)
 
     async def connect(self, budget: Budget = BUDGET, **options: Any) -> str:
-        """Connect and hang up. Return the key that was used."""
-        settings = Options(**{"api_key": KEY, "base_url": self.url, **options})
-        connection = await self.dialer.connect(settings, lambda: budget)
+        """Connect and hang up. Return the id of the connection."""
+        return await self.connect_as(lambda: self.settings(**options), budget)
+
+    def settings(self, **options: Any) -> Options:
+        return Options(**{"api_key": KEY, "base_url": self.url, **options})
+
+    async def connect_as(self, options: Callable[[], Options], budget: Budget = BUDGET) -> str:
+        connection = await self.dialer.connect(options, lambda: budget)
         await connection.close()
         return connection.id
 
@@ -93,6 +98,30 @@ async def test_in_a_call_it_is_tried_again_while_the_attempt_lasts() -> None:
         # 0.1, 0.2 and 0.4 s in between.
         assert time.monotonic() - began == pytest.approx(0.7, abs=0.05)
         assert (len(server.sessions), dial.failures) == (4, {"status_503": 3})
+
+
+@in_virtual_time
+async def test_each_try_is_by_the_settings_of_the_moment() -> None:
+    """Who revokes a key in an outage has given another."""
+    async with dialing(*[faults.Refuse(503)] * 2) as (dial, server):
+        dial.in_a_call()
+        keys = iter(["old", "old", "new"])
+        await dial.connect_as(lambda: dial.settings(api_key=next(keys)))
+        assert [session.token for session in server.sessions] == ["old", "old", "new"]
+
+
+@in_virtual_time
+async def test_no_try_is_so_short_that_it_can_but_fail() -> None:
+    """What the last one failed by is the error, and not the time that was left."""
+    async with dialing() as (dial, _):
+        dial.in_a_call()
+        failure = errors.dropped("before it said anything")
+        await dial.dialer.wait_after(failure, BUDGET)
+        # 2 s in all; the next wait is of 0.2 s.
+        await asyncio.sleep(1.55)
+        with pytest.raises(APIError) as caught:
+            await dial.dialer.wait_after(failure, BUDGET)
+        assert caught.value is failure
 
 
 @in_virtual_time

@@ -28,6 +28,8 @@ _HANDSHAKE_SHARE = 0.5
 # s between the tries of one attempt to connect, doubled from the first to the last.
 _REDIAL_FIRST = 0.1
 _REDIAL_AT_MOST = 1.0
+# s that a try has at least: with less it fails whatever the service does, and hides what did.
+_SHORTEST_TRY = 0.2
 
 
 class Dialer:
@@ -59,14 +61,16 @@ class Dialer:
         """Allow the whole time again: another attempt begins, or the service was there."""
         self._deadline = None
 
-    async def connect(self, options: Options, budget: Callable[[], Budget]) -> Connection:
+    async def connect(
+        self, options: Callable[[], Options], budget: Callable[[], Budget]
+    ) -> Connection:
         """Open a connection; in a call that is under way, try again while the attempt lasts.
 
         Most outages are over in seconds, and the framework's retries alone would be used up by
         then, as a service that is down refuses at once.
 
         Args:
-            options: The stream's settings.
+            options: Returns the stream's settings, as they stand: who revokes a key changes it.
             budget: Returns what the base class allows, as it stands.
 
         Raises:
@@ -75,7 +79,7 @@ class Dialer:
         while True:
             deadline = self._start_attempt(budget())
             try:
-                return await self._open(options, deadline)
+                return await self._open(options(), deadline)
             except APIError as failure:
                 self._journal.not_connected(failure)
                 await self.wait_after(failure, budget())
@@ -91,7 +95,7 @@ class Dialer:
             APIError: The failure, if another try makes no sense, or comes too late.
         """
         deadline = self._start_attempt(budget)
-        too_late = time.monotonic() + self._wait > deadline
+        too_late = time.monotonic() + self._wait + _SHORTEST_TRY > deadline
         if too_late or not self._recovery.may_redial(failure, budget):
             raise failure
         self._journal.failed(failure)
