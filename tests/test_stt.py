@@ -72,6 +72,17 @@ async def test_a_change_reaches_live_streams_and_the_capabilities() -> None:
         assert stt.model == stream.options.language == "en-US"
 
 
+@in_virtual_time
+async def test_a_stream_that_is_over_hinders_no_change() -> None:
+    """It is kept for its figures; a change need not fit the settings that it had."""
+    async with numbered() as server, new_stt(server, diarization=True) as stt:
+        over, live = stt.stream(), stt.stream()
+        over.update_options(diarization=False)
+        await over.aclose()
+        stt.update_options(max_speakers=2)
+        assert (live.options.max_speakers, over.options.max_speakers) == (2, None)
+
+
 # -- streams and sessions --------------------------------------------------------------------------
 
 

@@ -265,7 +265,9 @@ class STT(stt.STT[Any]):
 
     def _change_options(self, changes: Mapping[str, Any]) -> None:
         options = changed_options(self._options, changes)
-        changed = [(stream, changed_options(stream.options, changes)) for stream in self._streams]
+        # One that is over, and kept for its figures, may have settings that these do not fit.
+        live = [stream for stream in self._streams if not stream._task.done()]
+        changed = [(stream, changed_options(stream.options, changes)) for stream in live]
         self._options = options
         self._capabilities.interim_results = options.interim_results
         self._capabilities.diarization = options.diarization
