@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +146,24 @@ async def test_a_function_that_takes_too_long_is_given_up() -> None:
         # Half of the timeout, as for a handshake.
         assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.1)
         assert over.is_set() and not server.sessions
+
+
+@in_virtual_time
+async def test_a_function_that_will_not_be_cancelled_is_given_up_too() -> None:
+    over = asyncio.Event()
+
+    async def hangs() -> str:
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+        return KEY
+
+    async with local() as server, tiro.STT(base_url=server.base_url, api_key=hangs) as stt:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(APIConnectionError, match="took more than 2 s"):
+            await collect(stt.stream(conn_options=ONCE), frames(SAID.pcm()))
+        assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.2)
+        over.set()
 
 
 @in_virtual_time

@@ -7,7 +7,7 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from livekit.agents import APIConnectionError, utils
+from livekit.agents import APIConnectionError
 
 from . import errors
 from .options import checked_key
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .options import Key, Options
+
+# s for a function that is cancelled to end.
+_TO_END = 0.1
 
 
 async def with_key(options: Options, timeout: float) -> Options:
@@ -38,7 +41,9 @@ async def with_key(options: Options, timeout: float) -> Options:
         if not asking.done():
             raise errors.no_key(f"took more than {timeout:g} s")
     finally:
-        await utils.aio.cancel_and_wait(asking)
+        asking.cancel()
+        # A function that catches its cancellation is left to itself.
+        await asyncio.wait({asking}, timeout=_TO_END)
     # Whoever it waited for can have been cancelled.
     key = errors.no_key("was cancelled") if asking.cancelled() else asking.result()
     if isinstance(key, APIConnectionError):
