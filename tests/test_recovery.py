@@ -101,6 +101,12 @@ class Course:
         (failed(14), SPEECH, APIStatusError),
         (failed(16, replace(MUTE, age=0.1)), SILENCE, APIStatusError),
         (failed(13, DRAINED), SILENCE, APIStatusError),
+        # A key ran out while the connection waited for audio.
+        (failed(16, replace(MUTE, age=20.0, idle=19.9)), SOUND, Next.RECONNECT),
+        (failed(16, replace(MUTE, age=6.0, idle=5.5)), SOUND, Next.RECONNECT),
+        (failed(16, replace(MUTE, age=6.0, idle=4.5)), SOUND, APIStatusError),
+        (failed(16, replace(MUTE, age=90.0)), SOUND, APIStatusError),
+        (failed(3, replace(MUTE, age=90.0, idle=89.0)), SOUND, APIStatusError),
         # A key is out of date.
         (failed(16), SPEECH, Next.RECONNECT),
         (failed(16), SILENCE, Next.RECONNECT_ON_AUDIO),

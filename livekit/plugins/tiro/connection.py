@@ -92,6 +92,7 @@ class Connection:
         """The position of the audio that the last ping went out behind."""
         self._opened_at = self._taken_at = self._pinged_at = time.monotonic()
         self._done_sending_at = self._news_at = self._opened_at
+        self._idle = 0.0
         self._pings: deque[tuple[bytes, int]] = deque()
         self._room: asyncio.Future[None] | None = None
         self._broken = False
@@ -134,7 +135,7 @@ class Connection:
 
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
-        self.configured = options
+        self.configured, self._idle = options, self.age
         return await self._send(protocol.encode_config(options, sample_rate))
 
     async def send(self, pcm: bytes) -> bool:
@@ -289,6 +290,7 @@ class Connection:
             configured=self.configured is not None,
             end_sent=self.end_sent,
             answered=self.answered,
+            idle=self._idle,
             found_nothing=found_nothing,
             unanswered=unanswered,
         )

@@ -31,6 +31,8 @@ _SHORT_CONNECTION = 1.0
 _THROUGH_WITH = 5.0
 # The gRPC code for a key that is not valid, or not any more.
 _UNAUTHENTICATED = 16
+# s that a connection waited for its first audio, in which its key can have run out.
+_IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
@@ -71,10 +73,18 @@ class Ending:
     """Whether the end marker was sent."""
     answered: bool = False
     """Whether the service said anything but errors."""
+    idle: float = 0.0
+    """Seconds from its opening to the config."""
     found_nothing: bool = False
     """Whether the last it said, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
+
+    @property
+    def key_ran_out(self) -> bool:
+        """Whether its key was good once, or can have been, and is refused now."""
+        refused = not isinstance(self.reason, Reason) and self.reason.code == _UNAUTHENTICATED
+        return refused and (self.answered or self.idle > _IDLE)
 
 
 class Patience(NamedTuple):
@@ -183,7 +193,7 @@ class Recovery:
         if ending.answered:
             self._unresponsive = 0
         self._check_error(ending, healthy)
-        if ending.reason is Reason.OPTIONS_CHANGED:
+        if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
             return Next.RECONNECT
         if ending.end_sent:
             return self._after_drain(ending, progress)
@@ -212,11 +222,9 @@ class Recovery:
         A key that was good until now is out of date: each connection asks for it anew.
         """
         error = ending.reason
-        if isinstance(error, Reason):
+        if isinstance(error, Reason) or ending.key_ran_out:
             return
-        rotation = error.code in errors.ROTATION_CODES and (healthy or not ending.configured)
-        expired = error.code == _UNAUTHENTICATED and ending.answered
-        if not rotation and not expired:
+        if error.code not in errors.ROTATION_CODES or (ending.configured and not healthy):
             raise errors.from_service(error, self._redact)
 
     def _never_answered(self) -> APIError:
