@@ -536,6 +536,35 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
         assert 3 <= len(server.sessions) <= 20
 
 
+@in_virtual_time
+async def test_what_is_said_as_an_idle_connection_ends_is_heard() -> None:
+    """Nothing follows it: the microphone is on while a button is held down."""
+
+    class Idle(Hooks):
+        async def beside(self, session: ConnectionRecord) -> None:
+            if session.number == 0:
+                await asyncio.sleep(5)
+                raise Drop
+
+    said = talk(3)
+    async with numbered_server(said, Idle()) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        heard = asyncio.create_task(collect_all(stream))
+        await until(lambda: stream._exchange is not None)
+        while stream._exchange is not None:
+            await asyncio.sleep(0)
+        for frame in frames(said.pcm()):
+            stream.push_frame(frame)
+        stream.flush()
+        await asyncio.sleep(10)
+        await stream.aclose()
+        assert words(await heard) == said.texts
+
+
+async def collect_all(stream: tiro.SpeechStream) -> list[SpeechEvent]:
+    return [event async for event in stream]
+
+
 # -- options, and real speech ----------------------------------------------------------------------
 
 

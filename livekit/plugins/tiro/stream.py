@@ -293,7 +293,7 @@ class SpeechStream(stt.RecognizeStream):
         self._feed.limit(time.monotonic())
         if not await self._wait_for_audio():
             return Next.DONE
-        connection = await self._dialer.connect(self._options, self._budget)
+        connection = await self._dialer.connect(lambda: self._options, self._budget)
         try:
             exchange = self._exchange = self._begin(connection)
             self._report_connection_acquired(connection.opened_in, False)
@@ -323,6 +323,7 @@ class SpeechStream(stt.RecognizeStream):
     def _begin(self, connection: Connection) -> Exchange:
         """Feed the new connection with all that no final covers."""
         now = time.monotonic()
+        self._wanted.clear()
         self._feed.limit(now)
         self.tally()
         asking = self._ended and self._recovery.retried_after_drain
@@ -340,8 +341,7 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _wait_for_audio(self) -> bool:
         """Wait until there is something to connect for. Return False if that will never be."""
-        if self._await_audio and not self._ended:
-            self._wanted.clear()
+        if self._await_audio and not self._ended and not self._backlog.has_unsent:
             await self._wanted.wait()
         self._await_audio = False
         return not self._ended or self._backlog.has_unsent or self._backlog.may_hold_words()
