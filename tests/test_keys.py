@@ -222,6 +222,30 @@ async def test_a_key_that_is_out_of_date_in_a_call_is_asked_for_anew(seconds: fl
     assert not failures
 
 
+class OnlyTheSecond(Hooks):
+    """Refuses the first key, when the config comes: nothing is answered before that."""
+
+    async def first_message(self, connection: ConnectionRecord) -> None:
+        if connection.token != f"{KEY}-1":
+            raise StatusError(16, "expired")
+
+
+@pytest.mark.parametrize(("muted", "heard"), [(60, True), (1, False)])
+@in_virtual_time
+async def test_a_key_can_run_out_before_anybody_speaks(muted: float, heard: bool) -> None:
+    """A connection is opened ahead of the audio; one that is refused at once has a bad key."""
+    async with local(hooks=OnlyTheSecond()) as server:
+        async with tiro.STT(base_url=server.base_url, api_key=numbered_keys(plain=True)) as stt:
+            stream = stt.stream()
+            await asyncio.sleep(muted)
+            if heard:
+                events = await collect(stream, frames(SAID.pcm()), pace=0.05)
+                assert words(events) == SAID.texts
+            else:
+                with pytest.raises(APIStatusError, match="Check the key"):
+                    await collect(stream, frames(SAID.pcm()), pace=0.05)
+
+
 @in_virtual_time
 async def test_a_key_that_is_out_of_date_and_stays_so_ends_the_stream() -> None:
     async with local(hooks=Expires(1.3)) as server:
