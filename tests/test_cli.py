@@ -317,7 +317,7 @@ def test_a_batch_with_all_that_goes_wrong_does_what_can_be_done(
 
 
 class NotLoadedYet(ModuleType):
-    """The command line, interrupted while it loads."""
+    """The commands, interrupted while they load."""
 
     def __getattr__(self, name: str) -> Any:
         raise KeyboardInterrupt
@@ -331,7 +331,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
-def test_an_interrupt_while_loading_is_quiet_too(
+def test_an_interrupt_while_the_commands_load_is_quiet_too(
     monkeypatch: pytest.MonkeyPatch, ends: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "livekit.plugins.tiro.cli"

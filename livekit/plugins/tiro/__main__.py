@@ -12,7 +12,10 @@ _SIGNALLED = (129, 130, 143)
 
 
 def main() -> None:
-    """Run the command line; an interrupt while it still loads is quiet too."""
+    """Run the command line; an interrupt while its commands still load is quiet too.
+
+    One that comes before, while the package loads, which is first and takes longer, is Python's.
+    """
     # Also installed as a command of its own, which messages should name as it was called.
     called = Path(sys.argv[0]).stem
     try:
