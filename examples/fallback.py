@@ -25,6 +25,7 @@ except ImportError:
     sys.exit("not installed; in the clone: pip install . livekit-plugins-openai")
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
+WORKING = {"console", "start", "dev", "connect"}
 
 logger = logging.getLogger("fallback")
 server = AgentServer()
@@ -72,9 +73,9 @@ async def entrypoint(ctx: JobContext) -> None:
 
 
 def main() -> None:
-    """Run the worker, or say in one line which key is missing."""
+    """Run the worker, or say in one line which key is missing; other commands need none."""
     missing = [key for key in KEYS if not any(map(os.environ.get, key.split(" or ")))]
-    if missing and len(sys.argv) > 1 and "--help" not in sys.argv:
+    if missing and WORKING & {*sys.argv[1:2]} and "--help" not in sys.argv:
         sys.exit(f"not set: {', '.join(missing)}")
     cli.run_app(server)
 

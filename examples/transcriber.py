@@ -23,6 +23,7 @@ from livekit.agents.voice.room_io import AudioInputOptions, RoomOptions
 from livekit.plugins import tiro
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY",)
+WORKING = {"console", "start", "dev", "connect"}
 
 server = AgentServer()
 
@@ -63,9 +64,9 @@ async def listen(ctx: JobContext, stt: tiro.STT, identity: str) -> None:
 
 
 def main() -> None:
-    """Run the worker, or say in one line which key is missing."""
+    """Run the worker, or say in one line which key is missing; other commands need none."""
     missing = [key for key in KEYS if not any(map(os.environ.get, key.split(" or ")))]
-    if missing and len(sys.argv) > 1 and "--help" not in sys.argv:
+    if missing and WORKING & {*sys.argv[1:2]} and "--help" not in sys.argv:
         sys.exit(f"not set: {', '.join(missing)}")
     cli.run_app(server)
 

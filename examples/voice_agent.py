@@ -25,12 +25,12 @@ except ImportError:
     sys.exit("not installed; in the clone: pip install . livekit-plugins-openai")
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
+WORKING = {"console", "start", "dev", "connect"}
 
 # Who decides that the caller has finished ("Turn detection for Icelandic" in the README has more):
 # "vad"     The framework's VAD hears that he stopped, in any language, and makes Tiro decide at
 #           once: the final is there some 0.35 s after the last word. The best choice here.
-# "stt"     Tiro's own endpointer, which waits for more silence, or with `tiro.STT(endpointing=0.3)`
-#           the plugin, after so many seconds of quiet. Needs no VAD.
+# "stt"     Tiro's endpointer, which waits longer; the plugin's with `tiro.STT(endpointing=0.3)`.
 # "manual"  Push-to-talk, by `session.commit_user_turn()`.
 TURNS = TurnHandlingOptions(
     turn_detection="vad",
@@ -88,9 +88,9 @@ async def entrypoint(ctx: JobContext) -> None:
 
 
 def main() -> None:
-    """Run the worker, or say in one line which key is missing."""
+    """Run the worker, or say in one line which key is missing; other commands need none."""
     missing = [key for key in KEYS if not any(map(os.environ.get, key.split(" or ")))]
-    if missing and len(sys.argv) > 1 and "--help" not in sys.argv:
+    if missing and WORKING & {*sys.argv[1:2]} and "--help" not in sys.argv:
         sys.exit(f"not set: {', '.join(missing)}")
     cli.run_app(server)
 

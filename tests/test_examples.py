@@ -192,19 +192,36 @@ def test_the_test_runs_with_the_extra_testing_alone() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("command", ["console", "start", "dev", "connect"])
 def test_a_missing_key_is_named_in_one_line(
-    name: str, openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+    name: str, command: str, openai: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in KEYS:
         monkeypatch.delenv(key, raising=False)
     example = load(name, monkeypatch)
-    monkeypatch.setattr(sys, "argv", [name, "start"])
+    monkeypatch.setattr(sys, "argv", [name, command])
     with pytest.raises(SystemExit) as caught:
         example.main()
     missing = "TIRO_API_KEY or TIRO_SPEECH_KEY"
     if name != "transcriber":
         missing += ", OPENAI_API_KEY"
     assert caught.value.code == f"not set: {missing}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("given", [["download-files"], ["start", "--help"], []])
+def test_what_does_no_work_needs_no_key(
+    name: str, given: list[str], openai: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image is built without keys."""
+    for key in KEYS:
+        monkeypatch.delenv(key, raising=False)
+    example = load(name, monkeypatch)
+    ran: list[Any] = []
+    monkeypatch.setattr(example.cli, "run_app", ran.append)
+    monkeypatch.setattr(sys, "argv", [name, *given])
+    example.main()
+    assert ran == [example.server]
 
 
 @pytest.mark.parametrize("name", ["voice_agent", "fallback"])
