@@ -4,7 +4,7 @@
     export TIRO_API_KEY=...  OPENAI_API_KEY=...
     python examples/fallback.py console         # talk to it in the terminal
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
-    python examples/fallback.py dev             # or start, in production
+    python examples/fallback.py start           # take the calls of that LiveKit server
 
 To see it take over, run `python -m livekit.plugins.tiro serve` in another terminal, set the two
 variables that it prints, and stop it in the middle of a call.

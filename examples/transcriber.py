@@ -3,7 +3,7 @@
     pip install .
     export TIRO_API_KEY=...
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
-    python examples/transcriber.py dev          # or start, or console for your own microphone
+    python examples/transcriber.py start        # or console, for your own microphone
 
 To try it without a key of Tiro's, run `python -m livekit.plugins.tiro serve` in another terminal,
 and set the two variables that it prints.

@@ -4,7 +4,7 @@
     export TIRO_API_KEY=...  OPENAI_API_KEY=...
     python examples/voice_agent.py console      # talk to it in the terminal
     export LIVEKIT_URL=...  LIVEKIT_API_KEY=...  LIVEKIT_API_SECRET=...
-    python examples/voice_agent.py dev          # or start, in production
+    python examples/voice_agent.py start        # take the calls of that LiveKit server
 
 Without a key of Tiro's, run `python -m livekit.plugins.tiro serve`, and set what it prints.
 """

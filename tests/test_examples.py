@@ -173,6 +173,16 @@ def test_what_it_needs_is_named(name: str) -> None:
     assert set(re.findall(r"[A-Z]+(?:_[A-Z]+)+(?==)", source)) <= set(re.findall(r"\w+", README))
 
 
+def test_the_command_is_taught_that_livekit_will_keep() -> None:
+    """`dev` of Python; `lk agent dev`, which is for it now, takes the worker of that name."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.*")}
+    assert [name for name, text in texts.items() if re.search(r"\.py dev\b", text)] == []
+    assert "lk agent dev examples/voice_agent.py" in texts["README.md"]
+    for name in NAMES:
+        assert f"python examples/{name}.py start" in texts[f"{name}.py"]
+        assert re.search(r"^server = AgentServer\(", texts[f"{name}.py"], re.MULTILINE)
+
+
 def test_the_test_runs_with_the_extra_testing_alone() -> None:
     """As `pytest examples/test_my_agent.py`, with no plugin but pytest-asyncio and no warning."""
     options = "-p pytest_asyncio.plugin -p no:cacheprovider -W error --collect-only --quiet"
