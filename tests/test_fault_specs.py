@@ -100,14 +100,39 @@ def test_a_text_that_is_no_fault(spec: str, message: str) -> None:
 
 
 def test_faults_are_listed() -> None:
-    """All of them, each as it can be written, and nothing is served then."""
+    """All of them, each as it can be written with its defaults, and nothing is served then."""
     result = CliRunner().invoke(app, ["serve", "--fault", "help"])
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert lines == describe_faults()
-    assert "disconnect:when,reset  The connection is gone without another frame" in result.stdout
-    names = [re.split("[: ]", line)[0] for line in lines]
-    assert {name: type(_with_needs(name)) for name in names} == F.CATALOGUE
+    assert result.stdout.splitlines() == describe_faults()
+    listed = [line for line in result.stdout.split("\n\n", 1)[1].splitlines() if line[:1].isalpha()]
+    for line in listed:
+        name = line.partition(":")[0]
+        fault = _alone(re.sub("[A-Z]+", "1", line))
+        assert type(fault) is F.CATALOGUE[name]
+        needs = name if ":" not in line or "=" in line.split(",")[0] else f"{name}:1"
+        assert attributes(fault) == attributes(_alone(needs))
+    assert [line.partition(":")[0] for line in listed] == sorted(F.CATALOGUE)
+
+
+def test_the_list_says_what_its_settings_mean() -> None:
+    usage, *listed = "\n".join(describe_faults()).split("\n\n")
+    assert "@N strikes connection N alone" in usage and "without it every connection" in usage
+    for moment in M:
+        assert f"    {moment.name.lower():8}{moment.value}" in usage
+    for text in listed:
+        spec, about, *told = text.splitlines()
+        settings = re.findall(r"[:,](\w+)", spec)
+        assert about.startswith("    ") and about.endswith(".")
+        assert [line.strip().partition(": ")[0] for line in told] == [
+            name.lower() for name in settings if name != "when"
+        ]
+    lines = describe_faults()
+    assert "session-limit:SECONDS,code=11" in lines
+    assert "fail:code=14,when=config,message=a fault,shape=v1,stay=false" in lines
+    assert any(
+        line.endswith("one of v1, v2, gateway v1, gateway v2, result, text.") for line in lines
+    )
+    assert "None" not in "\n".join(lines)
 
 
 def test_every_fault_is_in_the_catalogue() -> None:
@@ -117,12 +142,9 @@ def test_every_fault_is_in_the_catalogue() -> None:
     assert hooks - set(F.CATALOGUE.values()) == {F.Fault, F.PerConnection, F.Combined}
 
 
-def _with_needs(name: str) -> Hooks:
-    """A fault with a value for what has no default."""
-    try:
-        hooks = parse_faults([name])
-    except ValueError:
-        hooks = parse_faults([f"{name}:1"])
+def _alone(spec: str) -> Hooks:
+    """The fault that a text stands for, without what gives it to each connection."""
+    hooks = parse_faults([spec])
     assert isinstance(hooks, F.PerConnection)
     together = hooks._then
     assert isinstance(together, F.Combined)

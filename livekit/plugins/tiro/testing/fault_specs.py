@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from .hooks import Hooks
 
+_USAGE = """\
+NAME:SETTINGS@N, such as disconnect:2.5@1 or fail:14,when=final; @N strikes connection N alone (the
+first is 1), without it every connection has the fault. Settings are given in order or by name; what
+is in CAPITALS has to be, all else is as below. `when` is seconds of audio on the connection, or:
+"""
 _SPEC = re.compile(r"(?P<name>[^:@]+)(?::(?P<settings>.*?))?(?:@(?P<connection>\d+))?", re.DOTALL)
 # The connections that can have a fault of their own.
 MOST_CONNECTIONS = 1000
@@ -43,13 +48,47 @@ def parse_faults(specs: Sequence[str]) -> Hooks:
 
 
 def describe_faults() -> list[str]:
-    """Return a line for each fault: its name and settings, and what it does."""
-    lines = []
+    """Return lines on how a fault is written, and on each: its settings, and what it does.
+
+    A setting has its default; one that has to be given is in capitals.
+    """
+    lines = _USAGE.splitlines()
+    lines += [f"    {name:8}{moment.value}" for name, moment in _MOMENTS.items()]
     for name, fault in sorted(faults.CATALOGUE.items()):
-        usage = ":".join(filter(None, (name, ",".join(_settings(fault)))))
+        defaults = _defaults(fault)
+        settings = [key.upper() if value is None else f"{key}={value}" for key, value in defaults]
         about = (inspect.getdoc(fault) or "").splitlines()[0]
-        lines.append(f"{usage}  {about}")
+        lines += ["", ":".join(filter(None, (name, ",".join(settings)))), f"    {about}"]
+        told = _told(fault)
+        lines += [f"    {key}: {told[key]}" for key, _ in defaults if key != "when"]
     return lines
+
+
+def _defaults(fault: type[Hooks]) -> list[tuple[str, str | None]]:
+    """The settings of a fault, each with its default as it is written; None if it has none."""
+    parameters = inspect.signature(fault).parameters
+    return [(name, _written(parameters[name])) for name in _settings(fault)]
+
+
+def _written(parameter: inspect.Parameter) -> str | None:
+    """A default as text."""
+    if parameter.default is parameter.empty:
+        return None
+    if isinstance(parameter.default, faults.Moment):
+        return parameter.default.name.lower()
+    text = str(parameter.default)
+    return text.lower() if isinstance(parameter.default, bool) else text.removesuffix(".0")
+
+
+def _told(fault: type[Hooks]) -> dict[str, str]:
+    """What the docstring of a fault says of its settings, in the words of the command line."""
+    _, _, arguments = (inspect.getdoc(fault) or "").partition("\nArgs:\n")
+    told = dict(re.findall(r"^ +(\w+): (.*)$", arguments, re.MULTILINE))
+    for name, annotation in _settings(fault).items():
+        for kind in _kinds(annotation):
+            if get_origin(kind) is Literal:
+                told[name] = f"{told[name].rstrip('.')}: {_one_of(get_args(kind))}."
+    return {name: text.replace("None", "none") for name, text in told.items()}
 
 
 def _parse(spec: str) -> tuple[Hooks, int | None]:

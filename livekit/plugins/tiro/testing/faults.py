@@ -264,7 +264,7 @@ class StalledHandshake(Hooks):
     """The handshake gets no answer.
 
     Args:
-        seconds: How long, after which it is granted.
+        seconds: For how long; then it is granted.
     """
 
     def __init__(self, seconds: float = 30.0) -> None:
@@ -422,7 +422,7 @@ class Mute(Fault):
 
 @_listed
 class HalfOpen(Fault):
-    """Nothing comes any more, not even the answer to a ping; TCP stays open. Half-open."""
+    """Nothing comes any more, not even the answer to a ping; TCP stays open."""
 
     async def strike(self, connection: ConnectionRecord) -> NoReturn:
         """Go dead."""
@@ -470,7 +470,7 @@ class SessionLimit(Hooks):
 
     Args:
         seconds: How long it lives.
-        code: The gRPC code of the error frame; None for none, the connection just ends.
+        code: The gRPC code of the error frame; with None there is no frame, it just ends.
     """
 
     def __init__(self, seconds: float, code: int | None = 11) -> None:
@@ -492,7 +492,7 @@ class IdleLimit(Hooks):
 
     Args:
         seconds: How long it waits for audio.
-        code: The gRPC code of the error frame; None for none, the connection just ends.
+        code: The gRPC code of the error frame; with None there is no frame, it just ends.
     """
 
     def __init__(self, seconds: float, code: int | None = 11) -> None:
@@ -523,8 +523,8 @@ class Delay(Hooks):
     """Frames are late.
 
     Args:
-        seconds: By how much.
-        finals: Only finals are; else all results.
+        seconds: By how much they are.
+        finals: Finals alone are; else all results.
     """
 
     def __init__(self, seconds: float, *, finals: bool = True) -> None:
@@ -570,10 +570,10 @@ class Garbage(Hooks):
 
 @_listed
 class Drift(Hooks):
-    """The service's clock goes wrong: the times of words are so much too long.
+    """The service's clock goes wrong: the times of words are multiplied by 1 + `rate`.
 
     Args:
-        rate: Seconds a second.
+        rate: Seconds a second; 0.01 makes times 1 % too long, -0.01 too short.
     """
 
     def __init__(self, rate: float) -> None:
