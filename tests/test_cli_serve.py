@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import re
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,12 @@ def test_the_faults_are_listed() -> None:
     result = run("serve", "--fault", "help")
     assert result.exit_code == 0
     assert "disconnect" in result.stdout
+
+
+def test_the_help_says_which_connections_have_a_fault() -> None:
+    shown = " ".join(re.sub("[│\n]", " ", run("serve", "--help").output).split())
+    assert "'disconnect:2.5@1'" in shown
+    assert "without @1 every connection has it" in shown
 
 
 def test_a_fault_that_is_none() -> None:

@@ -158,6 +158,12 @@ def test_a_command_of_ours(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ran == arguments[:1]
 
 
+def test_the_fault_it_shows_is_one_that_an_agent_gets_over() -> None:
+    """What every connection has, no new connection mends."""
+    shown = re.findall(r"--fault (\S+)", "\n".join(OURS))
+    assert shown and all(spec.endswith("@1") for spec in shown)
+
+
 @pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("command", MODULES)
 def test_a_module_knows_its_options(

@@ -55,8 +55,8 @@ _Fault = Annotated[
     typer.Option(
         "--fault",
         metavar="SPEC",
-        help="What goes wrong, such as 'disconnect:2.5' (seconds of audio), 'fail:14,final' or, on "
-        "the first connection only, 'refuse:503@1'; can be repeated, and 'help' lists all.",
+        help="What goes wrong, such as 'disconnect:2.5@1' (after 2.5 s of audio, on the first "
+        "connection); without @1 every connection has it. Can be repeated, and 'help' lists all.",
     ),
 ]
 # Connections at a time; a client too many is refused, so that none takes all of the memory.
