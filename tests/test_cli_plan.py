@@ -48,6 +48,30 @@ def test_the_ending_of_the_output_chooses_the_format(
     assert plan(["a.wav"], [JSON], str(path)).groups[0].places == [Place(JSON, path)]
 
 
+@pytest.mark.parametrize(
+    ("output", "forms", "remark"),
+    [
+        ("x.srt", [JSON], "x.srt gets json, as --format says, not srt"),
+        ("x.TXT", [SRT], "x.TXT gets srt, as --format says, not TXT"),
+        ("x.docx", [], "x.docx gets plain text: there is no .docx here; --format names what"),
+        ("x.htm", [], "x.htm gets plain text"),
+        ("x.csv", [Format.TSV], ""),
+        ("x.htm", [Format.HTML], ""),
+        ("x.srt", [SRT], ""),
+        ("x.srt", [], ""),
+        ("x.log", [], ""),
+        ("x", [JSON], ""),
+        ("-", [JSON], ""),
+        ("x.srt/", [JSON], ""),
+    ],
+)
+def test_a_name_that_promises_another_format_is_told_of(
+    output: str, forms: list[Format], remark: str
+) -> None:
+    found = plan(["a.wav"], forms, output).remark
+    assert found.startswith(remark) and bool(found) is bool(remark)
+
+
 def test_a_directory_gets_a_document_for_each_file_and_format(tmp_path: Path) -> None:
     found = plan(["x/a.wav", "b.mp3"], [TEXT, SRT], str(tmp_path))
     assert found.directory == tmp_path

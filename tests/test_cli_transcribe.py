@@ -73,6 +73,15 @@ def test_all_formats_are_all_there_are(asked: list[tuple[Task, Plan]]) -> None:
     assert [place.form for place in plan.groups[0].places] == list(Format)
 
 
+def test_an_ending_that_promises_another_format_is_told_of(
+    asked: list[tuple[Task, Plan]], tmp_path: Path
+) -> None:
+    result = transcribe(FOX, "-f", "json", "-o", str(tmp_path / "a.srt"))
+    assert (result.exit_code, len(asked)) == (0, 1)
+    assert result.stderr == f"note: {tmp_path}/a.srt gets json, as --format says, not srt\n"
+    assert transcribe(FOX, "-o", str(tmp_path / "a.log")).stderr == ""
+
+
 def test_a_local_server_is_asked_for(asked: list[tuple[Task, Plan]]) -> None:
     assert transcribe(FOX, "--local").exit_code == 0
     assert asked[0][0].service.local

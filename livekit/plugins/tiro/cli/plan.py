@@ -18,6 +18,11 @@ STDOUT = "-"
 
 # What the endings of media files are made of; "1.1 intro" has none.
 _LONGEST_ENDING = 5
+# Endings by which other programs open a file, and fail if there is plain text in it.
+_FOREIGN = frozenset(
+    ".ass .csv .dfxp .doc .docx .htm .jsonl .odt .ods .pdf .rtf .sbv .ssa .sub .ttml .xhtml .xls "
+    ".xlsx .xml".split()
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Plan:
     groups: Sequence[Group]
     directory: Path | None = None
     """The output directory, to be made if it is not there."""
+    remark: str = ""
+    """What may not be as it was meant; empty if there is nothing to say."""
 
 
 def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> Plan:
@@ -73,7 +80,8 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
         found = Plan(groups, path)
     else:
         _check_one(files, formats)
-        found = Plan([Group(files, [Place(formats[0], path)])])
+        remark = "" if path is None else _odd_ending(path, formats[0], is_asked=bool(forms))
+        found = Plan([Group(files, [Place(formats[0], path)])], remark=remark)
     _check_overwriting(files, found)
     return found
 
@@ -81,6 +89,17 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
 def _by_ending(path: Path | None) -> Format | None:
     endings = {form.suffix: form for form in Format}
     return None if path is None else endings.get(path.suffix.lower())
+
+
+def _odd_ending(path: Path, form: Format, *, is_asked: bool) -> str:
+    """Return what there is to say of a name that promises another format; empty if nothing is."""
+    if is_asked:
+        promised = _by_ending(path)
+        odd = promised is not None and promised is not form
+        return f"{path} gets {form.value}, as --format says, not {path.suffix[1:]}" if odd else ""
+    if path.suffix.lower() not in _FOREIGN:
+        return ""
+    return f"{path} gets plain text: there is no {path.suffix} here; --format names what there is"
 
 
 def _is_directory(output: str, path: Path, files: Sequence[str], formats: Sequence[Format]) -> bool:

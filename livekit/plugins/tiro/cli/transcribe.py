@@ -12,7 +12,7 @@ import typer
 
 from . import signals
 from .audio import Selection
-from .exits import CliError, Exit, exits
+from .exits import CliError, Exit, exits, note
 from .formats import Format
 from .job import Job, Task
 from .look import FLAG
@@ -250,6 +250,8 @@ def transcribe(
 
 
 def _run(task: Task, planned: Plan) -> None:
+    if planned.remark:
+        note(planned.remark)
     jobs: list[Job] = []
 
     async def main(interruption: signals.Interruption) -> None:
