@@ -160,6 +160,19 @@ def test_an_address_that_is_printed_can_be_connected_to(given: str, printed: str
     assert _reachable(given) == printed
 
 
+@pytest.mark.parametrize(
+    ("listens", "here"), [("ws://0.0.0.0:80/a", "127.0.0.1"), ("ws://[::]:80/a", "[::1]")]
+)
+def test_it_says_what_other_machines_have_to_put(
+    interrupted: list[TiroServer], monkeypatch: pytest.MonkeyPatch, listens: str, here: str
+) -> None:
+    monkeypatch.setattr(TiroServer, "base_url", property(lambda _: listens))
+    result = run("serve", "--port", "0")
+    assert f"//{here}:80/a" in result.stdout
+    told, _ = result.stderr.splitlines()
+    assert told == f"note: on other machines put this one's name or address in place of {here}"
+
+
 needs_ipv6 = pytest.mark.skipif(
     not os.path.exists("/proc/net/if_inet6"), reason="there may be no IPv6 here"
 )

@@ -113,6 +113,8 @@ async def _serve(
         async with server:
             print(f"export TIRO_BASE_URL={shlex.quote(_reachable(server.base_url))}")
             print(f"export TIRO_API_KEY={shlex.quote(api_key)}", flush=True)
+            if here := _here(server.base_url):
+                note(f"on other machines put this one's name or address in place of {here}")
             note("listening; Ctrl-C stops")
             await stopped.wait()
     except OSError as error:
@@ -127,12 +129,23 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
     return f"cannot listen at {address}:{port}: {error.strerror or error}; {advice}"
 
 
+# What stands for all addresses of a machine, and is none to connect to: the one of the machine
+# itself in its place.
+_ANYWHERE = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
+
+
 def _reachable(base_url: str) -> str:
     """Return an address to connect to: the one that stands for all of a machine's is none."""
-    for anywhere, here in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+    for anywhere, here in _ANYWHERE.items():
         base_url = base_url.replace(anywhere, here)
     # A zone, as of fe80::1%eth0, is written so in an address.
     return base_url.replace("%", "%25")
+
+
+def _here(base_url: str) -> str | None:
+    """Return the host that is printed and that other machines cannot use, where they may come."""
+    found = (here for anywhere, here in _ANYWHERE.items() if anywhere in base_url)
+    return next((here.strip("/:") for here in found), None)
 
 
 def _checked(api_key: str) -> str:
