@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import wave
 from pathlib import Path
@@ -61,7 +62,8 @@ def take(browser: Chromium, url: str, name: str, width: int, height: int, **medi
 def main() -> None:
     """Take the pictures."""
     program = find_chromium()
-    assert program is not None, "Chromium is not installed"
+    if program is None:
+        sys.exit("Chromium is not installed")
     with tempfile.TemporaryDirectory() as home:
         path = Path(home, "page.html")
         path.write_text(page(), encoding="utf-8")

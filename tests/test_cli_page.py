@@ -33,6 +33,7 @@ from livekit.plugins.tiro.cli.signals import Interruption
 from livekit.plugins.tiro.cli.transcribe import Wanted, transcribe as write_down
 from livekit.plugins.tiro.testing import TiroServer, parse_faults
 
+from . import pictures
 from .support.chromium import Chromium, Tab, chromium, find_chromium
 from .support.command import ICELANDIC, KEY, SAYS_ICELANDIC, SILENCE, transcribe
 
@@ -504,6 +505,12 @@ def test_a_page_is_not_written_to_a_terminal(
 FINALS = (said(WORDS, 1.0, 0.9), said("nú er gott veður", 5.0, 0.5), said("já", 9.0))
 EVENTS = (LineEvent("connection", 5.7), LineEvent("given_up", 7.0, 1.0))
 SPOKEN = record(tones(10.0, *((segment.start, segment.end) for segment in FINALS)))
+
+
+def test_the_pictures_of_the_readme_need_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "find_chromium", lambda: None)
+    with pytest.raises(SystemExit, match="Chromium is not installed"):
+        pictures.main()
 
 
 @pytest.fixture(scope="module")
