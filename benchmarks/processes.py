@@ -121,7 +121,7 @@ def show(results: dict[str, Any], console: Console) -> None:
         table.add_column("")
         for title in ("CPU of a call, %", "calls / core", "USS, MB", "job to first audio, ms"):
             table.add_column(title, justify="right")
-        for title in ("CPU of tiro by its", "memory", "first audio"):
+        for title in ("tiro's CPU / its", "memory", "first audio"):
             table.add_column(title, justify="right")
         for target, rounds in by_target.items():
             share = median(figures["cpu_share"] for figures in rounds)

@@ -80,7 +80,7 @@ def _loads(figures: Figures, condition: str) -> Table:
 
 
 def _by_turns(figures: Figures) -> Table:
-    table = Table(title="CPU of tiro, by that of each: side by side, in turns of 0.4 s")
+    table = Table(title="tiro's CPU divided by that of each: side by side, in turns of 0.4 s")
     for title in ("", *BY_TURNS):
         table.add_column(title, justify="right")
     for label in dict.fromkeys(v.label for variants in BY_TURNS.values() for v in variants):
