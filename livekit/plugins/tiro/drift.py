@@ -26,7 +26,7 @@ _PRIOR = 10.0
 
 
 class Drift:
-    """The pace of the service's clock. It lives as long as the stream; each connection starts at 0.
+    """The pace of the service's clock. It outlives connections, whose clocks all start at 0.
 
     Nothing is changed until the clock is off by more than a recogniser's habits can explain.
     """

@@ -11,7 +11,6 @@ from livekit.agents import utils
 from livekit.agents.stt import SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
-from .clock import PAUSE
 from .feed import FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
 from .onset import STILL_TALKING
@@ -39,6 +38,10 @@ if TYPE_CHECKING:
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
 _REFUSAL_WAIT = 0.05
+# s from one look after a connection to the next, at most.
+_LOOK_INTERVAL = 1.0
+# s of work for the service, which is behind by so much only if it is sent a burst.
+_BURST = 1.0
 # s that the service may be behind what it is sent before the caller's frames go through the send
 # task, which lets the receive task run in between and keeps the pace.
 _MAX_DIRECT = 4.0
@@ -180,15 +183,14 @@ class Exchange:
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
         try:
             while not receiving.done() and not self._changed.done():
-                patience = min(PAUSE, max(0.0, self._ask_again_at - time.monotonic()))
+                patience = max(0.0, self._ask_again_at - time.monotonic())
                 if sending.done():
                     waited_for.discard(sending)
                     patience = self._drain_patience(writable=sending.result())
                     if patience <= 0:
                         return Reason.DRAIN_TIMEOUT
-                await asyncio.wait(
-                    waited_for, timeout=min(patience, PAUSE), return_when=asyncio.FIRST_COMPLETED
-                )
+                timeout = min(patience, _LOOK_INTERVAL)
+                await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 self._ask_again()
                 self._notice_pause()
                 if not self.is_direct:
@@ -224,7 +226,7 @@ class Exchange:
         return min(self._patience.drain_timeout - quiet, DRAIN_AT_MOST - since_end)
 
     def _look_after(self) -> Reason | None:
-        """Look after the connection, once a second. Return why it has to end, if it has."""
+        """Look after the connection, once a second or more. Return why it has to end, if it has."""
         connection, feed, watch = self._connection, self._feed, self._watch
         now = time.monotonic()
         feed.acknowledge(connection.acknowledged_to)
@@ -340,7 +342,7 @@ class Exchange:
                 if is_first and feed.has_chunk:
                     await asyncio.sleep(_REFUSAL_WAIT)
                 is_first = False
-                if feed.ahead(now) > PAUSE:
+                if feed.ahead(now) > _BURST:
                     await _keep_pace(connection, feed, backlog.sample_rate)
             elif self._ended:
                 return connection.configured is not None and await connection.end()

@@ -23,9 +23,9 @@ MONOLOGUE = 12.0
 BREATH = 0.2
 """Seconds of quiet that are a breath."""
 
-# s without a decision from which on a breath is taken in what is sent at once, and up to which:
-# a service without a voice gate counts the 2.5 s of silence behind the last decision as well. If
-# there is none up to then, one that is in time for the others.
+# s behind the last decision from which on, and up to which, a breath is taken in what is sent at
+# once. A service without a voice gate counts the 2.5 s of silence behind that decision, too, so the
+# first limit is in time for all; without a breath by then, the second is, for those with a gate.
 _EARLIEST = 8.0
 _LATEST = (16.5, 19.0)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .backlog import Backlog
 
-# s; quiet audio goes in messages of this length, of which the gate looks at all, and so much is
-# held back: the onset of a word can be too quiet to be told from noise.
+# s; the length of a message of quiet audio, of which the gate looks at all, and how much of the
+# newest quiet audio waits: the onset of a word can be too soft to be told from noise.
 _HELD_BACK = 0.15
 # s of audio behind the first loud frame that go in the same message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1

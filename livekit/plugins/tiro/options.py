@@ -179,7 +179,7 @@ class Options:
         object.__setattr__(self, "language", wire_language(self.language))
         object.__setattr__(self, "base_url", websocket_url(self.base_url))
         object.__setattr__(self, "extra_config", _plain_json(self.extra_config))
-        object.__setattr__(self, "api_key", _checked_key(self.api_key))
+        object.__setattr__(self, "api_key", _key_or_source(self.api_key))
         object.__setattr__(self, "extra_headers", _checked_headers(self.extra_headers))
         object.__setattr__(self, "keyterms", _checked_terms(self.keyterms))
         if self.keyterms is not None and _TERM_FIELDS & self.extra_config.keys():
@@ -245,7 +245,7 @@ class Options:
         return urlsplit(self.base_url).netloc
 
 
-def _checked_key(key: ApiKey) -> Key | KeySource:
+def _key_or_source(key: ApiKey) -> Key | KeySource:
     """Return a key without the blanks around it, or who returns one."""
     return KeySource.of(key) if callable(key) else checked_key(key)
 

@@ -24,10 +24,10 @@ _MAX_WITHOUT_FINAL = 3
 _NOTHING_FOR_CERTAIN = 3
 # How often the patience behind the end marker is doubled at most: to 20 s.
 _DRAIN_DOUBLINGS = 2
-# s; a connection this short counts as failed even if it delivered results.
+# s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
-# s of audio in which the service heard no word, and further than any connection before, that show
-# that it works: after so much it says so.
+# s; a connection that got this much further than any before, and heard no word there, was of use:
+# the service says so after that much audio without words.
 _THROUGH_WITH = 5.0
 # The gRPC code for a key that is not valid, or not any more.
 _UNAUTHENTICATED = 16

@@ -33,7 +33,7 @@ from .options import (
 from .outlet import Outlet
 from .recovery import Budget, Ending, Next, Progress, Recovery
 from .transcript import Transcript
-from .watch import CLOSE_TIMEOUT, PauseWatch
+from .watch import PauseWatch
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
 _FALLBACK_RATE = 16000
+# s for the framework's metrics task to read the last usage report.
+_METRICS_TIMEOUT = 1.0
 
 
 class SpeechStream(stt.RecognizeStream):
@@ -252,7 +254,7 @@ class SpeechStream(stt.RecognizeStream):
         # The base class goes on to cancel its metrics task, to which the last usage report is
         # still on its way. It ends by itself as soon as it has read that.
         if self._metrics_task is not None:
-            await asyncio.wait({self._metrics_task}, timeout=CLOSE_TIMEOUT)
+            await asyncio.wait({self._metrics_task}, timeout=_METRICS_TIMEOUT)
         await super().aclose()
 
     # -- the loop --------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ class SpeechStream(stt.RecognizeStream):
         now = time.monotonic()
         self._wanted.clear()
         self._feed.limit(now)
-        self.tally()
+        self._journal.up_to_date(self._feed)
         asking = self._ended and self._recovery.retried_after_drain
         self._feed = feed = Feed(self._backlog, self._clock, now, asking=asking)
         self._transcript.begin(connection.id, feed)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, LanguageCode, stt, utils
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, stt, utils
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
 
@@ -29,6 +29,7 @@ from .options import (
 )
 from .stats import Stats, Tally
 from .stream import SpeechStream, given
+from .transcript import event_language
 
 if TYPE_CHECKING:
     import aiohttp
@@ -133,7 +134,7 @@ class STT(stt.STT[Any]):
             )
         )
         self._options = options
-        self._given_session = _checked(http_session)
+        self._given_session = _checked_session(http_session)
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
@@ -352,7 +353,7 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     return held[1]
 
 
-def _checked(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+def _checked_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
     if session is not None and not hasattr(session, "_ws_connect"):
         kind = type(session).__name__
         raise ValueError(f"http_session must be an aiohttp.ClientSession, not {kind}")
@@ -376,7 +377,7 @@ def _abandon(session: aiohttp.ClientSession) -> None:
 def _joined(finals: list[stt.SpeechEvent], language: str) -> stt.SpeechEvent:
     """Make one final of many: texts joined with a blank, times from the first to the last."""
     spoken = [event.alternatives[0] for event in finals if event.alternatives[0].text]
-    data = stt.SpeechData(LanguageCode(language.lower().partition("-x-")[0]), "")
+    data = stt.SpeechData(event_language(language), "")
     if spoken:
         data = replace(
             spoken[0],

@@ -67,8 +67,8 @@ class Transcript:
         self.offset = seconds
 
     def set_language(self, tag: str) -> None:
-        """Label what follows with `tag`, without its private part."""
-        self._language = LanguageCode(tag.lower().partition("-x-")[0])
+        """Label what follows with `tag`."""
+        self._language = event_language(tag)
 
     # -- from the service ------------------------------------------------------------------------
 
@@ -270,6 +270,11 @@ class Transcript:
         """Return the epoch seconds at which a second of the caller's audio was heard."""
         wall = self._clock.wall(seconds)
         return None if wall is None else min(wall, time.time())
+
+
+def event_language(tag: str) -> LanguageCode:
+    """Return what events say of the language: the tag without its private part."""
+    return LanguageCode(tag.lower().partition("-x-")[0])
 
 
 def _speaker(tag: int) -> str | None:

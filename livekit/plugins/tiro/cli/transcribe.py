@@ -131,7 +131,9 @@ _Skip = Annotated[
     typer.Option(
         "--skip-existing",
         metavar=FLAG,
-        help="Leave out FILEs whose documents are there. Unfinished ones end in .partial.",
+        help="Leave out FILEs whose documents are there, so that a run can be taken up again. What "
+        "is unfinished ends in .partial in such a run; begin with it, as one without it leaves "
+        "what was heard under the document's own name.",
     ),
 ]
 _Timestamps = Annotated[
