@@ -330,7 +330,9 @@ async def test_host_that_speaks_no_tls() -> None:
     async with listener(answer) as host:
         found = await examine("--base-url", f"wss://{host}")
     assert list(failures(found)) == ["tls"]
-    assert f"could not connect to Tiro at {host}: the TLS handshake failed (" in found["tls"][1]
+    told = found["tls"][1]
+    assert f"could not connect to Tiro at {host}: the TLS handshake failed (" in told
+    assert told.count("has it no TLS, use ws://") == told.count("WRONG_VERSION_NUMBER")
 
 
 async def test_certificate_that_is_trusted(tmp_path: Path) -> None:

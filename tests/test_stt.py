@@ -83,6 +83,19 @@ async def test_a_stream_that_is_over_hinders_no_change() -> None:
         assert (live.options.max_speakers, over.options.max_speakers) == (2, None)
 
 
+def test_endpointing_without_hypotheses_is_told_to_do_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stt = tiro.STT(api_key="k", endpointing=0.3)
+    stt.update_options(interim_results=False)
+    stt.update_options(punctuate=False)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "interim_results=True" in caplog.text
+    caplog.clear()
+    tiro.STT(api_key="k", endpointing=0.3, interim_results=False)
+    assert "endpointing has no effect" in caplog.text
+
+
 # -- streams and sessions --------------------------------------------------------------------------
 
 

@@ -396,7 +396,10 @@ def reason_of(fault: Exception) -> str:
         return f"its certificate is not valid: {why}"
     if isinstance(fault, aiohttp.ClientConnectorSSLError):
         # Its errno is one of OpenSSL's, which means something else to the system.
-        return f"the TLS handshake failed ({getattr(fault.os_error, 'reason', 'no reason given')})"
+        reason = getattr(fault.os_error, "reason", None) or "no reason given"
+        # What does not answer in TLS at all speaks without it.
+        plain = reason == "WRONG_VERSION_NUMBER"
+        return f"the TLS handshake failed ({reason}){': has it no TLS, use ws://' if plain else ''}"
     if isinstance(fault, aiohttp.ClientProxyConnectionError):
         return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):

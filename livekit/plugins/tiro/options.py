@@ -199,7 +199,7 @@ class Options:
                 continue
             _check_whole(name, count, 1, None)
             if not self.diarization:
-                raise ValueError(f"{name} needs diarization=True")
+                raise ValueError(f"{name} needs diarization=True; without that, give {name}=None")
         if self.min_speakers and self.max_speakers and self.min_speakers > self.max_speakers:
             raise ValueError(
                 f"min_speakers ({self.min_speakers}) must not exceed "
@@ -350,7 +350,7 @@ def websocket_url(url: str) -> str:
     if parts is None or parts.scheme.lower() not in schemes:
         # The address is not repeated: people paste URLs with a token in them.
         raise ValueError(
-            f"base_url must be a ws(s):// or http(s):// URL such as {DEFAULT_BASE_URL}"
+            f"base_url must be a ws(s):// or http(s):// URL with a host, such as {DEFAULT_BASE_URL}"
         )
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(

@@ -133,6 +133,7 @@ class STT(stt.STT[Any]):
                 manual_flush=True,
             )
         )
+        _warn_of_no_effect(options)
         self._options = options
         self._given_session = _checked_session(http_session)
         self._own_session: aiohttp.ClientSession | None = None
@@ -269,6 +270,8 @@ class STT(stt.STT[Any]):
         # One that is over, and kept for its figures, may have settings that these do not fit.
         live = [stream for stream in self._streams if not stream._task.done()]
         changed = [(stream, changed_options(stream.options, changes)) for stream in live]
+        if {"endpointing", "interim_results"} & set(changes):
+            _warn_of_no_effect(options)
         self._options = options
         self._capabilities.interim_results = options.interim_results
         self._capabilities.diarization = options.diarization
@@ -351,6 +354,15 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
         names = " or ".join(KEY_VARIABLES)
         raise ValueError(f"Tiro needs a key: pass api_key, or set {names} in the environment")
     return held[1]
+
+
+def _warn_of_no_effect(options: Options) -> None:
+    """Tell of settings that do nothing together."""
+    if options.endpointing is not None and not options.interim_results:
+        logger.warning(
+            "endpointing has no effect: whether somebody speaks is seen by hypotheses, so set "
+            "interim_results=True, or leave endpointing out"
+        )
 
 
 def _checked_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
