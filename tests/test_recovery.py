@@ -346,10 +346,17 @@ def test_only_who_is_asked_for_nothing_else_can_say_that_there_is_nothing() -> N
 
 
 def test_an_open_hypothesis_is_not_nothing() -> None:
+    """It is gone as soon as nothing was heard twice of it."""
+    nothing = replace(DRAINED, found_nothing=True)
     course = Course()
     assert course.end(DRAINED, SPEECH) is Next.RECONNECT
-    error = course.end(replace(DRAINED, found_nothing=True), SPEECH)
-    assert isinstance(error, APIConnectionError)
+    assert course.end(nothing, SPEECH) is Next.RECONNECT
+    assert course.end(nothing, SPEECH) is Next.RECONNECT
+    assert isinstance(course.end(nothing, SPEECH), APIConnectionError)
+    course = Course()
+    assert course.end(DRAINED, SPEECH) is Next.RECONNECT
+    stays = course.end(replace(TIMED_OUT, found_nothing=True), SPEECH)
+    assert isinstance(stays, APITimeoutError), "it is waited for no longer"
 
 
 def test_a_service_that_stays_says_nothing_or_too_little() -> None:

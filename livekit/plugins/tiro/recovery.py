@@ -276,9 +276,12 @@ class Recovery:
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
-        if ending.found_nothing and not progress.speaking:
-            done = self._found_nothing >= _NOTHING_FOR_CERTAIN
-            return Next.DONE if done else Next.RECONNECT
+        # A hypothesis of an earlier connection stands until there is nothing twice.
+        if ending.found_nothing and not (progress.speaking and timeout):
+            if self._found_nothing < _NOTHING_FOR_CERTAIN:
+                return Next.RECONNECT
+            if not progress.speaking:
+                return Next.DONE
         if timeout:
             raise errors.drain_timeout(waited)
         raise errors.dropped("before its last final")

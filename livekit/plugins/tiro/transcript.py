@@ -50,7 +50,7 @@ class Transcript:
         self._speaking = False
         self._interim: SpeechData | None = None
         self._interim_id = ""
-        self._heard_nothing = False
+        self._heard_nothing = 0
         self._heard_until: float | None = None
 
     @property
@@ -103,18 +103,17 @@ class Transcript:
         It answers a flush if it is about the hypothesis that was open, or if no words may be. An
         answer to an earlier pause, or to the start of what a new connection was sent again, does
         not: whoever waits for a final waits on, and a hypothesis of the connection before stands
-        until it is said twice that there is nothing, on whatever connection; for who waits, when
-        the service had the time for all it was sent.
+        until it is said twice that there is nothing, on whatever connection; or three times, if
+        somebody waits, and the service may not have come to what that is about.
         """
         self._feed.found_nothing(now)
-        is_first, self._heard_nothing = not self._heard_nothing, True
+        self._heard_nothing += 1
         if self._interim is None:
             if self.flush_pending:
                 return [] if self._backlog.may_hold_words() else self._answer_flush()
             return self._end() if self._speaking else []
-        is_of_this_connection = self._interim_id == self.request_id
-        is_early = is_first or (self.flush_pending and self._feed.ahead(now) > 0)
-        if is_early and not is_of_this_connection:
+        enough = 3 if self.flush_pending and self._feed.ahead(now) > 0 else 2
+        if self._interim_id != self.request_id and self._heard_nothing < enough:
             return []
         ended = [self._final([self._data("")])]
         return [*ended, *self._end()] if self._speaking else ended
@@ -151,7 +150,7 @@ class Transcript:
         if self._is_behind_shown_hypothesis(data):
             return []
         shown = self._interim
-        self._interim, self._interim_id, self._heard_nothing = data, self.request_id, False
+        self._interim, self._interim_id, self._heard_nothing = data, self.request_id, 0
         if shown is not None and shown.text == text:
             return []
         events = [] if self._speaking else [self._start(data)]
@@ -204,7 +203,7 @@ class Transcript:
 
     def _final(self, alternatives: list[SpeechData]) -> SpeechEvent:
         self._interim = None
-        self.flush_pending = self._heard_nothing = False
+        self.flush_pending, self._heard_nothing = False, 0
         return self._event(SpeechEventType.FINAL_TRANSCRIPT, alternatives)
 
     def _end(self) -> list[SpeechEvent]:
