@@ -35,7 +35,7 @@ from livekit.plugins.tiro.testing.faults import (
     When,
 )
 
-from .numbered import Spoken, Talk, in_one_breath, talk
+from .numbered import SECONDS, Spoken, Talk, in_one_breath, talk
 from .trial import FULL_SOCKET, Expected, Outcome, hear
 from .trouble import (
     IMPOSSIBLE,
@@ -52,6 +52,7 @@ from .trouble import (
     PingStorm,
     PingWithoutReading,
     SaysTheEnd,
+    ShownOnce,
     ShutGate,
     TalksOn,
     WithoutTimes,
@@ -156,6 +157,8 @@ class Trial:
     expected: Expected = Expected()
     endpoint_silence: float = 0.5
     """Seconds of silence that the service waits for."""
+    takes_back: bool = False
+    """Whether the service shows hypotheses that are no words."""
 
     async def run(self) -> Outcome:
         return await hear(
@@ -173,6 +176,7 @@ class Trial:
             timed=not _UNTIMED & set(self.beside),
             expected=self.expected,
             endpoint_silence=self.endpoint_silence,
+            takes_back=self.takes_back,
             max_retry=RETRIES,
         )
 
@@ -425,6 +429,26 @@ def _draw_no_decision(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], hooks=ShutGate(), live=False, expected=Expected(unseen=True))
 
 
+def _draw_shown_once(seed: int, rng: Random) -> Trial:
+    """A hypothesis of a sound behind the last word, of which the next connection hears nothing."""
+    said = _talk(rng)
+    hum = (said.blocks, said.blocks + rng.randint(20, 40))
+    said = replace(said, blocks=hum[1] + rng.randint(20, 60), hums=(hum,))
+    start, end = (round(block * SECONDS, 2) for block in hum)
+    flushes = {end + 0.1: 1} if rng.random() < 0.5 else {}
+    return Trial(
+        seed,
+        said,
+        ["FIN"],
+        [],
+        hooks=ShownOnce(start, end),
+        live=rng.random() < 0.6,
+        flushes=flushes,
+        expected=Expected(unseen=True),
+        takes_back=True,
+    )
+
+
 def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
     """A flush with every frame of a pause, while there is no connection.
 
@@ -536,7 +560,7 @@ def _draw_no_service(seed: int, rng: Random) -> Trial:
 
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 69,
+    _draw_freely: 68,
     _draw_monologue: 1,
     _draw_no_service: 1,
     _draw_stall: 1,
@@ -551,6 +575,7 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_full_socket: 1,
     _draw_limit_at_onset: 2,
     _draw_false_end: 2,
+    _draw_shown_once: 1,
     _draw_flushes_in_an_outage: 1,
     _draw_change_at_the_end: 1,
     _draw_wrong_clock: 1,

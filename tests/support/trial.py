@@ -310,7 +310,9 @@ class Outcome:
             in_time = bool(answers) and answers[0][0] < flush.at + _IN_TIME
             if self.expected.prompt and flush.open and not in_time:
                 return f"a flush was not answered in time, open were {flush.open}"
-            if flush.is_calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
+            # A hypothesis that is no word is open, too.
+            calm = flush.is_calm and not self.takes_back
+            if calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
                 return "a flush was not answered, and nothing was open"
         return ""
 

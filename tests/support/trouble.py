@@ -135,6 +135,29 @@ class Chatter(Hooks):
             await connection.line.send(_NOTHING)
 
 
+class ShownOnce(Hooks):
+    """Takes a sound for a word, says so, and is gone; the next connection hears no word in it.
+
+    Args:
+        start: The second of the audio at which it starts, on the first connection.
+        end: Where it ends.
+    """
+
+    def __init__(self, start: float, end: float) -> None:
+        self._start, self._end = start, end
+
+    def __repr__(self) -> str:
+        return f"ShownOnce({self._start:g}, {self._end:g})"
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if connection.number or connection.seconds < self._end:
+            return
+        word = {"word": "hm", "startTime": f"{self._start}s", "endTime": f"{self._end}s"}
+        shown = {"alternatives": [{"transcript": "hm", "words": [word]}], "isFinal": False}
+        await connection.line.send(_written({"result": {"results": [shown]}}))
+        raise Drop
+
+
 def _event(event: Any) -> str:
     return _written({"result": {"speechEventType": event}})
 
