@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from livekit import rtc
@@ -15,6 +14,7 @@ from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection, Refuse
 from livekit.plugins.tiro.watch import QuietWatch
 
+from .support.caller import tone
 from .support.harness import FINAL, frames
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time, local_server, new_stt
@@ -110,8 +110,7 @@ def levels(*parts: tuple[float, int]) -> Loudness:
     """Return the measure of audio of so many seconds and such a level, one part after the other."""
     loudness = Loudness()
     loudness.set_rate(RATE)
-    pcm = [np.full(round(seconds * RATE), level, np.int16) for seconds, level in parts]
-    loudness.measure(np.concatenate(pcm).tobytes())
+    loudness.measure(b"".join(tone(seconds, level) for seconds, level in parts))
     return loudness
 
 

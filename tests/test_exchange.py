@@ -86,10 +86,14 @@ class Recorder(FakeSocket):
 
 
 def numbered(first: int, count: int, ms: int = 50) -> list[rtc.AudioFrame]:
-    """Return frames of `ms` in which each 10 ms hold another number, from `FIRST + first` on."""
+    """Return frames of `ms` in which each 10 ms hold another number, from `FIRST + first` on.
+
+    Every other sample has the other sign: what has but one is no sound.
+    """
     blocks = ms // 10
     numbers = np.arange(FIRST + first, FIRST + first + count * blocks, dtype=np.int16)
-    parts = np.repeat(numbers, 10 * MS).reshape(count, -1)
+    pairs = np.stack((numbers, -numbers), axis=1)
+    parts = np.tile(pairs, 5 * MS).reshape(count, -1)
     return [rtc.AudioFrame(part.tobytes(), RATE, 1, part.size) for part in parts]
 
 

@@ -23,8 +23,12 @@ Samples = npt.NDArray[np.int64]
 
 
 def numbers(first: int, count: int) -> Samples:
-    """Return what numbered audio holds at `count` positions from `first` on."""
-    return np.arange(first, first + count) % _TAGS + _QUIETEST
+    """Return what numbered audio holds at `count` positions from `first` on.
+
+    The signs take turns: what is of one sign is an offset of the line, and no sound.
+    """
+    at = np.arange(first, first + count)
+    return (at % _TAGS + _QUIETEST) * (1 - 2 * (at % 2))
 
 
 def numbered(first: int, count: int) -> bytes:
@@ -38,8 +42,9 @@ def samples(pcm: bytes) -> Samples:
 
 
 def tone(seconds: float, level: int = 3000, rate: int = RATE) -> bytes:
-    """Return audio of one level."""
-    return np.full(round(seconds * rate), level, np.int16).tobytes()
+    """Return audio of one level: samples of either sign in turn."""
+    pair = np.array([level, -level]).clip(-0x8000, 0x7FFF)
+    return np.resize(pair, round(seconds * rate)).astype(np.int16).tobytes()
 
 
 def quiet(seconds: float, rate: int = RATE) -> bytes:

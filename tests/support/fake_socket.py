@@ -133,4 +133,5 @@ def _ignore(level: float) -> None: ...
 def frame(ms: int, level: int = 5000) -> rtc.AudioFrame:
     """Return audio, loud if nothing else is said."""
     samples = RATE * ms // 1000
-    return rtc.AudioFrame(np.full(samples, level, np.int16).tobytes(), RATE, 1, samples)
+    pcm = np.resize(np.array([level, -level], np.int16), samples)
+    return rtc.AudioFrame(pcm.tobytes(), RATE, 1, samples)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RATE = 16000
 # s of audio in front of each frame: two messages.
 _STEP = 0.1
-_SPEECH = b"\x00\x20" * round(_STEP * RATE)
+_SPEECH = b"\x00\x20\x00\xe0" * round(_STEP * RATE / 2)
 _CLOSED = WSMessage(WSMsgType.CLOSED, None, None)
 
 
