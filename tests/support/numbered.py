@@ -27,7 +27,7 @@ PEAK, NOISE = 12000, 300
 """How loud words are, and how loud what is between them; of 32767."""
 
 # What a block of a word holds, as shares of its peak: the peak marks where it starts, the digits
-# of its number follow, one or minus one half each, and the rest is a third.
+# of its number follow, one or minus one half each, then minus the peak, and the rest is a third.
 _DIGITS = 20
 _HALF, _REST = 2, 3
 
@@ -88,6 +88,7 @@ class Talk:
             audio[word.first : word.last] = peak // _REST
             audio[word.first : word.last, 0] = peak
             audio[word.first : word.last, 1 : 1 + _DIGITS] = (2 * digits - 1) * (peak // _HALF)
+            audio[word.first : word.last, 1 + _DIGITS] = -peak
         return audio.reshape(-1)
 
 
@@ -184,7 +185,8 @@ class NumberedRecognition:
             return
         blocks = self._samples[np.array(starts)[:, np.newaxis] + np.arange(BLOCK)]
         peaks, digits = blocks[:, :1], blocks[:, 1 : 1 + _DIGITS]
-        whole = np.all(blocks[:, 1 + _DIGITS :] == peaks // _REST, axis=1)
+        whole = np.all(blocks[:, 2 + _DIGITS :] == peaks // _REST, axis=1)
+        whole &= blocks[:, 1 + _DIGITS] == -peaks[:, 0]
         whole &= np.all(np.abs(digits) == peaks // _HALF, axis=1)
         numbers = (digits > 0).astype(int) @ (1 << np.arange(_DIGITS))
         for at, number, is_whole in zip(starts, numbers.tolist(), whole.tolist(), strict=True):
