@@ -182,6 +182,15 @@ def test_a_noise_before_words_is_learned_from_their_final() -> None:
     assert not backlog.may_hold_words()
 
 
+def test_a_word_behind_music_and_a_final_is_a_word() -> None:
+    """A second has not passed since the music stopped."""
+    backlog = holding(noise(12.5, 6000), noise(0.1, 30), tone(0.4, 9000))
+    finalize(backlog, 12.6, 13.0)
+    trim(backlog)
+    backlog.push(noise(0.08, 30) + tone(0.3, 3000), RATE)
+    assert backlog.may_hold_words()
+
+
 def test_the_rest_of_a_last_word_is_no_word() -> None:
     rest = b"".join(tone(0.05, round(3000 * 0.6**step)) for step in range(12))
     backlog = holding(quiet(1), tone(1), rest, quiet(3))

@@ -198,6 +198,66 @@ def test_the_floor_sinks_at_once_and_rises_slowly() -> None:
     assert loudness.floor == pytest.approx(800, rel=0.05)
 
 
+@pytest.mark.parametrize("part", range(0, 100, 5))
+@pytest.mark.parametrize(("before", "behind"), [(0.0, 0.12), (0.12, 0.02), (0.3, 0.3)])
+@pytest.mark.parametrize(("loud", "peak"), [(6000, 3000), (6000, 9000), (2000, 300)])
+def test_a_word_right_behind_noise_that_stops_stands_out(
+    part: int, before: float, behind: float, loud: int, peak: int
+) -> None:
+    """Music, a ringback tone or a fan; wherever in a second it stops."""
+    stop = 12 + part / 100
+    line = noise(stop, loud), noise(before, 30), tone(0.35, peak), noise(behind, 30)
+    assert sound(measured(*line), stop + 0.02) == pytest.approx(stop + before, abs=0.05)
+
+
+def test_a_stop_is_seen_however_many_frames_are_measured_at_a_time() -> None:
+    loudness = measured(noise(10.5, 6000))
+    for frame in range(5):
+        assert loudness.floor == pytest.approx(6000, rel=0.05), frame
+        loudness.measure(noise(0.02, 30))
+    assert loudness.floor == pytest.approx(30, rel=0.1)
+    loudness.forget(loudness.measured_to)
+    loudness.measure(tone(0.35))
+    assert sound(loudness) == pytest.approx(10.6)
+
+
+@pytest.mark.parametrize("ms", [20, 40, 60, 80])
+@pytest.mark.parametrize("at", [0.0, 0.013])
+def test_what_lost_packets_leave_is_no_stop(ms: int, at: float) -> None:
+    loudness = measured(noise(10 + at, 800))
+    for _ in range(5):
+        loudness.measure(quiet(ms / 1000) + noise(1.3 - ms / 1000, 800))
+        assert loudness.floor == pytest.approx(800, rel=0.05)
+    assert sound(loudness) is None
+
+
+def test_a_gap_in_noise_is_soon_forgotten() -> None:
+    loudness = measured(noise(10, 800), quiet(0.1), noise(1, 800))
+    assert loudness.floor == 1
+    loudness.measure(noise(1.98, 800))
+    assert loudness.floor == 1
+    loudness.measure(noise(0.02, 800))
+    assert loudness.floor == pytest.approx(800, rel=0.05)
+    assert sound(loudness) is None
+
+
+def test_a_stop_outlasts_a_lesson_that_is_too_high() -> None:
+    """From audio without words, most of which is from before it."""
+    loudness = measured(noise(10.5, 6000), noise(0.1, 30), tone(0.4), noise(0.02, 30))
+    loudness.learn_no_words(7 * RATE, round(10.6 * RATE), 11 * RATE)
+    loudness.learn_words(round(10.6 * RATE), 11 * RATE)
+    assert loudness.floor == pytest.approx(3000 / 30)
+    loudness.measure(tone(0.98))
+    assert loudness.floor == pytest.approx(30, rel=0.1)
+
+
+def test_the_gaps_between_words_are_no_stop() -> None:
+    loudness = measured(noise(10, 400))
+    for _ in range(12):
+        loudness.measure(speech(0.6, 6000) + noise(0.15, 400))
+        assert loudness.floor == pytest.approx(400, rel=0.05)
+
+
 def test_speech_does_not_raise_the_floor() -> None:
     """It has its quiet moments, in each second."""
     loudness = measured(noise(2, 30))

@@ -37,6 +37,11 @@ _QUIET_SHARE = 10
 # Seconds that are compared. Speech does not go on for that long without a quiet moment.
 _SECONDS_TO_LEARN = 3
 _SECONDS_REMEMBERED = 10
+# Frames in a row that are quieter than the noise: it has stopped. A packet or two that are lost
+# leave less. That is remembered until whole seconds behind it tell the same, or that it goes on.
+_STOPPED_FRAMES = FRAMES_PER_SECOND // 10
+_STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND + _STOPPED_FRAMES - 1
+_STOPPED = np.ones(_STOPPED_FRAMES, np.bool_).tobytes()
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
 # Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
@@ -61,6 +66,8 @@ class Loudness:
         self.floor = 1.0
         """The peak level of the line's noise; 1 until it is learned."""
         self._limit = _RATIO
+        self._learned = 1.0
+        self._recent: Levels = np.zeros(0, np.uint16)
         self.is_learned = False
         """Whether the floor is known."""
         self.measured_to = 0
@@ -93,6 +100,13 @@ class Loudness:
         self._levels = np.concatenate((self._levels, levels))
         self.measured_to += end
         self._learn_from_seconds()
+        latest = levels[-_STOPPED_REMEMBERED:]
+        self._recent = np.concatenate((self._recent, latest))[-_STOPPED_REMEMBERED:]
+        # Mostly it goes on; and where there is none, it does not stop.
+        if self.floor != self._learned or (
+            self._learned > 1 and _STOPPED in (self._recent < self._learned).tobytes()
+        ):
+            self._follow_stop()
 
     def forget(self, position: int) -> None:
         """Drop the levels before a position."""
@@ -114,8 +128,17 @@ class Loudness:
         levels = levels[: count * FRAMES_PER_SECOND]
         for quiet in _quietest_tenths(levels.reshape(count, FRAMES_PER_SECOND)):
             self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
-            if quiet < self.floor or len(self._seconds) >= _SECONDS_TO_LEARN:
+            if quiet < self._learned or len(self._seconds) >= _SECONDS_TO_LEARN:
                 self._set_floor(min(self._seconds))
+
+    def _follow_stop(self) -> None:
+        """Follow noise that stops before a second is over, as what is behind it can be words.
+
+        A gap in it, which is over soon, is soon forgotten.
+        """
+        runs = np.lib.stride_tricks.sliding_window_view(self._recent, _STOPPED_FRAMES)
+        quiet = int(runs.max(axis=1).min())
+        self._use_floor(min(self._learned, max(1.0, quiet)))
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
@@ -139,7 +162,11 @@ class Loudness:
         self._set_floor(min(quiet, max(self.floor, below_words)))
 
     def _set_floor(self, level: float) -> None:
-        self.floor, self.is_learned = level, True
+        self._learned, self.is_learned = level, True
+        self._use_floor(level)
+
+    def _use_floor(self, level: float) -> None:
+        self.floor = level
         # A whole number: levels are compared as they are, and not turned into others first.
         self._limit = min(int(_RATIO * level), _HIGHEST)
 
