@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from livekit import rtc
 from livekit.agents import (
     APIConnectionError,
     APIConnectOptions,
@@ -342,6 +343,37 @@ def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -
 
 
 # -- the end -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_frames_without_samples_hide_no_mute() -> None:
+    """T1: the final comes in the mute, and times run on."""
+    said = talk(2, 2, gap=2.0)
+    async with numbered_server(said) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        reading = asyncio.create_task(_read(stream))
+        audio = list(frames(said.pcm()))
+        count = round((said.words[1].end + 0.05) / 0.05)
+        for frame in audio[:count]:
+            await asyncio.sleep(0.05)
+            stream.push_frame(frame)
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            stream.push_frame(rtc.AudioFrame(b"", RATE, 1, 0))
+        assert stream.stats.finals == 1
+        for frame in audio[count:]:
+            await asyncio.sleep(0.05)
+            stream.push_frame(frame)
+        stream.end_input()
+        events = await reading
+    starts = [event.alternatives[0].start_time for event in events if event.type is FINAL]
+    assert starts == pytest.approx([said.words[0].start, said.words[2].start + 10], abs=0.06)
+    with pytest.raises(RuntimeError):
+        stream.push_frame(rtc.AudioFrame(b"", RATE, 1, 0))
+
+
+async def _read(stream: tiro.SpeechStream) -> list[SpeechEvent]:
+    return [event async for event in stream]
 
 
 @in_virtual_time

@@ -119,12 +119,15 @@ class SpeechStream(stt.RecognizeStream):
 
         Args:
             frame: 16-bit samples. Channels are mixed down to one; a rate outside 8000 to 48000 Hz
-                is converted to 16000 Hz.
+                is converted to 16000 Hz. One without samples is no audio, and is ignored.
 
         Raises:
             ValueError: The sample rate is not that of the first frame.
             RuntimeError: The stream is closed, or its input ended.
         """
+        if not (samples := frame.samples_per_channel):
+            self._check_input_not_ended()
+            return self._check_not_closed()
         if frame.num_channels != 1:
             frame = _mix_down(frame)
         now, exchange, backlog = time.monotonic(), self._exchange, self._backlog
@@ -133,14 +136,13 @@ class SpeechStream(stt.RecognizeStream):
             self._journal.tally.audio_in(now)
             if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
                 self._needed_sr = self._needed_sr or _FALLBACK_RATE
-        direct = exchange is not None and exchange.is_direct
-        if direct and self._pushed_sr == rate == backlog.sample_rate:
+        if exchange and exchange.is_direct and self._pushed_sr == rate == backlog.sample_rate:
             # As the base class does, without a detour over its channel.
             backlog.push(frame.data, rate)
         else:
             super().push_frame(frame)
             self._take_in()
-        seconds = frame.samples_per_channel / rate
+        seconds = samples / rate
         self._clock.push(seconds, now, time.time())
         if exchange is not None:
             exchange.send_now(seconds, now)
@@ -333,10 +335,8 @@ class SpeechStream(stt.RecognizeStream):
         self._transcript.begin(connection.id, feed)
         self._recovery.connected(_progress(self._parts, feed))
         self._journal.connected(connection.id, connection.opened_in, feed)
-        ended, patience = self._ended, self._recovery.patience
-        return Exchange(
-            connection, feed, self._parts, self._options, ended=ended, patience=patience
-        )
+        parts, ended, patience = self._parts, self._ended, self._recovery.patience
+        return Exchange(connection, feed, parts, self._options, ended=ended, patience=patience)
 
     def _budget(self) -> Budget:
         return _budget(self._conn_options, self._num_retries, self._start_time)
