@@ -29,7 +29,7 @@ def heard(path: Path, *, flushed: bool = False) -> tuple[list[SpeechEvent], Back
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert "by hand" in lines[0]["about"]
     clock, backlog = Clock(), Backlog()
-    clock.push(2.0, 2.0, 1000.0)
+    clock.push(2.0, 2.0)
     backlog.push((b"\0" * 21120) + (b"\x10\x27\xf0\xd8" * 6720) + b"\0" * 16000, RATE)
     feed = Feed(backlog, clock, 0.0)
     transcript = Transcript(clock, backlog, feed)

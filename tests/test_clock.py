@@ -22,7 +22,7 @@ class Microphone:
         self.started = self.now = start
 
     def frame(self, seconds: float = 0.05) -> None:
-        self.clock.push(seconds, self.now, self.now + 5e8)
+        self.clock.push(seconds, self.now)
 
     def talk(self, seconds: float) -> None:
         """Push as it is recorded."""
@@ -55,7 +55,7 @@ def test_time_is_audio_while_there_is_no_pause(microphone: Microphone) -> None:
     microphone.talk(10)
     assert microphone.clock.pushed == pytest.approx(10)
     assert microphone.clock.pause_around(10)[0] == 0
-    assert microphone.clock.wall(0.0) == pytest.approx(microphone.started + 5e8)
+    assert microphone.clock.recorded_at(0.0) == pytest.approx(microphone.started)
 
 
 def test_a_mute_takes_time(microphone: Microphone) -> None:
@@ -176,30 +176,30 @@ def test_audio_from_before_the_connection_is_a_lead_and_no_pause(microphone: Mic
     assert microphone.time(16) == pytest.approx(microphone.elapsed, abs=0.06), "not in the future"
 
 
-def test_the_wall_clock_runs_with_the_audio(microphone: Microphone) -> None:
+def test_the_time_of_recording_runs_with_the_audio(microphone: Microphone) -> None:
     """T6."""
-    assert microphone.clock.wall(0) is None
+    assert microphone.clock.recorded_at(0) is None
     microphone.talk(10)
     microphone.mute(20)
     microphone.talk(5)
-    began = microphone.started + 5e8
+    began = microphone.started
     for time in (0, 5, 9.9, 30.1, 35):
-        assert microphone.clock.wall(time) == pytest.approx(began + time, abs=1e-3)
+        assert microphone.clock.recorded_at(time) == pytest.approx(began + time, abs=1e-3)
 
 
 def test_audio_from_before_the_connection_was_said_before_it(microphone: Microphone) -> None:
     """T6: 5 s come at once, and what is said then is said now."""
     microphone.burst(5)
-    assert microphone.clock.wall(5) == pytest.approx(microphone.now + 5e8)
+    assert microphone.clock.recorded_at(5) == pytest.approx(microphone.now)
     microphone.talk(10)
-    assert microphone.clock.wall(0) == pytest.approx(microphone.started - 5 + 5e8)
-    assert microphone.clock.wall(15) == pytest.approx(microphone.now + 5e8)
+    assert microphone.clock.recorded_at(0) == pytest.approx(microphone.started - 5)
+    assert microphone.clock.recorded_at(15) == pytest.approx(microphone.now)
     microphone.mute(20)
     microphone.talk(1)
-    assert microphone.clock.wall(microphone.time(15.99)) == pytest.approx(
-        microphone.now + 5e8, abs=0.06
+    assert microphone.clock.recorded_at(microphone.time(15.99)) == pytest.approx(
+        microphone.now, abs=0.06
     )
-    assert microphone.clock.wall(0) == pytest.approx(microphone.started - 5 + 5e8)
+    assert microphone.clock.recorded_at(0) == pytest.approx(microphone.started - 5)
 
 
 def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:
@@ -280,7 +280,7 @@ def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, 
     frames = recorded(events)
     clock = Clock()
     for index, (_, arrival) in enumerate(frames):
-        clock.push(0.05, 1000 + arrival, 5e8 + arrival)
+        clock.push(0.05, 1000 + arrival)
         audio = (index + 1) * 0.05
         assert audio + clock.pause_around(audio - 0.01)[0] <= arrival + 1e-6, "in the future (T4)"
     times = []
@@ -298,7 +298,7 @@ def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
     clock, now = Clock(), 1000.0
     for seconds, gap in pushes:
         now += gap
-        clock.push(seconds, now, now)
+        clock.push(seconds, now)
         grid = [clock.pushed * i / 20 for i in range(21)]
         times = [audio + clock.pause_around(audio)[0] for audio in grid]
         assert all(before <= after for before, after in pairwise(times))

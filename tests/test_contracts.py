@@ -10,6 +10,7 @@ import traceback
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import aiohttp
 import numpy as np
@@ -794,6 +795,26 @@ async def test_t6_start_and_end_have_epoch_seconds(burst: float) -> None:
             assert at == pytest.approx(started + said[0].start, abs=0.11)
         for at, said in zip(ends, (first, last), strict=True):
             assert at == pytest.approx(started + said[-1].end, abs=0.11)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+@in_virtual_time
+async def test_t6_the_system_clock_may_be_set_in_mid_call(step: float) -> None:
+    """NTP puts it right, or a machine wakes up: what is said behind that has the new time."""
+    true = time.time
+    async with listening() as (_, ear):
+        set_by = 0.0
+        with mock.patch.object(time, "time", lambda: true() + set_by):
+            for frame in frames(SAID.pcm()):
+                await asyncio.sleep(0.05)
+                ear.stream.push_frame(frame)
+                set_by = step
+            await asyncio.sleep(2)
+            ended = of_type(ear.events, END)[-1]
+            assert ended.speech_end_time is not None
+            assert 0 < ended.created_at - ended.speech_end_time < 3
+            delay = ear.stream.stats.final_delay_last
+            assert delay is not None and 0 < delay < 3
 
 
 # -- secrets -------------------------------------------------------------------------------------

@@ -24,10 +24,8 @@ EMPTY = Response()
 class Conversation(Caller):
     """A transcript over audio that is pushed and sent live."""
 
-    def __init__(self, seconds: float = 60.0, *, wall: float | None = None) -> None:
+    def __init__(self, seconds: float = 60.0) -> None:
         super().__init__()
-        # Epoch seconds of the first sample; long ago, unless the test is about the present.
-        self.epoch = (time.time() - 3600 if wall is None else wall) - self.now
         self.transcript = Transcript(self.clock, self.backlog, self.feed)
         self.transcript.request_id = "tiro_1"
         self.connections = 1
@@ -505,22 +503,38 @@ def test_times_after_a_mute(talk: Conversation) -> None:
     assert [word.start_time for word in words(said)] == pytest.approx([81, 81.5])
 
 
-def test_speech_is_started_and_ended_by_the_wall_clock() -> None:
+def test_speech_is_started_and_ended_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """T6: epoch seconds, without the framework's offset."""
-    talk = Conversation(wall=1.6e9)
+    talk = Conversation()
+    monkeypatch.setattr(time, "monotonic", lambda: talk.now)
+    monkeypatch.setattr(time, "time", lambda: talk.now - 1000 + 1.6e9)
     talk.transcript.set_offset(100.0)
     events = talk.hear(interim("góðan", 1, 2)) + talk.hear(final("góðan dag", 1, 2.5))
     assert events[0].speech_start_time == 1.6e9 + 1
     assert events[-1].speech_end_time == 1.6e9 + 2.5
 
 
-def test_no_wall_clock_time_is_in_the_future() -> None:
+def test_no_wall_clock_time_is_in_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     """T6: audio that is pushed faster than it is spoken."""
-    talk = Conversation(wall=time.time() - 10)
+    talk = Conversation()
+    monkeypatch.setattr(time, "monotonic", lambda: 1010.0)
     events = talk.hear(interim("já", 1, 2)) + talk.hear(final("já", 50, 55))
     started, ended = events[0].speech_start_time, events[-1].speech_end_time
     assert started is not None and ended is not None
     assert started <= ended <= time.time()
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_the_system_clock_may_be_set_in_mid_call(
+    monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    """T6: NTP puts it right, or a machine wakes up."""
+    talk = Conversation()
+    monkeypatch.setattr(time, "monotonic", lambda: talk.now)
+    monkeypatch.setattr(time, "time", lambda: talk.now - 1000 + 1.6e9 + step)
+    events = talk.hear(interim("já", 1, 2)) + talk.hear(final("já", 1, 2.5))
+    assert events[0].speech_start_time == 1.6e9 + step + 1
+    assert events[-1].speech_end_time == 1.6e9 + step + 2.5
 
 
 def test_the_end_of_speech_is_that_of_its_own_utterance(talk: Conversation) -> None:

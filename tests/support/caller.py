@@ -65,8 +65,6 @@ class Caller:
     def __init__(self, rate: int = RATE) -> None:
         self.rate = rate
         self.now = 1000.0
-        self.epoch = 0.0
-        """Epoch seconds at `now` 0."""
         self.clock = Clock()
         self.backlog = Backlog()
         self.feed = at_once(Feed(self.backlog, self.clock, self.now))
@@ -87,7 +85,7 @@ class Caller:
             audio = numbered(self.backlog.end, round(audio * self.rate))
         seconds = len(audio) / 2 / self.rate
         self.now += seconds if waits else 0
-        self.clock.push(seconds, self.now, self.epoch + self.now)
+        self.clock.push(seconds, self.now)
         self.backlog.push(audio, self.rate)
 
     def send(self, limit: int = 1_000_000, *, taken: bool = True) -> list[bytes]:

@@ -79,7 +79,7 @@ class Receiver:
     def _speak(self) -> None:
         self._now += _STEP
         self._said += _STEP
-        self._clock.push(_STEP, self._now, self._now)
+        self._clock.push(_STEP, self._now)
         self._backlog.push(_SPEECH, RATE)
         self._send()
         self._feed.acknowledge(self._feed.sent_to)

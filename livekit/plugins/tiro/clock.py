@@ -31,8 +31,8 @@ class Clock:
         "_last",
         "_pause_starts",
         "_pause_totals",
+        "_recorded_from",
         "_started",
-        "_wall_anchor",
     )
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Clock:
         self._head_starts = [0.0]
         self._started = 0.0
         self._last: float | None = None
-        self._wall_anchor = 0.0
+        self._recorded_from = 0.0
 
-    def push(self, seconds: float, now: float, wall: float) -> None:
-        """Count `seconds` of audio that were pushed at monotonic `now`, epoch seconds `wall`."""
+    def push(self, seconds: float, now: float) -> None:
+        """Count `seconds` of audio that were pushed at monotonic `now`."""
         if self._last is None:
             # A frame longer than any microphone's was not recorded just now.
             self._started = now - min(seconds, _FARTHEST_AHEAD)
-            self._wall_anchor = wall - seconds
+            self._recorded_from = now - seconds
         late = 0.0 if self._last is None else now - self._last - seconds
         self._last = now
         ahead = self._audio + self._pause_totals[-1] - (now - self._started) + seconds
@@ -108,8 +108,11 @@ class Clock:
             if self._pause_totals[n] - self._pause_totals[n - 1] >= PAUSE
         ]
 
-    def wall(self, time: float) -> float | None:
-        """Return the epoch seconds of `time`, pauses included; None before there is any audio."""
+    def recorded_at(self, second: float) -> float | None:
+        """Return the monotonic seconds of a time, pauses included; None before any audio.
+
+        Whoever wants epoch seconds adds what the system's clock says when it is asked.
+        """
         if self._last is None:
             return None
         starts, totals = self._pause_starts, self._pause_totals
@@ -117,5 +120,6 @@ class Clock:
         low, high = 0, len(starts)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if starts[middle] + totals[middle] <= time else (low, middle)
-        return self._wall_anchor + time - self._head_starts[low]
+            is_behind = starts[middle] + totals[middle] > second
+            low, high = (low, middle) if is_behind else (middle, high)
+        return self._recorded_from + second - self._head_starts[low]

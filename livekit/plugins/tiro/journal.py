@@ -74,8 +74,8 @@ class Journal:
         tail = min(stop + round(_WORD_TAIL * rate), feed.sent_to)
         loud = backlog.last_loud(backlog.start, tail)
         seconds = (stop if loud is None else loud) / rate
-        pushed = clock.wall(seconds + clock.pause_around(seconds)[0])
-        return None if pushed is None else max(0.0, time.time() - pushed)
+        recorded = clock.recorded_at(seconds + clock.pause_around(seconds)[0])
+        return None if recorded is None else max(0.0, time.monotonic() - recorded)
 
     # -- what happens ----------------------------------------------------------------------------
 

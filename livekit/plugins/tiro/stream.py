@@ -143,7 +143,7 @@ class SpeechStream(stt.RecognizeStream):
             super().push_frame(frame)
             self._take_in()
         seconds = samples / rate
-        self._clock.push(seconds, now, time.time())
+        self._clock.push(seconds, now)
         if exchange is not None:
             exchange.send_now(seconds, now)
             if backlog.sent_to >= self._outlet.report_at:

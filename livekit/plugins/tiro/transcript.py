@@ -267,8 +267,9 @@ class Transcript:
 
     def _wall(self, seconds: float) -> float | None:
         """Return the epoch seconds at which a second of the caller's audio was heard."""
-        wall = self._clock.wall(seconds)
-        return None if wall is None else min(wall, time.time())
+        recorded = self._clock.recorded_at(seconds)
+        # The system's clock may have been set since.
+        return None if recorded is None else time.time() - max(0.0, time.monotonic() - recorded)
 
 
 def event_language(tag: str) -> LanguageCode:
