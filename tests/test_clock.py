@@ -3,6 +3,7 @@ with the framework (T: times)."""
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -202,6 +203,99 @@ def test_audio_from_before_the_connection_was_said_before_it(microphone: Microph
     assert microphone.clock.recorded_at(0) == pytest.approx(microphone.started - 5)
 
 
+def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None:
+    """T1, T6: a room pushes 0.5 s of silence at once where a track ends."""
+    for at_once in (False, True):
+        before, began = microphone.clock.pushed, microphone.now
+        microphone.talk(2)
+        microphone.mute(10)
+        microphone.talk(1.2)
+        microphone.frame(0.5) if at_once else microphone.burst(0.5)
+        microphone.mute(5)
+        microphone.talk(2)
+        for audio, since in ((1, 1), (3, 13), (4, 18.5)):
+            time = microphone.time(before + audio)
+            assert time == pytest.approx(began - microphone.started + since, abs=0.01)
+            assert microphone.clock.recorded_at(time) == pytest.approx(began + since, abs=0.01)
+
+
+def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: Microphone) -> None:
+    """And no more than that: what was settled before it stays where it is."""
+    microphone.talk(5)
+    microphone.mute(0.3)
+    microphone.burst(1)
+    microphone.talk(3)
+    assert microphone.clock.recorded_at(2) == pytest.approx(microphone.started + 2)
+    assert microphone.clock.recorded_at(8) == pytest.approx(microphone.started + 7.3)
+    assert microphone.time(8) == pytest.approx(8)
+
+
+def test_a_mute_behind_a_lead_is_a_mute(microphone: Microphone) -> None:
+    """T4, T6: 5 s of it; a mute of 4 s does not make it good, one of 10 s more does."""
+    microphone.burst(5)
+    microphone.talk(1.2)
+    assert not microphone.clock.is_paused(microphone.now + 0.9)
+    assert microphone.clock.is_paused(microphone.now + 1.1)
+    microphone.mute(4)
+    microphone.talk(2)
+    assert microphone.clock.recorded_at(microphone.time(8.2)) == pytest.approx(microphone.now)
+    assert microphone.clock.recorded_at(5) == pytest.approx(microphone.started)
+    assert microphone.clock.pauses_behind(0) == pytest.approx([6.2])
+    assert microphone.time(8.2) == pytest.approx(8.2), "1 s less is in the future than before"
+    microphone.mute(10)
+    microphone.talk(2)
+    assert microphone.time(10.2) == pytest.approx(microphone.elapsed, abs=0.06), "and now none"
+    assert microphone.clock.recorded_at(microphone.time(10.2)) == pytest.approx(microphone.now)
+
+
+def test_a_mute_close_behind_a_lead_is_found_out_later(microphone: Microphone) -> None:
+    """T6: it is told from a file only when audio goes on."""
+    microphone.burst(5)
+    microphone.talk(0.5)
+    microphone.mute(4)
+    microphone.talk(1.2)
+    assert microphone.clock.recorded_at(microphone.time(5.2)) == pytest.approx(
+        microphone.started + 0.2, abs=0.06
+    )
+    assert microphone.clock.recorded_at(microphone.time(6.7)) == pytest.approx(microphone.now)
+    assert microphone.clock.is_paused(microphone.now + 1.1)
+
+
+@pytest.mark.parametrize("piece", [0.05, 1.0])
+@pytest.mark.parametrize("pace", [1.05, 1.2, 2.0, 10.0])
+def test_a_file_at_a_steady_pace_never_jumps(
+    microphone: Microphone, pace: float, piece: float
+) -> None:
+    """It is never settled: it may be late by as much as it is ahead."""
+    for _ in range(4):
+        for _ in range(round(60 / piece)):
+            microphone.now += piece / pace
+            microphone.frame(piece)
+        late = 60 - 60 / pace - piece
+        assert not microphone.clock.is_paused(microphone.now + late)
+        microphone.mute(late)
+    microphone.frame()
+    assert microphone.time(240) == 240
+    assert microphone.clock.pauses_behind(0) == []
+    assert microphone.clock.is_live(microphone.now) == (240 < microphone.elapsed + FARTHEST_AHEAD)
+
+
+def test_a_jitter_is_no_pause_and_hides_none(microphone: Microphone) -> None:
+    """T1, T6: frames that are late by up to 0.1 s."""
+    late = random.Random(7).uniform
+    for _ in range(5):
+        began, before = microphone.now, microphone.clock.pushed
+        for n in range(1, 201):
+            microphone.now = began + n * 0.05 + late(0, 0.1)
+            microphone.frame()
+        audio = before + 9.9
+        recorded = microphone.clock.recorded_at(microphone.time(audio))
+        assert recorded == pytest.approx(began + 9.9, abs=0.16)
+        assert microphone.clock.is_paused(microphone.now + 1.3)
+        microphone.now = began + 20
+    assert microphone.clock.pauses_behind(0) == pytest.approx([10, 20, 30, 40])
+
+
 def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:
     assert not microphone.clock.is_live(microphone.now)
     microphone.talk(3)
@@ -289,6 +383,25 @@ def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, 
         times.append(middle + clock.pause_around(middle)[0])
         assert times[-1] == pytest.approx(end - 0.025, abs=1e-6)
     assert all(before < after for before, after in pairwise(times))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 100), EVENTS)
+def test_audio_with_a_lead_was_recorded_when_it_was(
+    lead: int, events: list[tuple[str, float]]
+) -> None:
+    """T6: it goes on for more than 1 s at the start, and between events."""
+    began = lead * 0.05
+    frames = [((n + 1) * 0.05 - began, 0.0) for n in range(lead)]
+    steady = [step for event in events for step in (event, ("talk", 1.5))]
+    frames += recorded([("talk", 1.5), *steady])
+    clock = Clock()
+    for _, arrival in frames:
+        clock.push(0.05, 1000 + arrival)
+    for index, (end, _) in enumerate(frames):
+        second = index * 0.05 + 0.025
+        at = clock.recorded_at(second + clock.pause_around(second)[0])
+        assert at == pytest.approx(1000 + end - 0.025, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=40)

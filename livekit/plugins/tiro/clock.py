@@ -14,68 +14,137 @@ _FARTHEST_AHEAD = 30.0
 # What comes late in a burst gives it back, so this may be less than the jitter of a network. A loop
 # that pushes a little too slowly makes no pauses.
 _GAP = 0.15
+# s of audio at its own pace after which what is behind it is settled: late audio would have come.
+_SETTLED_AFTER = 1.0
+# s that audio may gain in that time: a file that is pushed faster than that is not live.
+_GAIN = 0.02
+# s; how little a gain may be before it is settled: what is less is rounding.
+_LEAST_GAIN = 0.001
 
 
 class Clock:
     """Turns seconds of pushed audio into seconds since the caller's first sample, pauses included.
 
     The framework adds these times to a wall-clock anchor, so a pause in the audio (a muted
-    microphone and silence suppression push nothing) has to take time here too. Audio that was only
-    late comes in a burst after the gap; what the burst makes good is given back, so that no time
-    lies in the future. Audio that comes in a burst at the start was recorded before the call stood.
+    microphone and silence suppression push nothing) has to take time here too.
+
+    Audio is a row of stretches, each recorded without a pause. A gap begins another one. Audio that
+    was only late comes in a burst behind the gap, and moves the stretch back to where it belongs,
+    so that no time lies in the future. What a burst holds beyond that was recorded before the call
+    stood, or is a file: the next gap may be as long as that. All this is settled, and such audio
+    is live, as soon as audio has run at its own pace for a while.
     """
 
     __slots__ = (
         "_audio",
-        "_head_starts",
+        "_began",
+        "_credit",
+        "_credits",
+        "_gains_from",
         "_last",
-        "_pause_starts",
-        "_pause_totals",
-        "_recorded_from",
-        "_started",
+        "_lead",
+        "_origins",
+        "_settled",
+        "_shifts",
+        "_starts",
+        "_steady_at",
+        "_steady_since",
     )
 
     def __init__(self) -> None:
         """Start before any audio."""
         self._audio = 0.0
-        self._pause_starts = [0.0]
-        self._pause_totals = [0.0]
-        self._head_starts = [0.0]
-        self._started = 0.0
         self._last: float | None = None
-        self._recorded_from = 0.0
+        self._began = 0.0
+        # Of each stretch: the second of audio at which it starts, the monotonic time at which
+        # second 0 would have been recorded without a pause before it, and the pauses before it.
+        self._starts = [0.0]
+        self._origins = [0.0]
+        self._shifts = [0.0]
+        self._settled = 0
+        # How long the next gap may be without being a pause; and what that was before each of the
+        # latest stretches that may yet be given back.
+        self._credit = 0.0
+        self._credits: list[float] = []
+        self._gains_from = _LEAST_GAIN
+        self._steady_since = self._steady_at = self._lead = 0.0
 
     def push(self, seconds: float, now: float) -> None:
         """Count `seconds` of audio that were pushed at monotonic `now`."""
         if self._last is None:
             # A frame longer than any microphone's was not recorded just now.
-            self._started = now - min(seconds, _FARTHEST_AHEAD)
-            self._recorded_from = now - seconds
-        late = 0.0 if self._last is None else now - self._last - seconds
-        self._last = now
-        ahead = self._audio + self._pause_totals[-1] - (now - self._started) + seconds
-        if late > _GAP and ahead < -_GAP:
-            self._pause_starts.append(self._audio)
-            self._pause_totals.append(self._pause_totals[-1] - ahead)
-            self._head_starts.append(0.0)
+            self._began = now - min(seconds, _FARTHEST_AHEAD)
+            self._last = self._origins[0] = now - seconds
+            self._steady_since = now
+        ahead = self._origins[-1] + self._audio + seconds - now
+        if now - self._last - seconds > _GAP:
+            self._note_gap(ahead, now)
+        elif ahead > self._gains_from:
+            self._gain(ahead, now)
+        elif self._gains_from < _GAP and now - self._steady_since >= _SETTLED_AFTER:
+            self._settle(ahead, now)
         self._audio += seconds
-        if ahead > 0:
-            ahead = self._give_back(ahead)
-            self._head_starts[-1] = max(self._head_starts[-1], ahead)
+        self._last = now
 
-    def _give_back(self, seconds: float) -> float:
-        """Shorten the latest pauses by `seconds`: the audio of that time has come after all.
+    def _note_gap(self, ahead: float, now: float) -> None:
+        """Note that no audio has come for a while; it is `ahead` of the present now."""
+        if ahead < -self._credit - _GAP:
+            self._credits.append(self._credit)
+            self._credit, self._gains_from = 0.0, _LEAST_GAIN
+            self._begin_stretch(self._audio, -ahead)
+            ahead = 0.0
+        self._watch(ahead, now)
 
-        Return the seconds for which there was no pause.
+    def _gain(self, ahead: float, now: float) -> None:
+        """Note audio that comes sooner than it was recorded, by `ahead` seconds.
+
+        The pauses that are not settled are given back first.
         """
-        while seconds > 0 and len(self._pause_totals) > 1:
-            latest = self._pause_totals[-1] - self._pause_totals[-2]
-            if latest > seconds:
-                self._pause_totals[-1] -= seconds
-                return 0.0
-            seconds -= latest
-            del self._pause_starts[-1], self._pause_totals[-1], self._head_starts[-1]
-        return seconds
+        self._lead -= ahead
+        if self._lead < -_GAIN:
+            self._watch(0.0, now)
+        while self._credits and ahead > 0:
+            length = self._origins[-1] - self._origins[-2]
+            if length > ahead:
+                self._move(-ahead)
+                self._credit = max(0.0, self._credits[-1] - (length - ahead))
+                return
+            ahead -= length
+            del self._starts[-1], self._origins[-1], self._shifts[-1]
+            self._credit = self._credits.pop()
+        if len(self._starts) == self._settled:
+            self._begin_stretch(self._audio, 0.0)
+            self._gains_from = _LEAST_GAIN
+        self._credit += ahead
+        self._move(-ahead)
+
+    def _settle(self, ahead: float, now: float) -> None:
+        """Take for live what has run at its own pace for a while, `ahead` of the present."""
+        if ahead - self._lead > _GAIN:
+            self._watch(ahead, now)
+            return
+        if self._credit > 0 and ahead < -_GAP:
+            # What came before was early, and the gap behind it a pause.
+            self._begin_stretch(self._steady_at, -ahead)
+        self._credits.clear()
+        self._credit, self._gains_from, self._settled = 0.0, _GAP, len(self._starts)
+
+    def _watch(self, lead: float, now: float) -> None:
+        """See from now on whether audio stays as far ahead of the present as it is: `lead`."""
+        self._steady_since, self._steady_at, self._lead = now, self._audio, lead
+
+    def _begin_stretch(self, start: float, pause: float) -> None:
+        self._starts.append(start)
+        self._origins.append(self._origins[-1])
+        self._shifts.append(self._shifts[-1])
+        self._move(pause)
+
+    def _move(self, seconds: float) -> None:
+        """Let the latest stretch have been recorded so much later."""
+        self._origins[-1] += seconds
+        # Times run on while what was recorded before the call is made good, and never back.
+        before = self._shifts[-2] if len(self._shifts) > 1 else 0.0
+        self._shifts[-1] = max(before, self._origins[-1] - self._began)
 
     @property
     def pushed(self) -> float:
@@ -86,26 +155,26 @@ class Clock:
         """Tell whether live audio has stopped coming."""
         if self._last is None:
             return False
-        behind = now - self._started - (self._audio + self._pause_totals[-1])
-        return min(now - self._last, behind) > PAUSE
+        late = now - self._origins[-1] - self._audio
+        return min(now - self._last, late - self._credit) > PAUSE
 
     def is_live(self, now: float) -> bool:
         """Tell live audio from a file that is pushed as fast as it can be read."""
-        return self._last is not None and self._audio < now - self._started + _FARTHEST_AHEAD
+        return self._last is not None and self._audio < now - self._began + _FARTHEST_AHEAD
 
     def pause_around(self, seconds: float) -> tuple[float, float, float]:
         """Return how long the pauses before a sample are, and from where to where that holds."""
-        index = bisect_right(self._pause_starts, seconds) - 1
-        behind = self._pause_starts[index + 1 : index + 2]
-        return self._pause_totals[index], self._pause_starts[index], behind[0] if behind else inf
+        index = bisect_right(self._starts, seconds) - 1
+        behind = self._starts[index + 1 : index + 2]
+        return self._shifts[index], self._starts[index], behind[0] if behind else inf
 
     def pauses_behind(self, seconds: float) -> list[float]:
         """Return the seconds of audio, behind the given one, where there is a `PAUSE` or more."""
-        first = bisect_right(self._pause_starts, seconds)
+        first = bisect_right(self._starts, seconds)
         return [
-            self._pause_starts[n]
-            for n in range(max(1, first), len(self._pause_starts))
-            if self._pause_totals[n] - self._pause_totals[n - 1] >= PAUSE
+            self._starts[n]
+            for n in range(max(1, first), len(self._starts))
+            if self._origins[n] - self._origins[n - 1] >= PAUSE
         ]
 
     def recorded_at(self, second: float) -> float | None:
@@ -115,11 +184,11 @@ class Clock:
         """
         if self._last is None:
             return None
-        starts, totals = self._pause_starts, self._pause_totals
-        # The pauses are in order, and so are the times behind them.
+        starts, shifts = self._starts, self._shifts
+        # The stretches are in order, and so are the times at which they start.
         low, high = 0, len(starts)
         while high - low > 1:
             middle = (low + high) // 2
-            is_behind = starts[middle] + totals[middle] > second
+            is_behind = starts[middle] + shifts[middle] > second
             low, high = (low, middle) if is_behind else (middle, high)
-        return self._recorded_from + second - self._head_starts[low]
+        return self._origins[low] + second - shifts[low]
