@@ -245,11 +245,36 @@ def test_a_new_connection_gets_silence_where_the_caller_paused(caller: Caller) -
     """What is said on either side of a mute is not one utterance."""
     caller.say(1.0)
     caller.now += 5.0
-    caller.say(1.0)
+    caller.say(1.2)
     assert caller.reconnect() == 0
     sent = samples(b"".join(caller.send()))
     assert not sent[RATE : round((1 + FLUSH_SILENCE) * RATE)].any()
-    assert np.count_nonzero(sent) == 2 * RATE
+    assert np.count_nonzero(sent) == 2.2 * RATE
+
+
+def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> None:
+    """It is opened while the caller's audio catches up."""
+    caller.say(1.0)
+    caller.now += 1.6
+    for _ in range(6):
+        caller.now += 0.01
+        caller.push(0.05, waits=False)
+    assert caller.clock.pauses_behind(0) == pytest.approx([1.0])
+    assert caller.reconnect() == 0
+    sent = caller.send()
+    assert (len(b"".join(sent)), silence_of(sent)) == (2 * 1.3 * RATE, 0)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_mute_beside_quiet_is_one_at_once(caller: Caller, before: bool) -> None:
+    """Whether the audio behind it is late is not known yet, but there is no word to cut."""
+    parts = (tone(0.8), quiet(0.2)) if before else (tone(1.0),)
+    for part in parts:
+        caller.say(part)
+    caller.now += 5.0
+    caller.say(tone(0.2) if before else quiet(0.2))
+    assert caller.reconnect() == 0
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
 
 
 def test_flushes_in_a_row_are_one(caller: Caller) -> None:

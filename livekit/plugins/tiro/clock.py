@@ -151,6 +151,11 @@ class Clock:
         """Seconds of audio pushed so far."""
         return self._audio
 
+    @property
+    def settled_to(self) -> float:
+        """The second of audio from which on a pause may turn out to be none: audio was late."""
+        return self._starts[-len(self._credits)] if self._credits else inf
+
     def is_paused(self, now: float) -> bool:
         """Tell whether live audio has stopped coming."""
         if self._last is None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
 _LOOK_INTERVAL = 0.4
+# s on either side of a pause that are loud if it is in the middle of a word.
+_EDGE = 0.1
 # s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
 # acoustic model looks 0.3 s ahead.
 FLUSH_SILENCE = 2.5
@@ -392,6 +394,15 @@ def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
             return mark >= start
         return backlog.first_sound(start, mark) is not None
 
+    def is_in_word(mark: int) -> bool:
+        return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
+
     rate = backlog.sample_rate
-    pauses = {round(seconds * rate) for seconds in clock.pauses_behind(start / rate)}
+    edge = round(_EDGE * rate)
+    pauses = {
+        round(seconds * rate)
+        for seconds in clock.pauses_behind(start / rate)
+        # Audio that is only late may be so in the middle of a word.
+        if seconds < clock.settled_to or not is_in_word(round(seconds * rate))
+    }
     return sorted(pauses | set(filter(is_due, backlog.flushes)))
