@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -327,6 +328,80 @@ def test_t1_short_gaps_in_the_callers_audio_add_up(gap: float) -> None:
     """As a microphone with silence suppression makes them."""
     said = talk(*[1] * 12, gap=1.2)
     exact([hear(said, live=True, pauses={word.end + 0.6: gap for word in said.words})])
+
+
+@pytest.mark.parametrize("lead", [3.0, 5.0])
+def test_t6_a_mute_behind_audio_from_before_the_call_is_noticed(lead: float) -> None:
+    """It comes at once. The final is there before the mute is over, and wall times run on."""
+
+    async def main() -> None:
+        said = talk(2, 2, 2, 2, gap=2.0)
+        async with _server(said) as server, _stt(server) as stt, stt.stream() as stream:
+            events: list[SpeechEvent] = []
+            reading = asyncio.create_task(_note(stream, events))
+            muted_at, ended = said.words[5].end + 0.05, 0.0
+            started = time.time() - lead
+            for number, frame in enumerate(frames(said.pcm())):
+                if number * 0.05 >= lead:
+                    await asyncio.sleep(0.05)
+                if number == round(muted_at / 0.05):
+                    await asyncio.sleep(4)
+                    assert _finals(events)[-1] == "w4 w5", "in the mute"
+                    ended = time.time()
+                stream.push_frame(frame)
+            await asyncio.sleep(2)
+            starts = [event.speech_start_time for event in events if event.speech_start_time]
+            assert starts[2] == pytest.approx(started + said.words[4].start, abs=0.12)
+            assert starts[3] == pytest.approx(ended + said.words[6].start - muted_at, abs=0.12)
+            reading.cancel()
+
+    virtual.run(main())
+
+
+@pytest.mark.parametrize("pace", [3, 10])
+@pytest.mark.parametrize("late", [1.1, 1.7])
+def test_late_audio_and_a_new_connection_cut_no_word_in_two(late: float, pace: int) -> None:
+    """The caller's audio catches up, at so many times its pace, while it is opened."""
+
+    async def main() -> None:
+        said = talk(4, 2, word=0.4, gap=1.2)
+        middle = round((said.words[1].start + said.words[1].end) / 2 / 0.05)
+        async with _server(said) as server, _stt(server) as stt, stt.stream() as stream:
+            events: list[SpeechEvent] = []
+            reading = asyncio.create_task(_note(stream, events))
+            due = asyncio.get_running_loop().time()
+            for number, frame in enumerate(frames(said.pcm())):
+                if number == middle:
+                    await asyncio.sleep(late)
+                if number == middle + 3:
+                    stream.update_options(punctuate=False)
+                stream.push_frame(frame)
+                due += 0.05
+                behind = asyncio.get_running_loop().time() - due
+                await asyncio.sleep(0.05 / pace if behind > 0 else -behind)
+            stream.end_input()
+            await reading
+            assert len(server.sessions) == 2
+            assert " ".join(_finals(events)).split() == said.texts
+
+    virtual.run(main())
+
+
+def _server(said: Talk) -> TiroServer:
+    return TiroServer(api_key=KEY, recognizers={"is": NumberedRecognizer(said)})
+
+
+def _stt(server: TiroServer) -> tiro.STT:
+    return tiro.STT(base_url=server.base_url, api_key=KEY)
+
+
+async def _note(stream: tiro.SpeechStream, events: list[SpeechEvent]) -> None:
+    async for event in stream:
+        events += [event]
+
+
+def _finals(events: list[SpeechEvent]) -> list[str]:
+    return [event.alternatives[0].text for event in events if event.type is FINAL]
 
 
 # -- a service that takes its time ---------------------------------------------------------------

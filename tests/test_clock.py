@@ -3,6 +3,7 @@ with the framework (T: times)."""
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 
@@ -201,6 +202,20 @@ def test_audio_from_before_the_connection_was_said_before_it(microphone: Microph
         microphone.now, abs=0.06
     )
     assert microphone.clock.recorded_at(0) == pytest.approx(microphone.started - 5)
+
+
+def test_a_pause_is_settled_when_audio_has_gone_on_for_a_second(microphone: Microphone) -> None:
+    """Then it is known not to be late."""
+    assert microphone.clock.settled_to == math.inf
+    microphone.talk(2)
+    for start in (2, 2.5):
+        microphone.mute(1.5)
+        microphone.talk(0.5)
+        assert microphone.clock.pauses_behind(0)[-1] == pytest.approx(start)
+        assert microphone.clock.settled_to == pytest.approx(2)
+    microphone.talk(0.7)
+    assert microphone.clock.settled_to == math.inf
+    assert microphone.clock.pauses_behind(0) == pytest.approx([2, 2.5])
 
 
 def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None:
