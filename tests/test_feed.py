@@ -631,7 +631,7 @@ class Model:
         self.rate = rate
         self.frame = rate // 50
         self.loud: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
-        self.covered = self.said = 0
+        self.covered = self.said = self.given_up = 0
         self.flushes: list[int] = []
         self.pauses: set[int] = set()
         self.fresh_to = self.fresh = 0.0
@@ -787,7 +787,9 @@ class Model:
         assert backlog.start >= self.covered, "nothing that is final is sent again"
         assert self.next - backlog.start <= (KEEP_AT_MOST + TRIM_INTERVAL) * rate
         newest = self.pushed if self.caller.clock.is_live(self.caller.now) else self.next
-        bound = max(self.covered, newest - round(KEEP_AT_MOST * rate))
+        # What was too much once is gone, though a new connection begins before it again.
+        self.given_up = max(self.given_up, newest - round(KEEP_AT_MOST * rate))
+        bound = max(self.covered, self.given_up)
         if backlog.start > bound:
             dropped = self.loud[bound : backlog.start]
             # The rest of a word is at most four frames here.
