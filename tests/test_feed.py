@@ -782,7 +782,6 @@ class Model:
     def check(self) -> None:
         backlog, feed, rate = self.caller.backlog, self.caller.feed, self.rate
         assert feed.sent_to == self.next
-        assert backlog.is_empty == (self.pushed == 0)
         assert feed.has_chunk == (self.pushed - self.next >= chunk_samples(rate))
         assert backlog.start >= self.covered, "nothing that is final is sent again"
         assert self.next - backlog.start <= (KEEP_AT_MOST + TRIM_INTERVAL) * rate

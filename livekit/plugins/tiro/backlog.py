@@ -133,11 +133,6 @@ class Backlog:
         return b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no audio ever came."""
-        return self.end == 0
-
-    @property
     def has_unsent(self) -> bool:
         """Whether there is audio that no connection got: nobody can know what is in it."""
         return self.sent_to < self.end

@@ -191,9 +191,6 @@ class Clock:
             return None
         starts, shifts = self._starts, self._shifts
         # The stretches are in order, and so are the times at which they start.
-        low, high = 0, len(starts)
-        while high - low > 1:
-            middle = (low + high) // 2
-            is_behind = starts[middle] + shifts[middle] > second
-            low, high = (low, middle) if is_behind else (middle, high)
-        return self._origins[low] + second - shifts[low]
+        behind = bisect_right(range(len(starts)), second, key=lambda n: starts[n] + shifts[n])
+        number = max(0, behind - 1)
+        return self._origins[number] + second - shifts[number]
