@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from .drift import Drift
 from .loudness import FRAMES_PER_SECOND, Loudness
+from .onset import SHORTEST_PAUSE
 
 BYTES_PER_SAMPLE = 2
 """16-bit linear PCM, mono."""
@@ -28,8 +29,6 @@ speech never comes to three times that."""
 
 # s of audio kept in front of a sound: its onset can be too quiet to stand out.
 _ONSET = 0.5
-# s of quiet behind speech, before which no endpointer decides.
-_SHORTEST_ENDPOINT = 0.5
 # s of quiet behind a sound that ends: longer than what is between the words of a sentence.
 _WORD_PAUSE = 0.3
 # Digital silence, as long as a frame of a microphone's can be: 0.1 s at 48 kHz.
@@ -189,7 +188,7 @@ class Backlog:
         """Return the position at which the first sound ends that is behind all that is final."""
         bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         for first, last in pairwise(bounds):
-            ends = self.loudness.ends_of_sounds(first, last, _SHORTEST_ENDPOINT)
+            ends = self.loudness.ends_of_sounds(first, last, SHORTEST_PAUSE)
             end = ends[0] if ends else None
             if end is None and last in self.flushes and self.first_sound(first, last) is not None:
                 # The silence behind it is a pause too.

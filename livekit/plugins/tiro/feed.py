@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .monologue import Monologue
-from .onset import Onset
+from .onset import EMPTY_SEGMENT, Onset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,9 +34,6 @@ FLUSH_SILENCE = 2.5
 _ASKING_SILENCE = 6.0
 # s; the zeros go out in pieces, because the endpointer is asked between messages only.
 _SILENCE_PIECE = 0.25
-# s of audio to which an empty response is an answer: the service gives up on a segment in which
-# it hears nothing for so long.
-_EMPTY_SEGMENT = 5.0
 # s that a result may be behind what was sent without being behind: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
@@ -292,7 +289,7 @@ class Feed:
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
         self._nothing_to = self.sent_to
-        self.drained_at = min(self.drained_at, max(now, self.drained_at - _EMPTY_SEGMENT))
+        self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
         self._note_unplaced(now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
 

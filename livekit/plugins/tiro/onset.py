@@ -22,11 +22,14 @@ _HELD_BACK = 0.15
 # s of audio behind the first loud frame that go in the same message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1
 
-# s behind the last loud audio by which the first of the endpointer's rules can have decided.
-_SHORTEST_DECISION = 0.5
+SHORTEST_PAUSE = 0.5
+"""Seconds behind the last loud audio, before which no rule of the endpointer decides."""
 
 DECIDED_AFTER = 2.5
 """Seconds behind the last loud audio by which the last of the endpointer's rules has decided."""
+
+EMPTY_SEGMENT = 5.0
+"""Seconds of audio without a word, after which the endpointer says that it heard nothing."""
 
 STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
@@ -128,7 +131,7 @@ class Onset:
 
     def _sound_behind_pause(self, start: int, stop: int) -> int | None:
         """Return where the first sound is; before `start` if there was no pause of any length."""
-        paused_from = start - round(_SHORTEST_DECISION * self._backlog.sample_rate)
+        paused_from = start - round(SHORTEST_PAUSE * self._backlog.sample_rate)
         return self._backlog.first_loud(max(0, paused_from), stop)
 
     def _if_not_held(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:

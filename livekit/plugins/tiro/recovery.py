@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from livekit.agents import APIError, APIStatusError
 
 from . import errors
+from .onset import EMPTY_SEGMENT
 from .watch import DRAIN_TIMEOUT
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ _NOTHING_FOR_CERTAIN = 3
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
-# s; a connection that got this much further than any before, and heard no word there, was of use:
-# the service says so after that much audio without words.
-_THROUGH_WITH = 5.0
 # The gRPC code for a key that is not valid, or not any more.
 _UNAUTHENTICATED = 16
 # s that a connection waited for its first audio, in which its key can have run out.
@@ -248,8 +246,8 @@ class Recovery:
         stuck = same_audio and progress.unfinalized
         further = progress.heard - max(self._heard, self._began.heard)
         self._heard = max(self._heard, progress.heard)
-        # Such as music: there are no words to be final.
-        heard_no_words = further >= _THROUGH_WITH and not progress.speaking
+        # Such as music: there are no words to be final, and the service says so.
+        heard_no_words = further >= EMPTY_SEGMENT and not progress.speaking
         of_use = progress.finals > self._began.finals or heard_no_words
         failed = not of_use and (stuck or ending.age < _SHORT_CONNECTION)
         self._without_final = self._without_final + 1 if failed else 0
