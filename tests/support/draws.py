@@ -68,8 +68,6 @@ _SHORTEST_GAP = 100
 # Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
 # service decides too.
 _LONGEST_GAP = 150
-# The share of the lines that have an offset; what is louder would be cut by it.
-_OFFSETS, _LOUDEST_WITH_OFFSET = 0.15, 12000
 _RETRYABLE = (1, 2, 4, 8, 13, 14)
 _ROTATION = (4, 11)
 # s; a service whose clock is 5 % off is believed until three finals in a row agree that it is.
@@ -193,8 +191,7 @@ class Trial:
             f"changes {self.changes}{' and at the end' if self.change_at_end else ''}, "
             f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
             f"buffers {self.buffer}, endpoint {self.endpoint_silence:g} s, peak {self.said.peak}, "
-            f"noise {self.said.noise}, offset {self.said.offset}, hums {self.said.hums}, "
-            f"said {said}"
+            f"noise {self.said.noise}, hums {self.said.hums}, said {said}"
         )
 
 
@@ -202,13 +199,7 @@ def draw(seed: int) -> Trial:
     """Return the trial of a seed."""
     rng = Random(seed)
     scene = rng.choices(list(_SCENES), list(_SCENES.values()))[0]
-    trial = scene(seed, rng)
-    said, part = trial.said, rng.random()
-    if part < _OFFSETS and said.peak <= _LOUDEST_WITH_OFFSET:
-        # No sample of it is one that tells where a word is, be it of silence or not.
-        offset = rng.choice((1000, -1000, said.peak // 3, -said.peak // 3))
-        trial = replace(trial, said=replace(said, offset=offset))
-    return trial
+    return scene(seed, rng)
 
 
 def _noticed_in_a_minute(kinds: list[str]) -> list[str]:

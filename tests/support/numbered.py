@@ -64,8 +64,6 @@ class Talk:
     noise: int = NOISE
     hums: tuple[tuple[int, int], ...] = ()
     """From which to which block there is a sound that is no word, half as loud as one."""
-    offset: int = 0
-    """What the line adds to each sample, as a cheap sound card does."""
 
     @property
     def texts(self) -> list[str]:
@@ -91,7 +89,6 @@ class Talk:
             audio[word.first : word.last, 0] = peak
             audio[word.first : word.last, 1 : 1 + _DIGITS] = (2 * digits - 1) * (peak // _HALF)
             audio[word.first : word.last, 1 + _DIGITS] = -peak
-        audio += np.int16(self.offset)
         return audio.reshape(-1)
 
 
@@ -138,7 +135,7 @@ class NumberedRecognizer:
         self._said = said
 
     def __call__(self, config: object) -> NumberedRecognition:
-        return NumberedRecognition(self._said.words, self._said.peak, self._said.offset)
+        return NumberedRecognition(self._said.words, self._said.peak)
 
 
 class NumberedRecognition:
@@ -146,9 +143,8 @@ class NumberedRecognition:
 
     blocking = False
 
-    def __init__(self, words: Sequence[Spoken], peak: int = PEAK, offset: int = 0) -> None:
+    def __init__(self, words: Sequence[Spoken], peak: int = PEAK) -> None:
         self._words = words
-        self._offset = np.int16(offset)
         self._peaks = sorted({peak // word.softer for word in words}) or [peak]
         self._samples: Samples = np.zeros(0, np.int16)
         self._start = 0.0
@@ -160,7 +156,7 @@ class NumberedRecognition:
         if abs(self._start + len(self._samples) / RATE - start) > 1e-6:
             # A new segment; the service drops what it had looked ahead over.
             self._start, self._samples = start, self._samples[:0]
-        self._samples = np.concatenate((self._samples, samples - self._offset))
+        self._samples = np.concatenate((self._samples, samples))
         self._now = start + len(samples) / RATE
         blocks, rest = self._blocks()
         self._read(blocks)
