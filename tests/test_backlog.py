@@ -488,23 +488,6 @@ def test_audio_that_is_gone_is_not_loud() -> None:
     assert backlog.is_loud(0, backlog.end)
 
 
-@pytest.mark.parametrize("ms", [2.5, 5, 10])
-def test_a_low_voice_is_loud_however_short_the_pieces_are(ms: float) -> None:
-    """Half a period of it spans no more than half of what all of it does."""
-    backlog = holding(noise(4, 30))
-    start = backlog.end
-    assert backlog.first_loud(0, start) is None
-    voice = (100 * np.sin(2 * np.pi * 50 * np.arange(RATE // 50) / RATE)).astype(np.int16)
-    found = []
-    for piece in np.split(voice, round(20 / ms)):
-        backlog.push(piece.tobytes(), RATE)
-        found.append(backlog.is_loud(backlog.end - len(piece), backlog.end))
-    assert found[-1]
-    assert backlog.first_loud(start, backlog.end) == start
-    backlog.kept_from = start + 1
-    assert backlog.is_loud(backlog.end - len(piece), backlog.end)
-
-
 def test_what_is_loud_is_found_word_or_not() -> None:
     backlog = holding(quiet(1), tone(0.02), quiet(1))
     assert backlog.first_sound(0) is None

@@ -266,10 +266,6 @@ class Backlog:
         start = max(start, self.kept_from)
         if start >= stop:
             return False
-        frame = self.sample_rate // FRAMES_PER_SECOND
-        if stop - start < frame:
-            # Less than a period of a low voice spans less than all of it.
-            start = max(start - start % frame, self.kept_from)
         newest = stop == self.end and start == self._starts[-1]
         return self.loudness.stands_out(self._pieces[-1] if newest else self._read(start, stop))
 
