@@ -66,56 +66,6 @@ def test_a_sound_of_either_sign_is_a_sound(level: int) -> None:
     assert sound(measured(quiet(0.5), tone(0.5, level))) == 0.5
 
 
-def shifted(pcm: bytes, offset: int) -> bytes:
-    """Return audio with an offset, as that of a cheap sound card."""
-    shifted = np.frombuffer(pcm, np.int16).astype(np.int64) + offset
-    return shifted.clip(-0x8000, 0x7FFF).astype(np.int16).tobytes()
-
-
-@pytest.mark.parametrize("offset", [100, 1000, -1000, 20000, -20000])
-def test_an_offset_of_the_line_is_neither_noise_nor_sound(offset: int) -> None:
-    word, line = shifted(speech(0.4, 1200), offset), shifted(noise(10, 30), offset)
-    loudness = measured(line, word, line[: 2 * RATE])
-    assert loudness.floor == pytest.approx(30, abs=1)
-    assert sound(loudness) == pytest.approx(10, abs=0.06)
-    assert sound(loudness, 10.5) is None
-    assert loudness.quiet_from(10 * RATE) == pytest.approx(10.4 * RATE, abs=3 * FRAME)
-    assert loudness.stands_out(word) and not loudness.stands_out(line)
-
-
-@pytest.mark.parametrize("offset", [1, 500, -500, 32767, -32768])
-def test_digital_silence_can_have_an_offset(offset: int) -> None:
-    silence = shifted(quiet(4), offset)
-    loudness = measured(silence)
-    assert (loudness.floor, sound(loudness)) == (1, None)
-    assert not loudness.stands_out(silence)
-    loudness.measure(shifted(tone(0.4, 30), offset))
-    assert sound(loudness) == 4.0
-
-
-@pytest.mark.parametrize("hertz", [25, 50, 60, 100])
-def test_the_hum_of_the_mains_is_a_steady_noise(hertz: int) -> None:
-    at = np.arange(4 * RATE) / RATE
-    hum = (2000 * np.sin(2 * np.pi * hertz * at)).astype(np.int16).tobytes()
-    loudness = measured(hum)
-    assert sound(loudness) is None
-    assert loudness.floor == pytest.approx(2000, rel=0.01 if hertz > 25 else 0.5)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "level"),
-    [(0, 0, 0), (0, 1, 1), (-3, 3, 3), (-3, 4, 4), (-0x8000, 0, 0x4000), (-0x8000, 0x7FFF, 0x8000)],
-)
-def test_a_level_is_half_of_what_a_frame_spans(low: int, high: int, level: int) -> None:
-    """What it spans may not fit 16 bits with a sign."""
-    pcm = np.array([low, high] * (FRAME // 2), np.int16).tobytes()
-    loudness = measured(pcm)
-    assert loudness._levels.tolist() == [level]
-    for limit in (max(0, level - 1), level):
-        loudness._limit = limit
-        assert loudness.stands_out(pcm) == (level > limit) == (loudness.first_loud(0, FRAME) == 0)
-
-
 def test_what_is_forgotten_is_no_sound_and_positions_stay() -> None:
     loudness = measured(tone(1), quiet(1), tone(1))
     loudness.forget(round(1.5 * RATE))

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 FRAMES_PER_SECOND = 50
-"""The audio is measured in frames of 20 ms; the level of a frame is half of what its samples span,
-0 to 32768: the peak of its sound, whatever the offset of the line."""
+"""The audio is measured in frames of 20 ms; the level of a frame is its peak, 0 to 32768."""
 
 Levels = npt.NDArray[np.uint16]
 
@@ -91,12 +90,9 @@ class Loudness:
         end = len(pcm) // (2 * frame) * frame
         if not end:
             return
-        samples, starts = np.frombuffer(pcm, np.int16, end), np.arange(0, end, frame)
-        # What they span may not fit 16 bits with a sign, but those without.
-        spans = np.maximum.reduceat(samples, starts) - np.minimum.reduceat(samples, starts)
-        spans = spans.view(np.uint16)
-        # Half, rounded up.
-        levels = spans - (spans >> 1)
+        # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
+        peaks = np.abs(np.frombuffer(pcm, np.int16, end)).view(np.uint16)
+        levels = np.maximum.reduceat(peaks, np.arange(0, end, frame))
         self._levels = np.concatenate((self._levels, levels))
         self.measured_to += end
         self._learn_from_seconds()
@@ -198,9 +194,8 @@ class Loudness:
         if pcm == bytes(len(pcm)):
             # As a mute, noise suppression and DTX have it.
             return False
-        samples = np.frombuffer(pcm, np.int16)
-        span = int(np.maximum.reduce(samples)) - int(np.minimum.reduce(samples))
-        return span > 2 * self._limit
+        samples, limit = np.frombuffer(pcm, np.int16), self._limit
+        return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
