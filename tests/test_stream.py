@@ -31,7 +31,7 @@ from livekit.plugins.tiro.testing import (
     StatusError,
     TiroServer,
 )
-from livekit.plugins.tiro.testing.faults import Moment, Mute, PerConnection
+from livekit.plugins.tiro.testing.faults import IdleLimit, Moment, Mute, PerConnection
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support import virtual
@@ -593,6 +593,17 @@ async def test_what_is_said_as_an_idle_connection_ends_is_heard() -> None:
         await asyncio.sleep(10)
         await stream.aclose()
         assert words(await heard) == said.texts
+
+
+@pytest.mark.parametrize("ms", [10, 30])
+@in_virtual_time
+async def test_a_rest_too_short_for_a_message_opens_no_connection(ms: int) -> None:
+    """Muted, with 10 ms left of a chunk: an idle service may hang up as often as it likes."""
+    outcome = await hear(
+        talk(2, 2, gap=2.0, lead=1.0), IdleLimit(5), live=True, pauses={3.3: 120}, ms=ms
+    )
+    assert outcome.is_exact, outcome
+    assert len(outcome.sessions) <= 3
 
 
 async def collect_all(stream: tiro.SpeechStream) -> list[SpeechEvent]:

@@ -137,6 +137,11 @@ class Backlog:
         return self.sent_to < self.end
 
     @property
+    def has_unsent_chunk(self) -> bool:
+        """Whether that is enough for a message; less waits for more."""
+        return self.end - self.sent_to >= self.chunk
+
+    @property
     def start(self) -> int:
         """The position from which a new connection is fed."""
         return max(self.kept_from, self._released_to)

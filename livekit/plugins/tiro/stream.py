@@ -343,7 +343,7 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _wait_for_audio(self) -> bool:
         """Wait until there is something to connect for. Return False if that will never be."""
-        if self._await_audio and not self._ended and not self._backlog.has_unsent:
+        if self._await_audio and not self._ended and not self._backlog.has_unsent_chunk:
             await self._wanted.wait()
         self._await_audio = False
         return not self._ended or self._backlog.has_unsent or self._backlog.may_hold_words()
