@@ -431,3 +431,18 @@ def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
         times = [audio + clock.pause_around(audio)[0] for audio in grid]
         assert all(before <= after for before, after in pairwise(times))
         assert all(time >= audio for time, audio in zip(times, grid, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_audio_that_stalls_and_all_comes_is_no_pause(seed: int) -> None:
+    """T1: whichever frame is the late one, and though all come a little early or late."""
+    chance, clock, recorded, now = random.Random(seed), Clock(), 0.0, 0.0
+    for _ in range(300):
+        stalls_at = recorded + chance.uniform(0.2, 4.0)
+        stalls_to = stalls_at + chance.uniform(0.15, 0.4)
+        while recorded < stalls_to:
+            recorded += 0.02
+            arrives = recorded + chance.uniform(0.0, 0.01)
+            now = max(now, stalls_to if recorded > stalls_at else arrives)
+            clock.push(0.02, now)
+    assert clock.pause_around(recorded)[0] <= 0.1

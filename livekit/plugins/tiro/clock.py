@@ -123,9 +123,9 @@ class Clock:
         if ahead - self._lead > _GAIN:
             self._watch(ahead, now)
             return
-        if self._credit > 0 and ahead < -_GAP:
-            # What came before was early, and the gap behind it a pause.
-            self._begin_stretch(self._steady_at, -ahead)
+        if self._credit > 0 and self._lead < -_GAP:
+            # What came before was early, and the gap behind it a pause. One frame can be late.
+            self._begin_stretch(self._steady_at, -self._lead)
         self._credits.clear()
         self._credit, self._gains_from, self._settled = 0.0, _GAP, len(self._starts)
 
