@@ -107,7 +107,7 @@ class Rest:
     clock: float
     patience: float
     found_nothing: int = 0
-    left_at: float = field(default_factory=time.monotonic)
+    left_at: float = field(default_factory=lambda: time.monotonic())
 
 
 class TimedRecognizer:
