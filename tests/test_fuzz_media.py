@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import av
 import pytest
 
 from livekit.plugins.tiro.cli.source import Source
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=lambda number: KINDS[number].name)
 def test_damage_never_does_more_than_cost_what_is_damaged(number: int, tmp_path: Path) -> None:
     """Each format, and each way of damage four times."""
+    if KINDS[number].codec not in av.codecs_available:
+        pytest.skip("this PyAV can not write it")
     found = list(try_kind(KINDS[number], [number], 0, tmp_path))
     assert [tried for tried, _ in found] == [number]
 
