@@ -25,7 +25,7 @@ Samples = npt.NDArray[np.int64]
 def numbers(first: int, count: int) -> Samples:
     """Return what numbered audio holds at `count` positions from `first` on.
 
-    The signs take turns: what is of one sign is an offset of the line, and no sound.
+    The signs take turns, as in any sound.
     """
     at = np.arange(first, first + count)
     return (at % _TAGS + _QUIETEST) * (1 - 2 * (at % 2))
