@@ -66,6 +66,9 @@ class Monologue:
         since = max(self._since, backlog.finalized_to)
         # A pause that has begun counts, too.
         until = min(backlog.end, sent_to + pause)
+        if until - since <= pause:
+            # Mostly: too little for such a pause, and nothing needs to be measured.
+            return since
         since = max([since, *backlog.ends_of_sounds(since, until, DECIDED_AFTER)])
         loud = backlog.first_loud(since, sent_to)
         if loud is None:
