@@ -120,6 +120,15 @@ def test_a_sound_starts_no_earlier_than_asked_for() -> None:
     assert sound(loudness, 1.99) is None
 
 
+@pytest.mark.parametrize("level", [4, -4, 32767, -32768])
+@pytest.mark.parametrize("at", [0, 1, 15, 16, 17, 799])
+def test_a_single_loud_sample_stands_out_wherever_it_is(level: int, at: int) -> None:
+    samples = np.full(800, 3, np.int16)
+    assert not measured().stands_out(samples.tobytes())
+    samples[at] = level
+    assert measured().stands_out(samples.tobytes())
+
+
 # -- the noise floor -----------------------------------------------------------------------------
 
 

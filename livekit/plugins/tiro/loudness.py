@@ -9,16 +9,18 @@ for good. No I/O.
 
 from __future__ import annotations
 
+from array import array
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FRAMES_PER_SECOND = 50
 """The audio is measured in frames of 20 ms; the level of a frame is its peak, 0 to 32768."""
 
-Levels = npt.NDArray[np.uint16]
-
-# No level is above it.
-_HIGHEST = int(np.iinfo(np.uint16).max)
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
@@ -31,6 +33,8 @@ _UTTERANCE_WINDOW = 5 * FRAMES_PER_SECOND
 # have 100 ms of sound; a click is shorter.
 _WORD_FRAMES = 3
 _WORD_WINDOW = FRAMES_PER_SECOND // 5
+# The numbers of frames before the first, that make no word with any behind them.
+_LONG_AGO = (-_WORD_WINDOW,) * _WORD_FRAMES
 # The tenth of the frames of a second that is its noise: speech pauses for that long in a second.
 _QUIET_SHARE = 10
 # Seconds that are compared. Speech does not go on for that long without a quiet moment.
@@ -39,8 +43,7 @@ _SECONDS_REMEMBERED = 10
 # Frames in a row that are quieter than the noise: it has stopped. A packet or two that are lost
 # leave less. That is remembered until whole seconds behind it tell the same, or that it goes on.
 _STOPPED_FRAMES = FRAMES_PER_SECOND // 10
-_STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND + _STOPPED_FRAMES - 1
-_STOPPED = np.ones(_STOPPED_FRAMES, np.bool_).tobytes()
+_STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
 # Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
@@ -52,6 +55,8 @@ _SINKING_FRAMES = 4
 _SINKING = 0.7
 _REST_SHARE = _RATIO * _UTTERANCE_RATIO
 _LOUD_REST = 3
+# Of so many samples one is looked at first; and so many bytes are, for whether it is silence.
+_PROBED = 16
 
 
 class Loudness:
@@ -66,17 +71,21 @@ class Loudness:
         """The peak level of the line's noise; 1 until it is learned."""
         self._limit = _RATIO
         self._learned = 1.0
-        self._recent: Levels = np.zeros(0, np.uint16)
+        self._latest: list[int] = []
+        # The loudest of a few frames, that a few begin with each.
+        self._runs: list[int] = []
         self.is_learned = False
         """Whether the floor is known."""
         self.measured_to = 0
         """The position up to which audio was measured."""
         self._frame = 0
-        self._levels: Levels = np.zeros(0, np.uint16)
+        # Few are looked at at a time, and mostly the first that is loud is the last of them. For
+        # that, loops cost less than numpy's calls: among much else they find no cache warm.
+        self._levels = array("H")
         self._first = 0
         self._learned_to = 0
         self._seconds: list[float] = []
-        self._word_level = 0.0
+        self._word_level = 0
 
     def set_rate(self, sample_rate: int) -> None:
         """Measure audio of `sample_rate` Hz from now on, before any has come."""
@@ -90,25 +99,17 @@ class Loudness:
         end = len(pcm) // (2 * frame) * frame
         if not end:
             return
-        # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
-        peaks = np.abs(np.frombuffer(pcm, np.int16, end)).view(np.uint16)
-        levels = np.maximum.reduceat(peaks, np.arange(0, end, frame))
-        self._levels = np.concatenate((self._levels, levels))
+        levels = _levels(pcm, end, frame)
+        self._levels.extend(levels)
         self.measured_to += end
         self._learn_from_seconds()
-        latest = levels[-_STOPPED_REMEMBERED:]
-        self._recent = np.concatenate((self._recent, latest))[-_STOPPED_REMEMBERED:]
-        # Mostly it goes on; and where there is none, it does not stop.
-        if self.floor != self._learned or (
-            self._learned > 1 and _STOPPED in (self._recent < self._learned).tobytes()
-        ):
-            self._follow_stop()
+        self._follow_stop(levels)
 
     def forget(self, position: int) -> None:
         """Drop the levels before a position."""
         first = min(position, self.measured_to) // self._frame
         if first > self._first:
-            self._levels = self._levels[first - self._first :]
+            del self._levels[: first - self._first]
             self._first = first
 
     # -- the noise floor -------------------------------------------------------------------------
@@ -116,30 +117,30 @@ class Loudness:
     def _learn_from_seconds(self) -> None:
         """Follow the quietest tenth of the latest seconds: down at once, up only slowly."""
         self._learned_to = max(self._learned_to, self._first)
-        levels = self._levels[self._learned_to - self._first :]
-        count = len(levels) // FRAMES_PER_SECOND
-        if not count:
-            return
-        self._learned_to += count * FRAMES_PER_SECOND
-        levels = levels[: count * FRAMES_PER_SECOND]
-        for quiet in _quietest_tenths(levels.reshape(count, FRAMES_PER_SECOND)):
+        while self._learned_to + FRAMES_PER_SECOND <= self._first + len(self._levels):
+            begin = self._learned_to - self._first
+            quiet = _quietest_tenth(self._levels[begin : begin + FRAMES_PER_SECOND])
+            self._learned_to += FRAMES_PER_SECOND
             self._seconds = [*self._seconds, quiet][-_SECONDS_REMEMBERED:]
             if quiet < self._learned or len(self._seconds) >= _SECONDS_TO_LEARN:
                 self._set_floor(min(self._seconds))
 
-    def _follow_stop(self) -> None:
+    def _follow_stop(self, levels: list[int]) -> None:
         """Follow noise that stops before a second is over, as what is behind it can be words.
 
         A gap in it, which is over soon, is soon forgotten.
         """
-        runs = np.lib.stride_tricks.sliding_window_view(self._recent, _STOPPED_FRAMES)
-        quiet = int(runs.max(axis=1).min())
-        self._use_floor(min(self._learned, max(1.0, quiet)))
+        latest = [*self._latest, *levels]
+        runs = map(max, *(latest[number:] for number in range(_STOPPED_FRAMES)))
+        self._runs = [*self._runs, *runs][-_STOPPED_REMEMBERED:]
+        self._latest = latest[1 - _STOPPED_FRAMES :]
+        quietest = min(self._runs, default=self._learned)
+        self._use_floor(min(self._learned, max(1.0, quietest)))
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
         last = self._between(max(start, stop - _WORD_WINDOW * self._frame), stop)
-        self._word_level = float(np.maximum.reduce(last, initial=0))
+        self._word_level = max(last, default=0)
         self._learned_to = max(self._learned_to, -(-stop // self._frame))
         self._seconds = []
 
@@ -152,10 +153,9 @@ class Loudness:
         levels = self._between(start, stop)
         if len(levels) < _SHORTEST_LESSON:
             return
-        (quiet,) = _quietest_tenths(levels.reshape(1, -1))
-        words = float(self._between(stop, end).max(initial=0))
+        words = max(self._between(stop, end), default=0)
         below_words = max(1.0, words / (_RATIO * _UTTERANCE_RATIO))
-        self._set_floor(min(quiet, max(self.floor, below_words)))
+        self._set_floor(min(_quietest_tenth(levels), max(self.floor, below_words)))
 
     def _set_floor(self, level: float) -> None:
         self._learned, self.is_learned = level, True
@@ -163,8 +163,7 @@ class Loudness:
 
     def _use_floor(self, level: float) -> None:
         self.floor = level
-        # A whole number: levels are compared as they are, and not turned into others first.
-        self._limit = min(int(_RATIO * level), _HIGHEST)
+        self._limit = int(_RATIO * level)
 
     # -- what stands out -------------------------------------------------------------------------
 
@@ -176,34 +175,33 @@ class Loudness:
             stop: The position to look to.
             after_word: Whether a word ends at `start`, whose rest is no other word.
         """
-        levels = self._between(start, stop)
-        if len(levels) < _WORD_FRAMES:
-            return None
-        loud = levels > self._limit
-        if after_word:
-            loud[: self._rest_of_word(levels, loud)] = False
-        frames = loud.nonzero()[0]
-        words = _starts_word(frames).nonzero()[0]
-        if not len(words):
-            return None
-        first = int(frames[words[0]])
-        return self._position(start, first)
+        levels, limit = self._between(start, stop), self._limit
+        skipped = self._rest_of_word(levels) if after_word else 0
+        sounding = list(_LONG_AGO)
+        for number in range(skipped, len(levels)):
+            if levels[number] > limit:
+                sounding.append(number)
+                first = sounding[-_WORD_FRAMES]
+                if number - first < _WORD_WINDOW:
+                    return self._position(start, first)
+        return None
 
     def stands_out(self, pcm: bytes) -> bool:
         """Tell whether any of the 16-bit samples stands out, measured or not yet."""
-        if pcm == bytes(len(pcm)):
-            # As a mute, noise suppression and DTX have it.
-            return False
-        samples, limit = np.frombuffer(pcm, np.int16), self._limit
+        limit = self._limit
+        if max(array("h", pcm)[::_PROBED]) > limit:
+            # Mostly, if anything does; and it is told at a third of the cost.
+            return True
+        samples = np.frombuffer(pcm, np.int16)
         return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, be it a word or not, or None."""
-        loud = self._between(start, stop) > self._limit
-        first = int(loud.argmax()) if len(loud) else 0
-        if not len(loud) or not loud[first]:
-            return None
-        return self._position(start, first)
+        limit = self._limit
+        for number, level in enumerate(self._between(start, stop)):
+            if level > limit:
+                return self._position(start, number)
+        return None
 
     def quiet_from(self, start: int) -> int | None:
         """Return the position from which on it is quiet against the audio from `start` on.
@@ -213,10 +211,11 @@ class Loudness:
         levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
         if len(levels) < _UTTERANCE_FRAMES:
             return None
-        voice = np.flatnonzero(levels > _quiet_level(levels))
-        if not len(voice):
-            return None
-        return self.measured_to - (len(levels) - 1 - int(voice[-1])) * self._frame
+        limit = _quiet_level(levels)
+        for quiet, level in enumerate(reversed(levels)):
+            if level > limit:
+                return self.measured_to - quiet * self._frame
+        return None
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool
@@ -233,33 +232,32 @@ class Loudness:
         if silent:
             limit = min(limit, self._limit)
         first = min(len(levels), max(0, -(-(look_from - start) // self._frame)))
-        voice = np.flatnonzero(levels[first:] > limit) + first
-        bounds = np.concatenate(([first - 1], voice, [len(levels)]))
-        longest = int(np.diff(bounds).argmax())
-        begin, end = (int(bound) for bound in bounds[longest : longest + 2])
+        voice = (number for number in range(first, len(levels)) if levels[number] > limit)
+        begin, end = max(
+            pairwise([first - 1, *voice, len(levels)]), key=lambda bounds: bounds[1] - bounds[0]
+        )
         if end - begin < 2:
             return None
         return self._position(start, begin + 1), min(stop, self._position(start, end))
 
     def last_loud(self, start: int, stop: int) -> int | None:
         """Return the position behind the last frame that stands out, or None."""
-        loud = self._between(start, stop) > self._limit
-        quiet = int(loud[::-1].argmax()) if len(loud) else 0
-        if not len(loud) or not loud[-1 - quiet]:
-            return None
-        return min(stop, self._position(start, len(loud) - quiet))
+        levels, limit = self._between(start, stop), self._limit
+        for quiet, level in enumerate(reversed(levels)):
+            if level > limit:
+                return min(stop, self._position(start, len(levels) - quiet))
+        return None
 
-    def _rest_of_word(self, levels: Levels, loud: npt.NDArray[np.bool_]) -> int:
+    def _rest_of_word(self, levels: Sequence[int]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
-        quiet = np.flatnonzero(~loud)
-        run = int(quiet[0]) if len(quiet) else len(loud)
-        earlier = levels[: max(0, run - _SINKING_FRAMES)]
-        holds = np.flatnonzero(levels[_SINKING_FRAMES:run] > _SINKING * earlier)
-        sinks = int(holds[0]) if len(holds) else run
+        limit = self._limit
+        run = next((n for n, level in enumerate(levels) if level <= limit), len(levels))
+        later = enumerate(levels[_SINKING_FRAMES:run])
+        sinks = next((n for n, level in later if level > _SINKING * levels[n]), run)
         rest = max(sinks, min(run, _REST_AT_MOST))
-        # A multiple of a level may not fit its 16 bits.
-        as_loud_as_words = levels[sinks:rest] >= self._word_level / _REST_SHARE
-        return sinks if np.count_nonzero(as_loud_as_words) > _LOUD_REST else rest
+        as_loud_as_words = self._word_level / _REST_SHARE
+        held = sum(level >= as_loud_as_words for level in levels[sinks:rest])
+        return sinks if held > _LOUD_REST else rest
 
     def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
         """Return the positions at which the sounds end that can be words.
@@ -269,45 +267,46 @@ class Loudness:
             stop: The position to look to.
             pause: Seconds for which it is quiet behind the end of a sound; at least 0.2.
         """
-        frames = (self._between(start, stop) > self._limit).nonzero()[0]
-        if len(frames) < _WORD_FRAMES:
-            return []
-        first = max(start // self._frame, self._first)
-        behind = np.append(frames[1:], -(-stop // self._frame) - first)
-        last = (behind - frames > round(pause * FRAMES_PER_SECOND)).nonzero()[0]
+        levels, limit = self._between(start, stop), self._limit
+        longest = round(pause * FRAMES_PER_SECOND)
+        # The last of the audio fills no frame, but is quiet so far.
+        behind = -(-stop // self._frame) - max(start // self._frame, self._first)
         # A word is shorter than a pause, so it is in one of the sounds.
-        words = frames[_starts_word(frames).nonzero()[0]]
-        ends = []
-        for frame in frames[last].tolist():
-            count = int(words.searchsorted(frame))
-            if count:
-                ends.append(min(self._position(start, frame + 1), stop))
-                words = words[count:]
+        ends: list[int] = []
+        sounding, is_word = list(_LONG_AGO), False
+        for number in [*(n for n, level in enumerate(levels) if level > limit), behind]:
+            if is_word and number - sounding[-1] > longest:
+                ends.append(min(self._position(start, sounding[-1] + 1), stop))
+                is_word = False
+            sounding.append(number)
+            is_word = is_word or number - sounding[-_WORD_FRAMES] < _WORD_WINDOW
         return ends
 
     def _position(self, start: int, number: int) -> int:
         """Return where the frame of a number starts, of those that are known from `start` on."""
         return max(start, (max(start // self._frame, self._first) + number) * self._frame)
 
-    def _between(self, start: int, stop: int) -> Levels:
+    def _between(self, start: int, stop: int) -> array[int]:
         first = max(0, start // self._frame - self._first)
         return self._levels[first : max(first, -(-stop // self._frame) - self._first)]
 
 
-def _starts_word(frames: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Tell of each of the frames that stand out whether enough others follow for a word."""
-    return frames[_WORD_FRAMES - 1 :] - frames[: 1 - _WORD_FRAMES] < _WORD_WINDOW
+def _levels(pcm: bytes, samples: int, frame: int) -> list[int]:
+    """Return the levels of 16-bit samples, in frames of so many."""
+    # Mostly the start tells that it is no digital silence.
+    if not any(pcm[:_PROBED]) and pcm == bytes(len(pcm)):
+        return [0] * (samples // frame)
+    # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
+    peaks = np.abs(np.frombuffer(pcm, np.int16, samples)).view(np.uint16)
+    levels: list[int] = np.maximum.reduceat(peaks, np.arange(0, samples, frame)).tolist()
+    return levels
 
 
-def _quiet_level(levels: Levels) -> float:
+def _quiet_level(levels: Sequence[int]) -> float:
     """Return the level up to which a frame is quiet against an utterance of these."""
-    peak: int = np.partition(levels, -_UTTERANCE_FRAMES)[-_UTTERANCE_FRAMES]
-    return peak / _UTTERANCE_RATIO
+    return sorted(levels)[-_UTTERANCE_FRAMES] / _UTTERANCE_RATIO
 
 
-def _quietest_tenths(levels: Levels) -> list[float]:
-    """Return the level that a tenth of the frames of each row do not exceed, at least 1."""
-    rank = levels.shape[1] // _QUIET_SHARE
-    # In one call: that costs more than to sort so few.
-    quiet: list[int] = np.partition(levels, rank, axis=1)[:, rank].tolist()
-    return [max(1.0, float(level)) for level in quiet]
+def _quietest_tenth(levels: Sequence[int]) -> float:
+    """Return the level that a tenth of the frames do not exceed, at least 1."""
+    return max(1.0, sorted(levels)[len(levels) // _QUIET_SHARE])
