@@ -73,6 +73,8 @@ class Backlog:
         self.drift = Drift()
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
+        # Behind that there is digital silence only, as a mute, noise suppression and DTX have it.
+        self._silent_from = 0
         self._lookback = LOOKBACK
         self._released_to = 0
         self._answered_to = 0
@@ -89,12 +91,14 @@ class Backlog:
         if sample_rate != self.sample_rate:
             self._set_rate(sample_rate)
         piece = bytes(pcm)
+        self._starts.append(self.end)
+        self.end += len(piece) // BYTES_PER_SAMPLE
         if _SILENCE.startswith(piece):
             # All that is muted is one and the same: it takes no memory, and is read from the cache.
             piece = _silence(len(piece))
+        else:
+            self._silent_from = self.end
         self._pieces.append(piece)
-        self._starts.append(self.end)
-        self.end += len(piece) // BYTES_PER_SAMPLE
 
     def _set_rate(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -163,7 +167,7 @@ class Backlog:
 
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
-        self._measure()
+        self._measure(self.end)
         self.loudness.learn_no_words(self.start, start, stop)
         self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
@@ -180,7 +184,7 @@ class Backlog:
         the noise floor is not known, no pause may be seen; then the next final is about both.
         Times tell which finals say nothing new; this estimate does not.
         """
-        self._measure()
+        self._measure(self.end)
         finals, start = self._unplaced_finals + 1, self.start
         for _ in range(finals):
             end = self._end_of_stretch(sent)
@@ -226,15 +230,16 @@ class Backlog:
         if not self.speaking:
             quiet_to = heard - round(self._lookback * self.sample_rate)
             if quiet_to > floor:
-                sound = self.first_sound(floor)
-                onset = quiet_to if sound is None else sound - round(_ONSET * self.sample_rate)
-                floor = max(floor, min(quiet_to, onset))
+                onset = round(_ONSET * self.sample_rate)
+                # A later sound, a word's length aside, is no matter.
+                sound = self.first_sound(floor, quiet_to + 2 * onset)
+                floor = max(floor, min(quiet_to, quiet_to if sound is None else sound - onset))
         bound = newest - round(KEEP_AT_MOST * self.sample_rate)
         if bound > floor:
             self._give_up(floor, bound)
             floor = bound
         if floor > self.kept_from:
-            self._measure()
+            self._measure(floor)
             self.kept_from = floor
             # What fills no 20 ms is yet to be measured.
             passed = bisect_right(self._starts, min(floor, self.loudness.measured_to)) - 1
@@ -257,8 +262,8 @@ class Backlog:
 
     def first_sound(self, start: int, stop: int | None = None) -> int | None:
         """Return the position of the first sound from `start` on that can be a word, or None."""
-        self._measure()
         stop = self.end if stop is None else stop
+        self._measure(stop)
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.
@@ -269,19 +274,19 @@ class Backlog:
     def is_loud(self, start: int, stop: int) -> bool:
         """Tell whether any kept audio stands out from the noise of the line; the cheapest look."""
         start = max(start, self.kept_from)
-        if start >= stop:
+        if start >= stop or start >= self._silent_from:
             return False
         newest = stop == self.end and start == self._starts[-1]
         return self.loudness.stands_out(self._pieces[-1] if newest else self._read(start, stop))
 
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
-        self._measure()
+        self._measure(stop)
         return self.loudness.first_loud(start, stop)
 
     def last_loud(self, start: int, stop: int) -> int | None:
         """Return the position behind the last audio that stands out, or None."""
-        self._measure()
+        self._measure(stop)
         return self.loudness.last_loud(start, stop)
 
     def ends_of_sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[int]:
@@ -292,7 +297,7 @@ class Backlog:
             stop: The position to look to.
             pause: Seconds of quiet behind the end of a sound.
         """
-        self._measure()
+        self._measure(stop)
         return self.loudness.ends_of_sounds(start, stop, pause)
 
     def longest_quiet(
@@ -306,12 +311,12 @@ class Backlog:
             stop: The position up to which both go.
             silent: Whether nothing in it may stand out from the noise of the line either.
         """
-        self._measure()
+        self._measure(stop)
         return self.loudness.longest_quiet(start, look_from, stop, silent=silent)
 
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""
-        self._measure()
+        self._measure(self.end)
         return self.loudness.quiet_from(self.start)
 
     def may_hold_words(self) -> bool:
@@ -320,10 +325,11 @@ class Backlog:
             return True
         return self.first_sound(self.start) is not None
 
-    def _measure(self) -> None:
-        # In frames of 20 ms; less is left.
+    def _measure(self, stop: int) -> None:
+        """Measure all there is, if not all up to a position is measured; it costs little more."""
         measured_to = self.loudness.measured_to
-        if self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
+        # In frames of 20 ms; less is left.
+        if stop > measured_to and self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(measured_to, self.end))
 
     @property
