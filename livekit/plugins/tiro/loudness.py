@@ -43,7 +43,7 @@ _SECONDS_REMEMBERED = 10
 # Frames in a row that are quieter than the noise: it has stopped. A packet or two that are lost
 # leave less. That is remembered until whole seconds behind it tell the same, or that it goes on.
 _STOPPED_FRAMES = FRAMES_PER_SECOND // 10
-_STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND
+_STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND + _STOPPED_FRAMES - 1
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
 # Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
@@ -71,9 +71,7 @@ class Loudness:
         """The peak level of the line's noise; 1 until it is learned."""
         self._limit = _RATIO
         self._learned = 1.0
-        self._latest: list[int] = []
-        # The loudest of a few frames, that a few begin with each.
-        self._runs: list[int] = []
+        self._recent: list[int] = []
         self.is_learned = False
         """Whether the floor is known."""
         self.measured_to = 0
@@ -103,7 +101,9 @@ class Loudness:
         self._levels.extend(levels)
         self.measured_to += end
         self._learn_from_seconds()
-        self._follow_stop(levels)
+        self._recent = [*self._recent, *levels][-_STOPPED_REMEMBERED:]
+        if self._learned > 1:
+            self._follow_stop()
 
     def forget(self, position: int) -> None:
         """Drop the levels before a position."""
@@ -125,17 +125,13 @@ class Loudness:
             if quiet < self._learned or len(self._seconds) >= _SECONDS_TO_LEARN:
                 self._set_floor(min(self._seconds))
 
-    def _follow_stop(self, levels: list[int]) -> None:
+    def _follow_stop(self) -> None:
         """Follow noise that stops before a second is over, as what is behind it can be words.
 
         A gap in it, which is over soon, is soon forgotten.
         """
-        latest = [*self._latest, *levels]
-        runs = map(max, *(latest[number:] for number in range(_STOPPED_FRAMES)))
-        self._runs = [*self._runs, *runs][-_STOPPED_REMEMBERED:]
-        self._latest = latest[1 - _STOPPED_FRAMES :]
-        quietest = min(self._runs, default=self._learned)
-        self._use_floor(min(self._learned, max(1.0, quietest)))
+        loudest = map(max, *(self._recent[number:] for number in range(_STOPPED_FRAMES)))
+        self._use_floor(min(self._learned, max(1.0, min(loudest, default=self._learned))))
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""

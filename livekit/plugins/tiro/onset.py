@@ -11,6 +11,7 @@ where there is no such gate it costs the first sound of an utterance 0.1 s.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Onset:
             chunk: The samples that messages are multiples of.
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        loud, held = self._first_loud(start, stop), self._held(chunk)
+        loud, held = self._first_loud(start, stop), _held(self._backlog.sample_rate, chunk)
         if (stop if loud is None else loud) - start >= 2 * held:
             return held
         if loud is not None:
@@ -155,9 +156,6 @@ class Onset:
         behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
         return -(-(behind - start) // chunk) * chunk
 
-    def _held(self, chunk: int) -> int:
-        return max(1, round(_HELD_BACK * self._backlog.sample_rate / chunk)) * chunk
-
     def release(self) -> None:
         """Hold back nothing of what was pushed so far."""
         self._released_to = self._backlog.end
@@ -216,3 +214,8 @@ class Onset:
 
     def _gather(self) -> None:
         self.is_gathering = self._may_gather
+
+
+@cache
+def _held(sample_rate: int, chunk: int) -> int:
+    return max(1, round(_HELD_BACK * sample_rate / chunk)) * chunk
