@@ -47,6 +47,7 @@ from .trouble import (
     InterimBeforeFinal,
     Latency,
     NeverDecides,
+    NewKey,
     Outage,
     Pace,
     PingStorm,
@@ -152,6 +153,9 @@ class Trial:
     flushes_each: int = 1
     """How often in a row the caller flushes behind each press."""
     change_at_end: bool = False
+    late: dict[float, float] = field(default_factory=dict)
+    """After how many seconds of audio the rest is late, and by how many seconds."""
+    new_key: NewKey | None = None
     ms: float = 50
     buffer: int | None = None
     expected: Expected = Expected()
@@ -171,6 +175,8 @@ class Trial:
             presses=self.presses,
             flushes_each=self.flushes_each,
             change_at_end=self.change_at_end,
+            late=self.late,
+            new_key=self.new_key,
             ms=self.ms,
             buffer=self.buffer,
             timed=not _UNTIMED & set(self.beside),
@@ -189,9 +195,10 @@ class Trial:
             f"--seed {self.seed} --streams 1: {'live' if self.live else 'a file'}, "
             f"{self.faults}, {self.hooks!r}, flushes {self.flushes}, muted {self.pauses}, "
             f"changes {self.changes}{' and at the end' if self.change_at_end else ''}, "
+            f"late {self.late}, {self.new_key!r}, "
             f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
             f"buffers {self.buffer}, endpoint {self.endpoint_silence:g} s, peak {self.said.peak}, "
-            f"noise {self.said.noise}, hums {self.said.hums}, said {said}"
+            f"noise {self.said.noise} to {self.said.noisy_to}, hums {self.said.hums}, said {said}"
         )
 
 
@@ -559,8 +566,54 @@ def _draw_no_service(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], hooks=away, live=rng.random() < 0.7)
 
 
+def _draw_late_audio(seed: int, rng: Random) -> Trial:
+    """The caller's audio stops in the middle of a word, and catches up on a new connection.
+
+    Before it counts as over: then the utterance is brought to its end.
+    """
+    said = _talk(rng, utterances=3)
+    word = rng.choice(said.words)
+    at = (word.start + word.end) / 2
+    late = round(rng.uniform(0.8, 1.7), 2)
+    # A final that comes meanwhile can not know how much of that is made good.
+    expected = Expected(time_error=late)
+    ms = rng.choice((10, 20, 50))
+    trial = Trial(seed, said, [], [], late={at: late}, ms=ms, expected=expected)
+    if rng.random() < 0.5:
+        return replace(trial, changes=[at + round(rng.uniform(0.0, 0.3), 2)])
+    return replace(trial, kinds=["FIN"], faults=[Disconnect(at + round(rng.uniform(0.0, 0.3), 2))])
+
+
+def _draw_new_key(seed: int, rng: Random) -> Trial:
+    """A key that is changed while there is no service, which asks for the new one behind that."""
+    said = _talk(rng, utterances=3)
+    seconds = round(rng.uniform(1.0, 15.0), 1)
+    # Behind the first final: a service that never was there is given up sooner.
+    at = round(_ends(said)[0] + rng.uniform(0.9, 5.0), 2)
+    new_key = NewKey(at, seconds, round(rng.uniform(0.0, seconds - 0.5), 2))
+    return Trial(seed, said, [], [], new_key=new_key)
+
+
+def _draw_noise_that_stops(seed: int, rng: Random) -> Trial:
+    """A noise as loud as the words behind it, or louder, and each flushed right behind its sound.
+
+    Music on hold, or the ringing at the start of a call.
+    """
+    # Not where the service decides that it heard nothing, each 5 s: it drops what it looked ahead
+    # over.
+    lead, said = rng.randrange(570, 800, 5), _answers(rng, 50)
+    words = tuple(Spoken(word.text, word.first + lead, word.last + lead) for word in said.words)
+    noisy_to = words[0].first - rng.randint(12, 40)
+    noise = round(said.peak * rng.choice((0.5, 1.0, 2.0)))
+    said = Talk(words, words[-1].last, said.peak, min(noise, 32767), noisy_to=noisy_to)
+    return Trial(seed, said, [], [], presses=[word.end for word in words])
+
+
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 68,
+    _draw_freely: 65,
+    _draw_late_audio: 1,
+    _draw_new_key: 1,
+    _draw_noise_that_stops: 1,
     _draw_monologue: 1,
     _draw_no_service: 1,
     _draw_stall: 1,

@@ -64,6 +64,8 @@ class Talk:
     noise: int = NOISE
     hums: tuple[tuple[int, int], ...] = ()
     """From which to which block there is a sound that is no word, half as loud as one."""
+    noisy_to: int | None = None
+    """The block at which the noise stops; None if it goes on."""
 
     @property
     def texts(self) -> list[str]:
@@ -79,6 +81,8 @@ class Talk:
         shape = (self.blocks, BLOCK)
         audio = chance.integers(-self.noise, self.noise, shape, np.int16, endpoint=True)
         audio[:, 0] = self.noise
+        if self.noisy_to is not None:
+            audio[self.noisy_to :] = 0
         for first, last in self.hums:
             audio[first:last] = np.where(np.arange(BLOCK) % 2, 1, -1) * (self.peak // _HALF)
         for word in self.words:

@@ -37,7 +37,7 @@ from .harness import (
     words,
 )
 from .numbered import RATE, SECONDS, NumberedRecognizer, Spoken, Talk
-from .trouble import AtTheEnd
+from .trouble import AtTheEnd, NewKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -368,6 +368,7 @@ class Speaker:
         changes: Sequence[float],
         presses: Sequence[float],
         flushes_each: int,
+        late: dict[float, float],
         ms: float,
         patience: float,
     ) -> None:
@@ -378,6 +379,7 @@ class Speaker:
         self._changes = sorted(changes)
         self._presses = sorted(presses)
         self._flushes_each = flushes_each
+        self._late = sorted(late.items())
         self._ms = ms
         self._patience = patience
         self._pauses = sorted(outcome.pauses.items())
@@ -394,9 +396,11 @@ class Speaker:
             self._outcome.pushed += frame.duration
             self._do_what_is_due(self._outcome.pushed)
             if self._live:
-                # At the pace of a microphone, whatever a frame costs.
+                # At the pace of a microphone, whatever a frame costs; what is late catches up.
                 due += frame.duration
                 await asyncio.sleep(due - clock())
+            if self._late and self._outcome.pushed >= self._late[0][0]:
+                await asyncio.sleep(self._late.pop(0)[1])
             if self._presses and self._outcome.pushed >= self._presses[0] - _SAMPLE:
                 await self._end_press(self._presses.pop(0))
                 due = clock()
@@ -503,7 +507,9 @@ async def hear(
     changes: Sequence[float] = (),
     presses: Sequence[float] = (),
     flushes_each: int = 1,
+    late: dict[float, float] | None = None,
     change_at_end: bool = False,
+    new_key: NewKey | None = None,
     ms: float = 50,
     max_retry: int = 3,
     pauses: dict[float, float] | None = None,
@@ -527,7 +533,9 @@ async def hear(
         presses: Seconds of audio after which a button is let go: the caller flushes, and sends no
             audio until the answer is there.
         flushes_each: How often in a row the caller flushes then.
+        late: After how many seconds of audio the rest is late, and by how many seconds.
         change_at_end: Whether options change when the service gets the end marker.
+        new_key: Asks for another key, if anybody does.
         ms: Milliseconds of a frame.
         buffer: Bytes of the client's socket buffers; None for the system's.
         timed: Whether the service gives times.
@@ -551,9 +559,9 @@ async def hear(
     )
     conn = APIConnectOptions(max_retry=max_retry)
     server = TiroServer(
-        api_key=KEY,
+        api_key=KEY if new_key is None else None,
         recognizers={"is": NumberedRecognizer(said)},
-        hooks=Combined(watch, at_end, hooks or Hooks()),
+        hooks=Combined(watch, at_end, hooks or Hooks(), new_key or Hooks()),
         endpoint_silence=endpoint_silence,
         # A file is pushed in no time at all.
         interim_interval=0.35 if live else 0.0,
@@ -577,11 +585,14 @@ async def hear(
                 changes=changes,
                 presses=presses,
                 flushes_each=flushes_each,
+                late=late or {},
                 ms=ms,
                 patience=patience,
             )
             if change_at_end:
                 at_end.call = partial(speaker.change, -1)
+            if new_key is not None:
+                new_key.give = partial(stream.update_options, api_key=new_key.key)
             await _speak_and_listen(speaker, stream, outcome, LONGEST + patience)
             outcome.seconds = clock() - started
             if live and speaker.ended_at is not None:

@@ -462,3 +462,34 @@ class Outage(Hooks):
         if self._is_away and not isinstance(self._refusal, int):
             self.refused += 1
             raise self._refusal
+
+
+class NewKey(Outage):
+    """Behind the outage another key is asked for, which the caller was given meanwhile.
+
+    Args:
+        at: The second of the audio.
+        seconds: How long there is no service.
+        given_after: After how many seconds of it the caller has the key.
+    """
+
+    key = "another"
+
+    def __init__(self, at: float, seconds: float, given_after: float) -> None:
+        super().__init__(at, seconds)
+        self._given_after = given_after
+        self.give: Callable[[], None] | None = None
+
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+        refusal = await super().handshake(connection)
+        if refusal is None and self._until is not None and connection.token != self.key:
+            return HandshakeRefusal(401)
+        return refusal
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        was_there = self._until is None
+        try:
+            await super().audio(connection, pcm)
+        finally:
+            if was_there and self._until is not None and self.give is not None:
+                asyncio.get_running_loop().call_later(self._given_after, self.give)
