@@ -55,7 +55,7 @@ _SINKING_FRAMES = 4
 _SINKING = 0.7
 _REST_SHARE = _RATIO * _UTTERANCE_RATIO
 _LOUD_REST = 3
-# Of so many samples one is looked at first; and so many bytes are, for whether it is silence.
+# Of so many samples one is looked at first. So many bytes mostly tell that audio is not silent.
 _PROBED = 16
 
 
@@ -77,8 +77,8 @@ class Loudness:
         self.measured_to = 0
         """The position up to which audio was measured."""
         self._frame = 0
-        # Few are looked at at a time, and mostly the first that is loud is the last of them. For
-        # that, loops cost less than numpy's calls: among much else they find no cache warm.
+        # Mostly a few are looked at, up to the first that is loud. A loop costs less for that than
+        # numpy does, whose code is in no cache by the time it is needed again.
         self._levels = array("H")
         self._first = 0
         self._learned_to = 0
