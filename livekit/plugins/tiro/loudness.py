@@ -71,7 +71,7 @@ class Loudness:
         """The peak level of the line's noise; 1 until it is learned."""
         self._limit = _RATIO
         self._learned = 1.0
-        self._recent: list[int] = []
+        self._recent = array("H")
         self.is_learned = False
         """Whether the floor is known."""
         self.measured_to = 0
@@ -101,7 +101,8 @@ class Loudness:
         self._levels.extend(levels)
         self.measured_to += end
         self._learn_from_seconds()
-        self._recent = [*self._recent, *levels][-_STOPPED_REMEMBERED:]
+        self._recent.extend(levels)
+        del self._recent[:-_STOPPED_REMEMBERED]
         if self._learned > 1:
             self._follow_stop()
 
