@@ -55,7 +55,9 @@ _SINKING_FRAMES = 4
 _SINKING = 0.7
 _REST_SHARE = _RATIO * _UTTERANCE_RATIO
 _LOUD_REST = 3
-# Of so many samples one is looked at first. So many bytes mostly tell that audio is not silent.
+# Of so many samples one is looked at first: if any stands out, mostly one of these does.
+_PROBE_STEP = 16
+# Bytes that mostly tell that audio is no digital silence.
 _PROBED = 16
 
 
@@ -97,7 +99,7 @@ class Loudness:
         end = len(pcm) // (2 * frame) * frame
         if not end:
             return
-        levels = _levels(pcm, end, frame)
+        levels = _peaks(pcm, end, frame)
         self._levels.extend(levels)
         self.measured_to += end
         self._learn_from_seconds()
@@ -186,8 +188,8 @@ class Loudness:
     def stands_out(self, pcm: bytes) -> bool:
         """Tell whether any of the 16-bit samples stands out, measured or not yet."""
         limit = self._limit
-        if max(array("h", pcm)[::_PROBED]) > limit:
-            # Mostly, if anything does; and it is told at a third of the cost.
+        if max(array("h", pcm)[::_PROBE_STEP]) > limit:
+            # At a third of the cost.
             return True
         samples = np.frombuffer(pcm, np.int16)
         return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
@@ -288,9 +290,8 @@ class Loudness:
         return self._levels[first : max(first, -(-stop // self._frame) - self._first)]
 
 
-def _levels(pcm: bytes, samples: int, frame: int) -> list[int]:
-    """Return the levels of 16-bit samples, in frames of so many."""
-    # Mostly the start tells that it is no digital silence.
+def _peaks(pcm: bytes, samples: int, frame: int) -> list[int]:
+    """Return the level of each frame of so many samples, of the first `samples` of 16 bits."""
     if not any(pcm[:_PROBED]) and pcm == bytes(len(pcm)):
         return [0] * (samples // frame)
     # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
