@@ -458,10 +458,14 @@ class Outage(Hooks):
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         if self._until is None and connection.seconds >= self._at:
             self._until = _now() + self._seconds
+            self.begun()
             raise Drop
         if self._is_away and not isinstance(self._refusal, int):
             self.refused += 1
             raise self._refusal
+
+    def begun(self) -> None:
+        """Note that it has begun."""
 
 
 class NewKey(Outage):
@@ -486,10 +490,6 @@ class NewKey(Outage):
             return HandshakeRefusal(401)
         return refusal
 
-    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        was_there = self._until is None
-        try:
-            await super().audio(connection, pcm)
-        finally:
-            if was_there and self._until is not None and self.give is not None:
-                asyncio.get_running_loop().call_later(self._given_after, self.give)
+    def begun(self) -> None:
+        if self.give is not None:
+            asyncio.get_running_loop().call_later(self._given_after, self.give)
