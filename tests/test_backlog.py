@@ -478,6 +478,40 @@ def test_a_sound_that_is_no_word_is_not_the_noise_of_the_line(seconds: float) ->
 # -- what stands out in it -------------------------------------------------------------------------
 
 
+def test_a_word_of_short_sounds_keeps_all_of_its_onset() -> None:
+    """It can be told for a word only by what comes 0.16 s behind its start."""
+    word = (tone(0.02) + quiet(0.06)) * 3
+    backlog = holding(quiet(4 - ONSET), quiet(ONSET), word, quiet(3))
+    for heard in (6.52, 6.56, 6.6, 7.0):
+        assert trim(backlog, heard=heard) == min(heard - LOOKBACK, 4 - ONSET)
+
+
+def test_what_was_measured_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what came since, until somebody asks about that."""
+    backlog = holding(quiet(5), tone(1))
+    assert backlog.first_sound(0) == 5 * RATE
+    measured_to = backlog.end
+    backlog.push(tone(1), RATE)
+    with monkeypatch.context() as patched:
+        patched.setattr(backlog.loudness, "measure", None)
+        assert backlog.first_sound(0, measured_to) == 5 * RATE
+        assert backlog.first_loud(0, measured_to) == 5 * RATE
+        assert backlog.last_loud(0, measured_to) == measured_to
+        assert backlog.ends_of_sounds(0, measured_to) == []
+        trim(backlog)
+    assert backlog.first_loud(measured_to, backlog.end) == measured_to
+
+
+def test_digital_silence_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    backlog = holding(tone(1), quiet(0.05), quiet(0.05))
+    with monkeypatch.context() as patched:
+        patched.setattr(backlog.loudness, "stands_out", None)
+        assert not backlog.is_loud(RATE, backlog.end)
+    assert backlog.is_loud(RATE - 1, backlog.end)
+    backlog.push(tone(0.05), RATE)
+    assert backlog.is_loud(RATE, backlog.end)
+
+
 def test_audio_that_is_gone_is_not_loud() -> None:
     assert not Backlog().is_loud(0, 0)
     backlog = holding(tone(1.0), quiet(1.0), tone(1.0))

@@ -210,6 +210,17 @@ def test_an_empty_response_decides_on_what_a_service_that_keeps_up_was_sent() ->
     assert caller.feed.undecided_from < RATE
 
 
+def test_for_a_pause_that_can_not_be_there_yet_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caller = Caller()
+    caller.say(sentences(1.0, 1.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(caller.backlog.loudness, "measure", None)
+        caller.backlog.push(tone(0.05), RATE)
+        assert Monologue(caller.backlog, RATE).since(2 * RATE) == RATE
+
+
 def unbroken(seed: int) -> Talk:
     """Return a talk of some 30 s, with no pause but for breaths."""
     words, end = in_one_breath(Random(seed), 10, 9)

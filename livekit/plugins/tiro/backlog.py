@@ -233,7 +233,7 @@ class Backlog:
                 onset = round(_ONSET * self.sample_rate)
                 # A later sound, a word's length aside, is no matter.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)
-                floor = max(floor, min(quiet_to, quiet_to if sound is None else sound - onset))
+                floor = max(floor, quiet_to if sound is None else min(quiet_to, sound - onset))
         bound = newest - round(KEEP_AT_MOST * self.sample_rate)
         if bound > floor:
             self._give_up(floor, bound)
