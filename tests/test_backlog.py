@@ -497,7 +497,7 @@ def test_what_was_measured_is_not_measured_again(monkeypatch: pytest.MonkeyPatch
         assert backlog.first_sound(0, measured_to) == 5 * RATE
         assert backlog.first_loud(0, measured_to) == 5 * RATE
         assert backlog.last_loud(0, measured_to) == measured_to
-        assert backlog.ends_of_sounds(0, measured_to) == []
+        assert backlog.sounds(0, measured_to) == []
         trim(backlog)
     assert backlog.first_loud(measured_to, backlog.end) == measured_to
 
@@ -531,13 +531,13 @@ def test_what_is_loud_is_found_word_or_not() -> None:
     assert backlog.is_loud(backlog.end - RATE // 100, backlog.end), "measured or not"
 
 
-def test_the_ends_of_sounds_that_are_sent_and_not_final() -> None:
+def test_the_sounds_that_are_sent_and_not_final() -> None:
     backlog = holding(quiet(1), tone(0.5), quiet(1), tone(0.5), quiet(1))
-    ends = [1.5 * RATE, 3.0 * RATE]
-    assert backlog.ends_of_sounds(backlog.start, backlog.end) == ends
-    assert backlog.ends_of_sounds(backlog.start, round(2.5 * RATE)) == ends[:1]
+    sounds = [(RATE, 1.5 * RATE), (2.5 * RATE, 3.0 * RATE)]
+    assert backlog.sounds(backlog.start, backlog.end) == sounds
+    assert backlog.sounds(backlog.start, round(2.5 * RATE)) == sounds[:1]
     finalize(backlog, 0, 2)
-    assert backlog.ends_of_sounds(backlog.start, backlog.end) == ends[1:]
+    assert backlog.sounds(backlog.start, backlog.end) == sounds[1:]
 
 
 def test_from_where_on_it_is_quiet() -> None:

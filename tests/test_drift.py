@@ -17,6 +17,8 @@ from .support.trial import Outcome, hear
 
 # s; what a recogniser's end of a word differs from the end of its sound.
 HABIT = 0.1
+# s of a word.
+WORD = 0.4
 
 
 def call(
@@ -26,7 +28,7 @@ def call(
     chance, wrong = Random(1), []
     for end in ends:
         told = pace * (end + habit + chance.uniform(-spread, spread))
-        drift.compare(told, [second for second in ends if second <= end])
+        drift.compare(told - pace * WORD, told, [(s - WORD, s) for s in ends if s <= end])
         wrong.append(abs(told / drift.pace - end))
     return wrong
 
@@ -59,13 +61,25 @@ def test_a_clock_that_is_right_stays_as_it_is(habit: float) -> None:
     assert 7.3 / drift.pace == 7.3
 
 
-@pytest.mark.parametrize("late", [-0.3, 0.8])
-def test_a_breath_behind_a_word_is_no_drift(late: float) -> None:
-    """Nor is a last syllable that does not stand out."""
+@pytest.mark.parametrize("each", [1, 3])
+@pytest.mark.parametrize(("early", "late"), [(0.0, -0.3), (0.0, 0.8), (0.8, 0.0), (0.5, 0.5)])
+def test_a_breath_at_a_word_is_no_drift(early: float, late: float, each: int) -> None:
+    """Nor is a last syllable that does not stand out: one edge of a sound is off, not both."""
     drift = Drift()
     for n in range(1, 200):
         end = 3.0 * n
-        drift.compare(end, [end + (late if n % 3 == 1 else 0.0)])
+        breath = n % each == 0
+        sound = end - WORD - early * breath, end + late * breath
+        drift.compare(end - WORD, end, [sound])
+    assert drift.pace == 1.0
+
+
+def test_a_sound_that_goes_on_is_no_other_one() -> None:
+    """The word is in it, and the sound before it is not the word."""
+    drift = Drift()
+    for n in range(1, 40):
+        end = 3.0 * n
+        drift.compare(end - WORD, end, [(end - 1.2 - WORD, end - 1.2), (end - WORD, end + 0.7)])
     assert drift.pace == 1.0
 
 
@@ -77,8 +91,9 @@ def test_a_long_silence_before_the_first_word_is_put_right_too(pace: float) -> N
 
 def test_a_final_that_can_be_about_several_sounds_says_nothing() -> None:
     drift = Drift()
-    drift.compare(63.0, [58.0, 60.0])
-    drift.compare(63.0, [])
+    for sounds in [(57.6, 58.0), (59.6, 60.0)], []:
+        for _ in range(5):
+            drift.compare(62.6, 63.0, sounds)
     assert drift.pace == 1.0
 
 

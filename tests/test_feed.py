@@ -894,19 +894,30 @@ def test_long_speech_that_is_sent_at_once_gets_silence_at_a_breath(caller: Calle
     assert caller.feed.locate(9.0 + 2.5) / RATE == pytest.approx(9.0, abs=0.1)
 
 
-def test_where_sounds_end_tells_how_fast_the_service_s_clock_runs(caller: Caller) -> None:
+def test_where_sounds_are_tells_how_fast_the_service_s_clock_runs(caller: Caller) -> None:
     """Seconds of the connection, with the silence that was sent."""
     caller.say(quiet(1) + tone(1) + quiet(1))
     caller.feed.flush()
     caller.send()
-    caller.say(tone(2) + quiet(1))
-    compared: list[tuple[float, list[float]]] = []
+    caller.say(tone(2) + quiet(1) + tone(0.5))
+    compared: list[tuple[float, float, list[tuple[float, float]]]] = []
     with mock.patch.object(
         type(caller.backlog.drift), "compare", lambda _, *of: compared.append(of)
     ):
-        caller.feed.compare_clocks(2.0)
+        caller.feed.compare_clocks(1.0, 2.0)
         caller.backlog.drift.due_at = 100.0
-        caller.feed.compare_clocks(2.0)
-    ((end, sounds),) = compared
-    assert end == 2.0
-    assert sounds == pytest.approx([2.0, 5.0 + 2.5], abs=0.06)
+        caller.feed.compare_clocks(1.0, 2.0)
+    ((*told, sounds),) = compared
+    assert told == [1.0, 2.0]
+    assert sounds[0] == pytest.approx((1.0, 2.0), abs=0.06)
+    assert sounds[1] == pytest.approx((3.0 + 2.5, 5.0 + 2.5), abs=0.06)
+    assert sounds[2] == pytest.approx((6.0 + 2.5, 6.5 + 2.5), abs=0.06), "it goes on"
+
+
+def test_the_rest_of_what_is_final_tells_nothing_of_the_clock(caller: Caller) -> None:
+    caller.say(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(1))
+    caller.feed.finalize(1.0, 1.5, caller.now)
+    with mock.patch.object(type(caller.backlog.drift), "compare") as compare:
+        caller.feed.compare_clocks(3.0, 4.0)
+    (sound,) = compare.call_args.args[2]
+    assert sound == pytest.approx((3.0, 4.0), abs=0.06)

@@ -320,8 +320,8 @@ def test_a_moment_is_a_rest() -> None:
 
 def end(loudness: Loudness, start: float = 0.0, stop: float | None = None) -> float | None:
     last = loudness.measured_to if stop is None else round(stop * RATE)
-    found = loudness.ends_of_sounds(round(start * RATE), last, 0.5)
-    return found[0] / RATE if found else None
+    found = loudness.sounds(round(start * RATE), last, 0.5)
+    return found[0][1] / RATE if found else None
 
 
 def test_a_sound_ends_with_a_pause() -> None:
@@ -335,16 +335,18 @@ def test_a_sound_ends_with_a_pause() -> None:
 
 def test_a_sound_ends_no_later_than_asked_for() -> None:
     loudness = measured(tone(1), quiet(2))
-    assert loudness.ends_of_sounds(0, 2 * RATE, 0.5) == [RATE]
-    assert loudness.ends_of_sounds(0, RATE + 7, 0.5) == []
+    assert loudness.sounds(0, 2 * RATE, 0.5) == [(0, RATE)]
+    assert loudness.sounds(0, RATE + 7, 0.5) == []
 
 
-def test_each_sound_has_an_end_but_the_last_one_and_a_click() -> None:
+def test_each_sound_has_its_edges_but_the_last_one_and_a_click() -> None:
     loudness = measured(
         tone(0.4), quiet(0.3), tone(0.4), quiet(0.6), tone(0.04), quiet(0.6), tone(0.1), quiet(0.7)
     )
-    assert loudness.ends_of_sounds(0, loudness.measured_to, 0.5) == [1.1 * RATE, 2.44 * RATE]
-    assert loudness.ends_of_sounds(0, loudness.measured_to, 0.2)[0] == 0.4 * RATE
+    found = loudness.sounds(0, loudness.measured_to, 0.5)
+    assert found == [(0, 1.1 * RATE), (2.34 * RATE, 2.44 * RATE)]
+    found = loudness.sounds(0, loudness.measured_to, 0.2)
+    assert found[:2] == [(0, 0.4 * RATE), (0.7 * RATE, 1.1 * RATE)]
 
 
 # -- the longest quiet ---------------------------------------------------------------------------
@@ -408,14 +410,14 @@ def test_levels_are_those_of_the_frames_however_it_is_measured(
     for at in range(forgotten, whole.measured_to // FRAME):
         ends = at * FRAME, whole.measured_to
         assert pieces.first_sound(*ends) == whole.first_sound(*ends)
-        assert pieces.ends_of_sounds(*ends, 0.5) == whole.ends_of_sounds(*ends, 0.5)
+        assert pieces.sounds(*ends, 0.5) == whole.sounds(*ends, 0.5)
 
 
 @settings(max_examples=60)
 @given(PARTS)
 def test_the_ends_are_those_of_one_sound_after_the_other(parts: list[tuple[int, int]]) -> None:
     loudness = measured(*(tone(frames / FRAMES_PER_SECOND, -level) for level, frames in parts))
-    ends = loudness.ends_of_sounds(0, loudness.measured_to, 0.3)
+    ends = [end for _, end in loudness.sounds(0, loudness.measured_to, 0.3)]
     assert ends == sorted(set(ends))
     position = 0
     for end in ends:

@@ -197,8 +197,8 @@ class Backlog:
         """Return the position at which the first sound ends that is behind all that is final."""
         bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         for first, last in pairwise(bounds):
-            ends = self.loudness.ends_of_sounds(first, last, SHORTEST_PAUSE)
-            end = ends[0] if ends else None
+            sounds = self.loudness.sounds(first, last, SHORTEST_PAUSE)
+            end = sounds[0][1] if sounds else None
             if end is None and last in self.flushes and self.first_sound(first, last) is not None:
                 # The silence behind it is a pause too.
                 end = last
@@ -289,8 +289,8 @@ class Backlog:
         self._measure(stop)
         return self.loudness.last_loud(start, stop)
 
-    def ends_of_sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[int]:
-        """Return where the sounds end from one position to another.
+    def sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[tuple[int, int]]:
+        """Return where the sounds start and end from one position to another.
 
         Args:
             start: The position to look from.
@@ -298,7 +298,7 @@ class Backlog:
             pause: Seconds of quiet behind the end of a sound.
         """
         self._measure(stop)
-        return self.loudness.ends_of_sounds(start, stop, pause)
+        return self.loudness.sounds(start, stop, pause)
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool

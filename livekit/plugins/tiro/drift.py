@@ -1,4 +1,4 @@
-"""How fast the service's clock runs, told by where sounds end and finals say they end. No I/O.
+"""How fast the service's clock runs, told by where sounds are and finals say they are. No I/O.
 
 A service that cuts or pads what it gets counts other seconds than it was sent: 5 % of half an hour
 is a minute and a half. Words would be let go of too early or taken for old ones.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-# s between the end of a sound and the end of its word, as recognisers tell it: less is no drift.
+# s between an edge of a sound and that of its word, as recognisers tell it: less is no drift.
 _HABIT = 0.25
 # s a second that a clock can be off: one that is farther off is not understood.
 _FARTHEST = 0.1
-# Finals in a row that have to agree: a breath or a door behind a word moves the end of its sound.
+# Finals in a row that have to agree.
 _SURE = 3
 # What a final counts for against the next one: a pace may change in the course of a call.
 _DECAY = 0.9
@@ -49,33 +49,44 @@ class Drift:
         self._agreeing = 0
         self.due_at = 0.0
 
-    def compare(self, end: float, ends_of_sounds: Sequence[float]) -> None:
+    def compare(self, start: float, end: float, sounds: Sequence[tuple[float, float]]) -> None:
         """Learn from a final, if there is one sound alone that it can be about.
 
+        A clock that is off moves both edges of a sound by the same. A breath, a door or an echo
+        moves one of them, and tells nothing of the clock.
+
         Args:
-            end: The second at which it ends, by the service's clock.
-            ends_of_sounds: The seconds of the connection at which sounds end, by what was sent.
+            start: The second at which it starts, by the service's clock.
+            end: The second at which it ends, likewise.
+            sounds: The seconds of the connection at which sounds start and end, by what was sent.
         """
         self.due_at = end + _INTERVAL
-        last_end, last_sound = self._last
-        since = max(0.0, end - last_end)
-        most = _HABIT + _FARTHEST * since
-        expected = last_sound + since / self.pace
-        near = [second for second in ends_of_sounds if abs(second - expected) <= most]
-        if len(near) == 1 and near[0] > last_sound:
-            self._last = end, near[0]
-            self._learn(end, near[0])
+        first = self._edge_at(start, (begin for begin, _ in sounds))
+        last = self._edge_at(end, (stop for _, stop in sounds))
+        if first is None or last is None or last <= self._last[1]:
+            return
+        if abs((start - first) - (end - last)) <= _HABIT:
+            self._last = end, last
+            self._learn((start + end) / 2, (first + last) / 2)
 
-    def _learn(self, end: float, sound: float) -> None:
+    def _edge_at(self, second: float, edges: Iterable[float]) -> float | None:
+        """Return the edge of a sound that a second of the service's clock is, if there is one."""
+        last_told, last_true = self._last
+        since = max(0.0, second - last_told)
+        expected, most = last_true + since / self.pace, _HABIT + _FARTHEST * since
+        near = [edge for edge in edges if abs(edge - expected) <= most]
+        return near[0] if len(near) == 1 else None
+
+    def _learn(self, told: float, true: float) -> None:
         """Follow the pace: habits are there from the first word on, drift grows."""
-        wrong = end - sound
+        wrong = told - true
         if self._first_wrong is None:
             self._first_wrong = wrong
-        self._crossed = _DECAY * self._crossed + end * sound
-        self._squared = _DECAY * self._squared + sound**2
+        self._crossed = _DECAY * self._crossed + told * true
+        self._squared = _DECAY * self._squared + true**2
         pace = self._crossed / self._squared
-        grown = abs(wrong - self._first_wrong) > _HABIT and abs(pace - 1) * sound > _HABIT
-        fits = abs(end - pace * sound) <= _HABIT and abs(pace - 1) <= _FARTHEST
+        grown = abs(wrong - self._first_wrong) > _HABIT and abs(pace - 1) * true > _HABIT
+        fits = abs(told - pace * true) <= _HABIT and abs(pace - 1) <= _FARTHEST
         self._agreeing = self._agreeing + 1 if grown and fits else 0
         self._is_certain = self._is_certain or self._agreeing >= _SURE
         if self._is_certain and fits:

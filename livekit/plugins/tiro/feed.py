@@ -232,13 +232,12 @@ class Feed:
 
     # -- what the service says -------------------------------------------------------------------
 
-    def compare_clocks(self, end: float) -> None:
-        """Compare where a final ends, seconds by the service's clock, with where sounds end."""
+    def compare_clocks(self, start: float, end: float) -> None:
+        """Compare where a final is, in seconds by the service's clock, with where sounds are."""
         if end < self._drift.due_at:
             return
-        ends = self._backlog.ends_of_sounds(self._backlog.start, self.sent_to)
-        samples = [_sample_of(position, self._segments) for position in ends]
-        self._drift.compare(end, [sample / self._backlog.sample_rate for sample in samples])
+        sounds = _sounds_by_connection(self._backlog, self.sent_to, self._segments)
+        self._drift.compare(start, end, sounds)
 
     def is_final(self, second: float) -> bool:
         """Tell whether all up to a second of the connection is final by the times of finals."""
@@ -352,6 +351,23 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
+
+
+def _sounds_by_connection(
+    backlog: Backlog, sent_to: int, segments: list[Segment]
+) -> list[tuple[float, float]]:
+    """Return at which seconds of the connection the sounds start and end that are not final."""
+    found = backlog.sounds(backlog.start, sent_to)
+    going_on = backlog.first_sound(found[-1][1] if found else backlog.start, sent_to)
+    if going_on is not None:
+        found.append((going_on, sent_to))
+    rate = backlog.sample_rate
+    return [
+        # Silence that was injected right before a sound comes before its first sample.
+        ((_sample_of(first + 1, segments) - 1) / rate, _sample_of(last, segments) / rate)
+        for first, last in found
+        if first > backlog.start  # Else it is the rest of what is final.
+    ]
 
 
 def _sample_of(position: int, segments: list[Segment]) -> int:

@@ -258,8 +258,8 @@ class Loudness:
         held = sum(level >= as_loud_as_words for level in levels[sinks:rest])
         return sinks if held > _LOUD_REST else rest
 
-    def ends_of_sounds(self, start: int, stop: int, pause: float) -> list[int]:
-        """Return the positions at which the sounds end that can be words.
+    def sounds(self, start: int, stop: int, pause: float) -> list[tuple[int, int]]:
+        """Return the positions at which the sounds start and end that can be words.
 
         Args:
             start: The position to look from.
@@ -271,15 +271,17 @@ class Loudness:
         # The last of the audio fills no frame, but is quiet so far.
         behind = -(-stop // self._frame) - max(start // self._frame, self._first)
         # A word is shorter than a pause, so it is in one of the sounds.
-        ends: list[int] = []
-        sounding, is_word = list(_LONG_AGO), False
+        found: list[tuple[int, int]] = []
+        sounding, first, is_word = list(_LONG_AGO), 0, False
         for number in [*(n for n, level in enumerate(levels) if level > limit), behind]:
-            if is_word and number - sounding[-1] > longest:
-                ends.append(min(self._position(start, sounding[-1] + 1), stop))
-                is_word = False
+            if number - sounding[-1] > longest:
+                if is_word:
+                    end = min(self._position(start, sounding[-1] + 1), stop)
+                    found.append((self._position(start, first), end))
+                first, is_word = number, False
             sounding.append(number)
             is_word = is_word or number - sounding[-_WORD_FRAMES] < _WORD_WINDOW
-        return ends
+        return found
 
     def _position(self, start: int, number: int) -> int:
         """Return where the frame of a number starts, of those that are known from `start` on."""

@@ -69,7 +69,8 @@ class Monologue:
         if until - since <= pause:
             # Mostly: too little for such a pause, and nothing needs to be measured.
             return since
-        since = max([since, *backlog.ends_of_sounds(since, until, DECIDED_AFTER)])
+        sounds = backlog.sounds(since, until, DECIDED_AFTER)
+        since = sounds[-1][1] if sounds else since
         loud = backlog.first_loud(since, sent_to)
         if loud is None:
             return max(since, sent_to)

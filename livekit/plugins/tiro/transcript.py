@@ -121,8 +121,8 @@ class Transcript:
     def _on_final(self, result: Result, now: float) -> list[SpeechEvent]:
         best = result.alternatives[0]
         start, end = self._times(result)
-        if end is not None:
-            self._feed.compare_clocks(end)
+        if start is not None and end is not None:
+            self._feed.compare_clocks(start, end)
             if self._feed.is_final(end):
                 logger.debug("dropped a final that covers nothing new")
                 return []
