@@ -139,21 +139,26 @@ def test_whether_a_chunk_waits(caller: Caller) -> None:
 # -- what is kept, and what is not ---------------------------------------------------------------
 
 
+def hiss(seconds: float) -> bytes:
+    """Return the softest noise of a line."""
+    return tone(seconds, 1)
+
+
 def test_quiet_audio_that_was_heard_is_dropped(caller: Caller) -> None:
-    caller.say(quiet(20))
+    caller.say(hiss(20))
     assert caller.reconnect() == pytest.approx(20 - LOOKBACK, abs=0.06)
 
 
 def test_what_the_peer_may_not_have_got_is_kept(caller: Caller) -> None:
     for _ in range(400):
-        caller.push(quiet(0.05))
+        caller.push(hiss(0.05))
         caller.send(taken=False)
     caller.feed.acknowledge(5 * RATE)
     assert caller.reconnect() == 5 - LOOKBACK
 
 
 def test_what_the_peer_got_it_has_for_good(caller: Caller) -> None:
-    caller.push(quiet(20))
+    caller.push(hiss(20))
     caller.send()
     caller.feed.acknowledge(0)
     caller.now += 20
@@ -162,13 +167,25 @@ def test_what_the_peer_got_it_has_for_good(caller: Caller) -> None:
 
 
 def test_a_burst_is_kept_until_the_service_can_have_heard_it(caller: Caller) -> None:
-    caller.push(quiet(20), waits=False)
+    caller.push(hiss(20), waits=False)
     caller.send()
     assert caller.reconnect() == 0
     caller.send()
     caller.now += 4
     assert caller.feed.ahead(caller.now) == pytest.approx(16)
     assert caller.reconnect() == pytest.approx(4 - LOOKBACK, abs=0.06)
+
+
+def test_digital_silence_is_no_matter_heard_or_not(caller: Caller) -> None:
+    """Else each connection of a long silence would get more of it than the one before."""
+    for part in [tone(0.5), *[quiet(0.05)] * 400]:
+        caller.push(part, waits=False)
+    caller.send(taken=False)
+    assert caller.reconnect() == 0, "the end of a word may be behind it"
+    caller.backlog.finalize(0, caller.backlog.end - 20 * RATE)
+    assert caller.reconnect() == 20.0
+    caller.push(hiss(0.1), waits=False)
+    assert caller.reconnect() == 20.0, "it is none any more"
 
 
 @pytest.mark.parametrize("peak", [30, 100, 200, 3000])

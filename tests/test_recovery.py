@@ -60,8 +60,13 @@ class Course:
         (CLOSED, SPEECH, Next.RECONNECT),
         (CLOSED, SOUND, Next.RECONNECT),
         (replace(CLOSED, age=0.5), SILENCE, Next.RECONNECT_ON_AUDIO),
-        (MUTE, SILENCE, APIConnectionError),
         (MUTE, SOUND, APIConnectionError),
+        (replace(MUTE, age=0.9), SILENCE, APIConnectionError),
+        # It has a limit for silence, or nobody has come to speak yet.
+        (MUTE, SILENCE, Next.RECONNECT_ON_AUDIO),
+        (failed(11, MUTE), SILENCE, Next.RECONNECT_ON_AUDIO),
+        (MUTE, SILENCE._replace(awaited=True), APIConnectionError),
+        (replace(MUTE, unanswered=0.1), SILENCE, APIConnectionError),
         (replace(MUTE, age=11.0), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(MUTE, age=11.0), SOUND, Next.RECONNECT),
         # A limit of the service struck at the onset of speech.
@@ -234,6 +239,14 @@ def test_a_service_that_gets_no_further_is_a_failure(
     assert isinstance(outcomes[-1], APIConnectionError)
 
 
+def test_a_service_that_hangs_up_on_silence_is_not_proven_by_that() -> None:
+    """What it does when somebody speaks is yet to be seen."""
+    course = Course()
+    assert course.end(MUTE, SILENCE) is Next.RECONNECT_ON_AUDIO
+    error = course.end(MUTE, SOUND)
+    assert isinstance(error, APIConnectionError) and "key" in error.message
+
+
 def test_a_key_that_is_refused_time_after_time_is_told_of() -> None:
     course = Course()
     assert course.end(failed(16), SPEECH, before=SPEECH) is Next.RECONNECT
@@ -245,10 +258,10 @@ def test_a_key_that_is_refused_time_after_time_is_told_of() -> None:
 
 def test_a_key_that_was_good_is_not_blamed() -> None:
     course = Course()
-    first = course.end(MUTE, SILENCE)
+    first = course.end(MUTE, SOUND)
     assert "key" in str(first)
     course.end(CLOSED, SILENCE)
-    later = course.end(MUTE, SILENCE)
+    later = course.end(MUTE, SOUND)
     assert isinstance(later, APIConnectionError)
     assert "before it said anything" in str(later)
     assert "key" not in str(later)

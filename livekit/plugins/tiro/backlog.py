@@ -226,11 +226,12 @@ class Backlog:
             heard: The position up to which the service can have heard.
             newest: The position behind which no more than `KEEP_AT_MOST` is kept.
         """
-        floor = self.start
+        floor, onset = self.start, round(_ONSET * self.sample_rate)
         if not self.speaking:
             quiet_to = heard - round(self._lookback * self.sample_rate)
+            if floor >= self._silent_from:  # Nobody needs to have heard that.
+                quiet_to = min(newest, self.sent_to) - onset
             if quiet_to > floor:
-                onset = round(_ONSET * self.sample_rate)
                 # A later sound, a word's length aside, is no matter.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)
                 floor = max(floor, quiet_to if sound is None else min(quiet_to, sound - onset))

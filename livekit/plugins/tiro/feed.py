@@ -357,16 +357,16 @@ def _sounds_by_connection(
     backlog: Backlog, sent_to: int, segments: list[Segment]
 ) -> list[tuple[float, float]]:
     """Return at which seconds of the connection the sounds start and end that are not final."""
-    found = backlog.sounds(backlog.start, sent_to)
-    going_on = backlog.first_sound(found[-1][1] if found else backlog.start, sent_to)
+    start, rate = backlog.start, backlog.sample_rate
+    found = backlog.sounds(start, sent_to)
+    going_on = backlog.first_sound(found[-1][1] if found else start, sent_to)
     if going_on is not None:
         found.append((going_on, sent_to))
-    rate = backlog.sample_rate
     return [
         # Silence that was injected right before a sound comes before its first sample.
         ((_sample_of(first + 1, segments) - 1) / rate, _sample_of(last, segments) / rate)
         for first, last in found
-        if first > backlog.start  # Else it is the rest of what is final.
+        if first > start  # Else it is the rest of what is final.
     ]
 
 

@@ -186,10 +186,11 @@ class Recovery:
         Raises:
             APIError: It ended by a failure, and not by a limit of the service.
         """
-        healthy = ending.answered or ending.age > budget.timeout
-        self._proven = self._proven or healthy
+        lasted = ending.answered or ending.age > budget.timeout
+        self._proven = self._proven or lasted
         if ending.answered:
             self._unresponsive = 0
+        healthy = lasted or _had_nothing_to_answer(ending, progress)
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
             return Next.RECONNECT
@@ -297,3 +298,12 @@ class Recovery:
         if budget.covers(failure) and self._failures > budget.max_retry:
             failure.retryable = False
         return budget.covers(failure)
+
+
+def _had_nothing_to_answer(ending: Ending, progress: Progress) -> bool:
+    """Tell whether nobody spoke on a connection: then the service said nothing, as it should.
+
+    It may have a limit for that. What it refuses, it refuses at once.
+    """
+    asked = progress.unfinalized or progress.awaited or ending.unanswered > 0
+    return ending.age >= _SHORT_CONNECTION and not asked
