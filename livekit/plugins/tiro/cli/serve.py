@@ -66,7 +66,7 @@ _MOST_CONNECTIONS = 200
 def serve(
     host: _Host = "127.0.0.1",
     port: _Port = 8765,
-    api_key: _Key = "test",
+    api_key: _Key = "local",
     script: _Script = None,
     fault: _Fault = None,
 ) -> None:

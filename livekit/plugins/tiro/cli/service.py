@@ -16,7 +16,7 @@ from .exits import CliError, Exit, note
 from .wording import in_options
 
 # The server of `--local` listens on loopback for this run only: its key guards nothing.
-_LOCAL_KEY = "test"
+_LOCAL_KEY = "local"
 _NO_KEY = (
     "no key: set TIRO_API_KEY (or TIRO_SPEECH_KEY) to the one that Tiro gave you, "
     "or try --local, which needs none"
