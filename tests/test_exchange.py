@@ -563,6 +563,19 @@ async def test_a_tail_behind_a_flush_is_sent_though_it_holds_no_word() -> None:
 
 
 @in_virtual_time
+async def test_a_flush_sends_what_is_held_though_nothing_was_said() -> None:
+    """And no silence behind it, as there is nothing to decide."""
+    async with wired(EMPTY) as call:
+        await call.push(rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS), 21)
+        assert len(call.wires.last.audio) < 2 * 1050 * MS
+        call.stream.flush()
+        assert len(call.wires.last.audio) == 2 * 1050 * MS
+        await asyncio.sleep(0.5)
+        assert len(call.wires.last.audio) == 2 * 1050 * MS
+        assert [event.type for event in call.events] == [FINAL]
+
+
+@in_virtual_time
 async def test_a_service_that_stays_is_left() -> None:
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)

@@ -163,6 +163,8 @@ class SpeechStream(stt.RecognizeStream):
         self._take_in()
         self._outlet.emit(self._transcript.flush())
         if not self._transcript.flush_pending:
+            if self._exchange is not None:
+                self._exchange.send_held()
             return
         if self._exchange is not None:
             self._exchange.flush()
