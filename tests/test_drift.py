@@ -11,6 +11,7 @@ from livekit.plugins.tiro.testing import faults
 from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 
 from .support import trial, virtual
+from .support.draws import _draw_breaths
 from .support.harness import FINAL
 from .support.numbered import Talk, talk
 from .support.trial import Outcome, hear
@@ -147,6 +148,14 @@ def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(
     assert outcome.is_exact, str(outcome)
     assert times_wrong_by(outcome, since=0.0) < 0.7
     assert times_wrong_by(outcome, since=14.0) < 0.06
+
+
+@pytest.mark.many
+@pytest.mark.parametrize("seed", range(6))
+def test_breaths_in_a_call_leave_the_times_of_words_as_they_are(seed: int) -> None:
+    outcome = virtual.run(_draw_breaths(seed, Random(seed)).run())
+    assert outcome.is_exact, str(outcome)
+    assert times_wrong_by(outcome, since=0.0) < 0.06
 
 
 @pytest.mark.nightly

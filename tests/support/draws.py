@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from random import Random
 
 from livekit.plugins.tiro.testing import Drop, Hooks, StatusError
@@ -55,6 +56,7 @@ from .trouble import (
     SaysTheEnd,
     ShownOnce,
     ShutGate,
+    SilenceLimit,
     TalksOn,
     WithoutTimes,
 )
@@ -609,8 +611,39 @@ def _draw_noise_that_stops(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], presses=[word.end for word in words])
 
 
+def _draw_silence_limit(seed: int, rng: Random) -> Trial:
+    """A service that ends sessions in which nobody speaks, and a caller who mostly listens."""
+    said = _talk(rng, utterances=2, lead=rng.randint(100, 3000))
+    later = rng.randint(1000, 4000)
+    first = said.words[0].last + 200
+    words = tuple(
+        word
+        if word.last < first
+        else replace(word, first=word.first + later, last=word.last + later)
+        for word in said.words
+    )
+    said = replace(said, words=words, blocks=said.blocks + later, noise=0)
+    limit = SilenceLimit(round(rng.uniform(7.0, 20.0), 1), rng.choice((None, *_ROTATION)))
+    return Trial(seed, said, [], [], ["silence limit"], limit)
+
+
+def _draw_breaths(seed: int, rng: Random) -> Trial:
+    """A caller who breathes out behind most words, on a connection that ends or not."""
+    said = _talk(rng, utterances=10)
+    behind = {first.last: second.first for first, second in pairwise(said.words)}
+    hums = tuple(
+        (last + 2, last + rng.randint(10, 60))
+        for last, first in behind.items()
+        if first - last >= 80 and rng.random() < 0.8
+    )
+    trial = Trial(seed, replace(said, hums=hums, peak=12000, noise=rng.choice((1, 100))), [], [])
+    if rng.random() < 0.5:
+        return trial
+    return replace(trial, kinds=["FIN"], faults=[Disconnect(round(rng.uniform(5.0, 20.0), 2))])
+
+
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 65,
+    _draw_freely: 63,
     _draw_late_audio: 1,
     _draw_new_key: 1,
     _draw_noise_that_stops: 1,
@@ -632,6 +665,8 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_flushes_in_an_outage: 1,
     _draw_change_at_the_end: 1,
     _draw_wrong_clock: 1,
+    _draw_silence_limit: 1,
+    _draw_breaths: 1,
 }
 """The scenes, and of a hundred streams how many are so."""
 

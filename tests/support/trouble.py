@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import WSMsgType
 
-from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks
+from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
+    Drop,
+    HandshakeRefusal,
+    Hooks,
+    StatusError,
+)
 from livekit.plugins.tiro.testing.backend import GATE_SAMPLES
 from livekit.plugins.tiro.testing.faults import Fault, Moment, When
 
@@ -89,6 +95,25 @@ class Pace(Hooks):
         due = max(self._due.get(connection.number, now), now - 0.1)
         self._due[connection.number] = due + len(pcm) / 2 / connection.sample_rate / self._pace
         await asyncio.sleep(max(0.0, self._due[connection.number] - now))
+
+
+class SilenceLimit(Hooks):
+    """A session ends in which nobody has spoken for some seconds."""
+
+    def __init__(self, seconds: float, code: int | None = None) -> None:
+        """Drop the connection, or say an error of this gRPC code."""
+        self._seconds, self._code = seconds, code
+        self._spoken_at: dict[int, float] = {}
+
+    def __repr__(self) -> str:
+        return f"SilenceLimit({self._seconds:g}, {self._code})"
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        second = connection.seconds
+        if any(pcm):
+            self._spoken_at[connection.number] = second
+        if second - self._spoken_at.get(connection.number, 0.0) > self._seconds:
+            raise Drop if self._code is None else StatusError(self._code, "nobody speaks")
 
 
 class Chatter(Hooks):
