@@ -16,7 +16,7 @@ from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.caller import tone
 from .support.harness import FINAL, frames
-from .support.numbered import NumberedRecognizer, Talk, talk
+from .support.numbered import NumberedRecognizer, Spoken, Talk, talk
 from .support.session_fakes import in_virtual_time, local_server, new_stt
 from .support.trial import hear
 
@@ -62,6 +62,40 @@ async def test_the_final_comes_behind_so_much_quiet(endpointing: float, lead: fl
     # A frame is pushed here when it begins; a room gives it when it is over.
     waited = await final_after(endpointing, talk(3, gap=4.0, lead=lead)) + 0.05
     assert waited == pytest.approx(endpointing, abs=0.035)
+
+
+@pytest.mark.parametrize("ms", [10, 30, 50])
+@pytest.mark.parametrize("interim_results", [True, False])
+@in_virtual_time
+async def test_a_flush_in_a_word_that_has_just_begun_waits_for_its_end(
+    interim_results: bool, ms: int
+) -> None:
+    """A VAD tells that the caller is done 0.1 s late, when the next word can have begun."""
+    words = (Spoken("einn", 50, 90), Spoken("tveir", 120, 160), Spoken("ekki", 400, 440))
+    said = Talk(words, 800, noise=100)
+    server = TiroServer(recognizers={"is": NumberedRecognizer(said)}, endpoint_silence=2.0)
+    async with server, new_stt(server, interim_results=interim_results) as stt:
+        stream = stt.stream()
+        loop = asyncio.get_running_loop()
+
+        async def listen() -> list[tuple[float, str]]:
+            return [
+                (loop.time() - began, event.alternatives[0].text)
+                async for event in stream
+                if event.type is FINAL
+            ]
+
+        began, listening, pushed = loop.time(), asyncio.create_task(listen()), 0.0
+        for frame in frames(said.pcm(), ms=ms):
+            stream.push_frame(frame)
+            if pushed < 1.26 <= pushed + frame.duration:
+                stream.flush()
+            pushed += frame.duration
+            await asyncio.sleep(began + pushed - loop.time())
+        await stream.aclose()
+        (at, text), (_, next_text) = await listening
+    assert (text, next_text) == ("einn tveir", "ekki")
+    assert 1.6 + 0.1 < at < 1.6 + 0.35
 
 
 @pytest.mark.parametrize("text", ["Einn tveir.", "einn tveir,", "einn tveir…"])

@@ -349,6 +349,13 @@ def test_each_sound_has_its_edges_but_the_last_one_and_a_click() -> None:
     assert found[:2] == [(0, 0.4 * RATE), (0.7 * RATE, 1.1 * RATE)]
 
 
+def test_what_fills_no_frame_can_be_loud_too() -> None:
+    loudness = measured(tone(0.5), quiet(0.2))
+    assert loudness.quiet_from(0) == loudness.quiet_from(0, quiet(0.01)) == 0.5 * RATE
+    rest = tone(0.01)
+    assert loudness.quiet_from(0, rest) == loudness.measured_to + len(rest) // 2
+
+
 # -- the longest quiet ---------------------------------------------------------------------------
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from livekit.plugins.tiro.backlog import Backlog, chunk_samples
-from livekit.plugins.tiro.onset import Onset
+from livekit.plugins.tiro.onset import Onset, has_begun_anew
 
-from .support.caller import RATE, LiveFeed, quiet
+from .support.caller import RATE, LiveFeed, noise, quiet
 
 CHUNK = chunk_samples(RATE)
 MS = RATE // 1000
@@ -270,3 +270,49 @@ def test_what_is_held_is_released_in_a_pause() -> None:
     talk.send()
     assert talk.backlog.end - talk.feed.sent_to < CHUNK
     assert not talk.feed.release()
+
+
+# -- a word that has begun -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ms", [5, 20, 50, 100, 140])
+@pytest.mark.parametrize("pause", [0.26, 0.36, 1.0])
+def test_a_word_has_begun_behind_a_pause(ms: int, pause: float) -> None:
+    assert has_begun_anew(onset(tone(0.5) + quiet(pause) + tone(ms / 1000))._backlog)
+
+
+@pytest.mark.parametrize("peak", [1, 30, 100])
+def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> None:
+    audio = noise(0.5, peak) + tone(0.5) + noise(0.3, peak) + tone(0.08)
+    backlog = onset(audio)._backlog
+    assert not backlog.loudness.is_learned
+    assert has_begun_anew(backlog)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        b"",
+        tone(0.05),
+        # The end of a word, or of speech with a gap too short for a pause.
+        tone(0.5) + quiet(0.3) + tone(0.3),
+        tone(0.5) + quiet(0.05) + tone(0.05),
+        tone(1.0),
+        # A pause goes on.
+        tone(0.5) + quiet(0.3),
+        tone(0.5) + quiet(0.3) + tone(0.04) + quiet(0.04),
+        noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
+        # There is nothing but that word: to let go of a button is to be done.
+        quiet(2.0) + tone(0.1),
+    ],
+    ids=range(9),
+)
+def test_no_word_has_begun(audio: bytes) -> None:
+    assert not has_begun_anew(onset(audio)._backlog)
+
+
+def test_a_word_behind_a_pause_in_an_open_hypothesis_is_not_its_first() -> None:
+    """All before it may have been let go."""
+    backlog = onset(quiet(2.0) + tone(0.1))._backlog
+    backlog.set_speaking(True)
+    assert has_begun_anew(backlog)

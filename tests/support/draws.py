@@ -642,8 +642,20 @@ def _draw_breaths(seed: int, rng: Random) -> Trial:
     return replace(trial, kinds=["FIN"], faults=[Disconnect(round(rng.uniform(5.0, 20.0), 2))])
 
 
+def _draw_late_flush(seed: int, rng: Random) -> Trial:
+    """A flush behind a pause that is just over: a VAD is 0.1 s late."""
+    at = rng.randint(60, 160)
+    words: list[Spoken] = []
+    for _ in range(6):
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 60)))
+        at = words[-1].last + rng.randint(26, 36)
+    begun = words[rng.randint(1, 4)].start + rng.choice((0.02, 0.04, 0.06, 0.08))
+    said = Talk(tuple(words), at + _SHORTEST_GAP, 12000, rng.choice((1, 100)))
+    return Trial(seed, said, [], [], flushes={round(begun, 2): 1}, ms=rng.choice((10, 20, 50)))
+
+
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 63,
+    _draw_freely: 62,
     _draw_late_audio: 1,
     _draw_new_key: 1,
     _draw_noise_that_stops: 1,
@@ -667,6 +679,7 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_wrong_clock: 1,
     _draw_silence_limit: 1,
     _draw_breaths: 1,
+    _draw_late_flush: 1,
 }
 """The scenes, and of a hundred streams how many are so."""
 

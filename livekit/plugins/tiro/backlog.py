@@ -318,7 +318,7 @@ class Backlog:
     def quiet_from(self) -> int | None:
         """Return from where on it is quiet against the audio that is not final, or None."""
         self._measure(self.end)
-        return self.loudness.quiet_from(self.start)
+        return self.loudness.quiet_from(self.start, self._read(self.loudness.measured_to, self.end))
 
     def may_hold_words(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""

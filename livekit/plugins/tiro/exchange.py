@@ -134,10 +134,12 @@ class Exchange:
         Args:
             again: Whether it may be the second time for the same audio.
         """
-        now = time.monotonic()
+        now, backlog = time.monotonic(), self._parts.backlog
+        if not again and self._quiet.has_to_wait(backlog):
+            return
         self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
         # A service at the pace of speech takes that long for it.
-        self._quiet.asked(self._parts.backlog.end, now + FLUSH_SILENCE)
+        self._quiet.asked(backlog.end, now + FLUSH_SILENCE)
         if self._feed.flush(again=again):
             self._wake_sender()
 
@@ -271,7 +273,7 @@ class Exchange:
 
         All that was pushed is sent; `seconds` is the length of the last of it, `now` monotonic.
         """
-        backlog, quiet_from = self._parts.backlog, self._parts.backlog.quiet_from()
+        backlog, quiet_from = self._parts.backlog, self._quiet.quiet_from(self._parts.backlog)
         # A sound ends somewhere in the last frame of 20 ms in which it is loud.
         step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
         silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
@@ -284,9 +286,8 @@ class Exchange:
         if time.monotonic() < self._ask_again_at:
             return
         self._ask_again_at = inf
-        backlog = self._parts.backlog
-        silent = backlog.flushes[-1:] == [backlog.end]
-        if silent and not self._ended and self._parts.transcript.flush_pending:
+        is_last = self._parts.backlog.flushes[-1:] == [self._parts.backlog.end]
+        if is_last and not self._ended and self._parts.transcript.flush_pending:
             self.flush(again=True)
 
     def _notice_pause(self) -> None:
@@ -350,7 +351,7 @@ class Exchange:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
                 self._parts.outlet.report_usage()
-                if backlog.end >= self._quiet.monologue_from:  # For who is behind, too.
+                if backlog.end >= self._quiet.due_from:  # For who is behind, too.
                     self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
                 await self._more.wait()
                 if not await connection.drain():

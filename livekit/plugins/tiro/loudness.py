@@ -202,15 +202,22 @@ class Loudness:
                 return self._position(start, number)
         return None
 
-    def quiet_from(self, start: int) -> int | None:
+    def quiet_from(self, start: int, rest: bytes = b"") -> int | None:
         """Return the position from which on it is quiet against the audio from `start` on.
 
         None without audio that is louder than that: with noise so loud, no pause can be told.
+
+        Args:
+            start: The position from which on an utterance is.
+            rest: The samples behind `measured_to`, which fill no frame.
         """
         levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
         if len(levels) < _UTTERANCE_FRAMES:
             return None
         limit = _quiet_level(levels)
+        samples = array("h", rest)
+        if samples and max(max(samples), -min(samples)) > limit:
+            return self.measured_to + len(samples)
         for quiet, level in enumerate(reversed(levels)):
             if level > limit:
                 return self.measured_to - quiet * self._frame

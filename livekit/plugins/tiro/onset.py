@@ -32,8 +32,30 @@ DECIDED_AFTER = 2.5
 EMPTY_SEGMENT = 5.0
 """Seconds of audio without a word, after which the endpointer says that it heard nothing."""
 
+# s of a word's start at most, and of quiet before it at least: whoever flushes behind a pause, as a
+# VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
+_BEGUN = 0.16
+_BEFORE_IT = 0.1
+_LATEST = 0.02
+
 STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
+
+
+def has_begun_anew(backlog: Backlog) -> bool:
+    """Tell whether a word has begun, just now, behind a pause in what is not final."""
+    rate, end = backlog.sample_rate, backlog.end
+    word = end - round(_BEGUN * rate)
+    pause = word - round(_BEFORE_IT * rate)
+    if pause < backlog.start or not backlog.is_loud(end - round(_LATEST * rate), end):
+        return False
+    if backlog.first_loud(pause, word) is None:
+        return backlog.speaking or backlog.first_sound(backlog.start, word) is not None
+    # Where the noise of the line is louder than is known, it is quiet against the words.
+    quiet = backlog.longest_quiet(backlog.start, pause, end, silent=False)
+    if quiet is None or quiet[1] == backlog.loudness.measured_to:
+        return False
+    return quiet[1] - quiet[0] >= word - pause
 
 
 class Onset:

@@ -108,8 +108,7 @@ class SpeechStream(stt.RecognizeStream):
 
     @start_time_offset.setter
     def start_time_offset(self, value: float) -> None:
-        # The base class adds the wall-clock time of every retry to its own copy. That is not
-        # followed: the audio clock runs on through retries.
+        # Not the base class's copy, to which it adds the time of each retry: the audio runs on.
         if value < 0:
             raise ValueError("start_time_offset must be non-negative")
         self._transcript.set_offset(value)
@@ -163,14 +162,16 @@ class SpeechStream(stt.RecognizeStream):
         self._take_in()
         self._outlet.emit(self._transcript.flush())
         if not self._transcript.flush_pending:
-            if self._exchange is not None:
-                self._exchange.send_held()
-            return
-        if self._exchange is not None:
+            self._send_held()
+        elif self._exchange is not None:
             self._exchange.flush()
         else:
             self._backlog.flush()
             self._wanted.set()
+
+    def _send_held(self) -> None:
+        if self._exchange is not None:
+            self._exchange.send_held()
 
     def end_input(self) -> None:
         """Say that no more audio comes: all that was pushed is brought to its final.
@@ -250,13 +251,10 @@ class SpeechStream(stt.RecognizeStream):
 
     async def aclose(self) -> None:
         """Close the stream now, whatever the service does."""
-        if self._exchange is not None:
-            self._exchange.send_held()
-        # Cancel first: closing the input would make the send task flush and wait for the last
-        # final.
+        self._send_held()
+        # Cancel first: closing the input would make the send task flush and wait for a last final.
         await utils.aio.cancel_and_wait(self._task)
-        # The base class goes on to cancel its metrics task, to which the last usage report is
-        # still on its way. It ends by itself as soon as it has read that.
+        # The base class would cancel its metrics task, which is yet to read the last usage report.
         if self._metrics_task is not None:
             await asyncio.wait({self._metrics_task}, timeout=_METRICS_TIMEOUT)
         await super().aclose()

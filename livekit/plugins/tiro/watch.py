@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from .backlog import KEEP_AT_MOST
 from .monologue import BREATH, MONOLOGUE
+from .onset import has_begun_anew
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
 
 DRAIN_TIMEOUT = 5.0
 """Seconds to wait, once the end marker is out, for a service that says nothing new and stays.
@@ -24,6 +29,9 @@ UNRESPONSIVE_AFTER = 15.0
 which a new connection is tried. Doubled for each connection that was unresponsive before, because
 noise that the service does not answer looks the same; and where no hypotheses are asked for,
 because a final can take 20 s."""
+
+NEXT_PAUSE = 0.2
+"""Seconds of quiet behind a word in the middle of which somebody asked for the final."""
 
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
@@ -117,7 +125,34 @@ class QuietWatch:
         self._wanted = self._late_from = inf
         self._breath = 0.0
         self._asked_to = 0
-        self._answer_due = 0.0
+        self._answer_due = self._pause = 0.0
+        self._postponed_from: int | None = None
+
+    @property
+    def due_from(self) -> float:
+        """The position from which on the final may have to be asked for, whatever the options."""
+        return self.monologue_from if self._postponed_from is None else self.look_from
+
+    def has_to_wait(self, backlog: Backlog) -> bool:
+        """Tell whether to ask in the next pause, as a word has begun.
+
+        Whoever asks behind a pause can be late: silence would cut the word in two, and the caller
+        is not done.
+        """
+        if not has_begun_anew(backlog):
+            return False
+        self.look_from = self._postponed_from = backlog.end
+        self._pause = NEXT_PAUSE * backlog.sample_rate
+        return True
+
+    def quiet_from(self, backlog: Backlog) -> int | None:
+        """Return from where on it is quiet, or None; if a word had begun, behind that."""
+        quiet_from, word = backlog.quiet_from(), self._postponed_from
+        if word is None:
+            return quiet_from
+        silent_from = backlog.last_loud(word, backlog.end) or word
+        # A soft word is quiet against the one before it.
+        return min(silent_from, quiet_from) if quiet_from and quiet_from >= word else silent_from
 
     def note(
         self, position: int, *, is_open: bool, finals: int, endpointing: float | None, rate: int
@@ -133,6 +168,7 @@ class QuietWatch:
         """
         if finals != self._finals or not is_open:
             self._finals, self._open_from, self._answer_due = finals, None, 0.0
+            self._postponed_from = None
         if not is_open:
             self.look_from = self.monologue_from = inf
             return
@@ -143,6 +179,8 @@ class QuietWatch:
         self._late_from = self._open_from + _LATE * rate
         self._breath = min(self._wanted, BREATH * rate)
         self.look_from = self.monologue_from if endpointing is None else self._open_from
+        if self._postponed_from is not None:
+            self.look_from = self._postponed_from
 
     def asked(self, position: int, answer_due: float) -> None:
         """Note that the final of all up to a position was asked for, by whomever.
@@ -152,6 +190,7 @@ class QuietWatch:
             answer_due: Monotonic seconds by which it is there, if there is one.
         """
         self._asked_to, self._answer_due = position, answer_due
+        self._postponed_from = None
 
     def look_again(self, quiet_from: int | None, step: float) -> None:
         """Put off the next look to when the quiet can have become long enough.
@@ -164,7 +203,8 @@ class QuietWatch:
             step: As in `is_due`.
         """
         if quiet_from is not None:
-            self.look_from = max(self.look_from, quiet_from + self._breath - step / 2)
+            wanted = self._breath if self._postponed_from is None else self._pause
+            self.look_from = max(self.look_from, quiet_from + wanted - step / 2)
 
     def is_due(
         self, position: int, quiet_from: int | None, now: float, step: float, *, silent: bool = True
@@ -179,6 +219,8 @@ class QuietWatch:
                 is wanted is taken for it.
             silent: Whether nothing in it stands out from the noise: a breath, and no soft word.
         """
+        if quiet_from is not None and self._postponed_from is not None:
+            return position - quiet_from + min(step, self._pause) / 2 >= self._pause
         if quiet_from is None or quiet_from < self._asked_to or now < self._answer_due:
             return False
         is_breath = position >= (self.monologue_from if silent else self._late_from)
