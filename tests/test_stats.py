@@ -171,6 +171,20 @@ async def test_failures_by_kind() -> None:
 
 
 @in_virtual_time
+async def test_a_line_that_is_dead_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    said = talk(*[3] * 8)
+    server = TiroServer(
+        recognizers={"is": NumberedRecognizer(said)},
+        hooks=faults.PerConnection(faults.HalfOpen(1.0)),
+    )
+    async with server, new_stt(server) as stt:
+        stream = stt.stream()
+        await collect(stream, frames(said.pcm()), pace=0.05)
+    assert (stream.stats.failures, stream.stats.rotations) == ({"connection": 1}, 0)
+    assert "the line to Tiro was dead" in caplog.text
+
+
+@in_virtual_time
 async def test_tries_to_connect_in_one_attempt_are_counted() -> None:
     down = faults.Refuse(503)
     async with local(faults.Disconnect(1.2), down, down) as server, new_stt(server) as stt:

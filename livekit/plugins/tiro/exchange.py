@@ -244,7 +244,7 @@ class Exchange:
             self._apply_new_phrases()
         connection.keep_alive(sent_to)
         if connection.is_dead:
-            return Reason.CLOSED
+            return Reason.GONE
         if connection.end_sent or watch.unanswered < UNRESPONSIVE_AFTER:
             return None
         before = 0 if connection.answered else self._patience.unresponsive_before

@@ -148,6 +148,9 @@ class Journal:
                 "Tiro did not answer %.0f s of audio that may be speech; connecting again",
                 ending.unanswered,
             )
+        elif ending.reason is Reason.GONE:
+            self.tally.failed("connection")
+            logger.warning("the line to Tiro was dead; connecting again")
         elif ending.reason is Reason.OPTIONS_CHANGED:
             self.tally.count("option_changes")
         elif after is not Next.DONE and ending.configured:

@@ -40,7 +40,9 @@ class Reason(Enum):
     """Why the exchange on a connection is over, unless the service sent an error."""
 
     CLOSED = auto()
-    """The peer closed it, or is gone without a word."""
+    """The peer closed it."""
+    GONE = auto()
+    """The peer takes nothing any more, and did not say so: the line is half-open."""
     OPTIONS_CHANGED = auto()
     """The caller changed the options."""
     UNRESPONSIVE = auto()

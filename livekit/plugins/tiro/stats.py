@@ -21,14 +21,15 @@ class Stats:
     connections: int = 0
     """Connections that were opened."""
     rotations: int = 0
-    """Connections that the service ended without a fault, and that another one took over."""
+    """Connections that the service ended, and that another one took over: it ends each connection
+    alike, so that a crash can not be told from a limit of its own."""
     option_changes: int = 0
     """Connections that were ended because options changed."""
     failures: dict[str, int] = field(default_factory=dict)
     """How often something failed, by kind: `status_503` (the service or a proxy refused, with the
-    HTTP status that fits), `timeout`, `connection` (not reached, no key, or hung up) and
-    `unresponsive` (audio that may be speech got no answer, and a new connection was tried). Each
-    try to connect counts."""
+    HTTP status that fits), `timeout`, `connection` (not reached, no key, hung up without a word, or
+    a line that was dead) and `unresponsive` (audio that may be speech got no answer, and a new
+    connection was tried). Each try to connect counts."""
     audio_pushed: float = 0.0
     """Seconds of audio that the caller pushed."""
     audio_sent: float = 0.0
