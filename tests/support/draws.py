@@ -68,6 +68,8 @@ _LARGEST_DRIFT = 0.002
 # Blocks: a service drops what it looked ahead over when it decides, some 0.8 s behind a word, so
 # that it would lose the start of a word that began just then.
 _SHORTEST_GAP = 100
+# s into a word, up to which a flush may be late: 0.08 s, and a frame of 50 ms.
+LATE_FLUSH = 0.13
 # Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
 # service decides too.
 _LONGEST_GAP = 150
@@ -624,7 +626,7 @@ def _draw_silence_limit(seed: int, rng: Random) -> Trial:
     )
     said = replace(said, words=words, blocks=said.blocks + later, noise=0)
     limit = SilenceLimit(round(rng.uniform(7.0, 20.0), 1), rng.choice((None, *_ROTATION)))
-    return Trial(seed, said, [], [], ["silence limit"], limit)
+    return Trial(seed, said, [], [], hooks=limit)
 
 
 def _draw_breaths(seed: int, rng: Random) -> Trial:

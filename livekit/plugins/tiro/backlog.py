@@ -29,6 +29,8 @@ speech never comes to three times that."""
 
 # s of audio kept in front of a sound: its onset can be too quiet to stand out.
 _ONSET = 0.5
+# s that a service can be behind in digital silence, in which there is nothing to decode.
+_SILENCE_LAG = 1.0
 # s of quiet behind a sound that ends: longer than what is between the words of a sentence.
 _WORD_PAUSE = 0.3
 # Digital silence, as long as a frame of a microphone's can be: 0.1 s at 48 kHz.
@@ -228,9 +230,10 @@ class Backlog:
         """
         floor, onset = self.start, round(_ONSET * self.sample_rate)
         if not self.speaking:
+            if floor >= self._silent_from:
+                silence_heard = min(newest, self.sent_to) - round(_SILENCE_LAG * self.sample_rate)
+                heard = max(heard, silence_heard)
             quiet_to = heard - round(self._lookback * self.sample_rate)
-            if floor >= self._silent_from:  # Nobody needs to have heard that.
-                quiet_to = min(newest, self.sent_to) - onset
             if quiet_to > floor:
                 # A later sound, a word's length aside, is no matter.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)
@@ -327,9 +330,8 @@ class Backlog:
         return self.first_sound(self.start) is not None
 
     def _measure(self, stop: int) -> None:
-        """Measure all there is, if not all up to a position is measured; it costs little more."""
+        """Measure all whole frames of 20 ms, if not all up to a position is measured."""
         measured_to = self.loudness.measured_to
-        # In frames of 20 ms; less is left.
         if stop > measured_to and self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(measured_to, self.end))
 
