@@ -34,6 +34,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Task, Plan]]:
     return found
 
 
+@pytest.mark.parametrize("url", ["", " "])
+@pytest.mark.parametrize("command", [("transcribe", FOX), ("doctor",), ("probe",)])
+def test_an_empty_address_is_not_taken_for_none(command: tuple[str, ...], url: str) -> None:
+    """As of `--base-url "$URL"` in a script, where there is no such variable."""
+    result = run(*command, "--base-url", url)
+    assert result.exit_code == Exit.USAGE
+    error = " ".join(result.stderr.replace("\u2502", " ").split())
+    assert "'--base-url': it is empty. Give an address, or leave the option out" in error
+
+
 def test_by_default_it_is_icelandic_and_text(asked: list[tuple[Task, Plan]]) -> None:
     assert transcribe(FOX).exit_code == 0
     ((task, plan),) = asked

@@ -203,6 +203,13 @@ async def test_address_that_is_none_is_named_by_where_it_is_from(
     assert failures(found)["address"].startswith("--base-url must be ")
 
 
+async def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_BASE_URL", "ws://127.0.0.1:1")
+    found = {each.check: each async for each in DOCTOR.examine("", "is-IS")}
+    assert found["address"].verdict == "failed"
+    assert found["address"].text.startswith("base_url must not be empty")
+
+
 async def test_key_in_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIRO_BASE_URL", f"wss://example.invalid/v2beta1?token={KEY}")
     found = await examine()

@@ -184,7 +184,7 @@ def test_the_host_is_fit_for_messages() -> None:
 
 @pytest.mark.parametrize(
     "base_url",
-    ["", "host", "host:8080/path", "ftp://host", "wss://", "wss:///path", "//host", "wss://[::1"]
+    ["host", "host:8080/path", "ftp://host", "wss://", "wss:///path", "//host", "wss://[::1"]
     + ["wss://host:99999", "wss://host:abc", "wss://host:0", None, 7],
 )
 def test_what_is_no_address_is_refused(base_url: Any) -> None:
@@ -477,7 +477,7 @@ def test_the_key_is_the_argument_then_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TIRO_API_KEY", "api")
     assert key_of(tiro.STT()) == "api"
     assert key_of(tiro.STT(api_key="argument")) == "argument"
-    assert key_of(tiro.STT(api_key="")) == "api"
+    assert key_of(tiro.STT(api_key=None)) == "api"  # type: ignore[arg-type]
     monkeypatch.setenv("TIRO_API_KEY", "")
     assert key_of(tiro.STT()) == "speech"
 
@@ -497,9 +497,21 @@ def test_the_address_is_the_argument_then_the_environment(
     monkeypatch.setenv("TIRO_BASE_URL", "")
     assert tiro.STT(api_key=KEY)._options.base_url == DEFAULT_BASE_URL
     monkeypatch.setenv("TIRO_BASE_URL", "ws://from-environment")
-    for nothing in (None, ""):
-        stt = tiro.STT(api_key=KEY, base_url=nothing)  # type: ignore[arg-type]
-        assert stt._options.base_url == "ws://from-environment"
+    stt = tiro.STT(api_key=KEY, base_url=None)  # type: ignore[arg-type]
+    assert stt._options.base_url == "ws://from-environment"
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+@pytest.mark.parametrize("name", ["base_url", "api_key"])
+def test_what_is_given_empty_is_not_looked_for_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, name: str, empty: str
+) -> None:
+    """A variable that is not set, in the program that gives it: to go elsewhere would surprise."""
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    monkeypatch.setenv("TIRO_BASE_URL", "ws://from-environment")
+    given_empty: dict[str, Any] = {name: empty}
+    with pytest.raises(ValueError, match=f"^{name} must not be empty: give .* leave {name} out$"):
+        tiro.STT(**given_empty)
 
 
 def test_every_setting_reaches_the_options() -> None:

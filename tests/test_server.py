@@ -102,6 +102,12 @@ async def test_any_key_is_taken_without_one_to_ask_for() -> None:
     assert client.settled and server.sessions[0].token is None
 
 
+@pytest.mark.parametrize("key", ["", " "])
+def test_a_key_that_no_client_can_send_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="api_key must not be empty: give a key, or None"):
+        TiroServer(api_key=key)
+
+
 async def test_closing_the_server_drops_every_session() -> None:
     """Idle, in the middle of speech, and waiting in a hook: gone at once."""
 

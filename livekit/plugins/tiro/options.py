@@ -134,7 +134,7 @@ def hidden_key(api_key: Any) -> Any:
     """Return what shows no key in a traceback with locals; nothing stays what it is."""
     if callable(api_key):
         return KeySource.of(api_key)
-    return _hidden(api_key) if api_key else api_key
+    return _hidden(api_key) if api_key or isinstance(api_key, str) else api_key
 
 
 def hidden_headers(headers: Any) -> Any:
@@ -345,6 +345,11 @@ def websocket_url(url: str) -> str:
     Raises:
         ValueError: It is no address, or holds what can be a secret; it is not repeated.
     """
+    if isinstance(url, str) and not url.strip():
+        raise ValueError(
+            f"base_url must not be empty: give an address such as {DEFAULT_BASE_URL}, or leave "
+            "base_url out"
+        )
     parts = _split(url)
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts is None or parts.scheme.lower() not in schemes:

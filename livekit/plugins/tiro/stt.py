@@ -346,8 +346,10 @@ class _BatchStream(SpeechStream):
 
 
 def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
-    if is_given(api_key) and api_key:
+    if is_given(api_key) and api_key is not None:
         found: Key | KeySource = hidden_key(api_key)
+        if isinstance(found, Key) and not found.strip():
+            raise ValueError("api_key must not be empty: give Tiro's key, or leave api_key out")
         return found
     held = key_of_environment()
     if held is None:
@@ -373,7 +375,7 @@ def _checked_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSes
 
 
 def _find_url(base_url: NotGivenOr[str]) -> str:
-    if is_given(base_url) and base_url:
+    if is_given(base_url) and base_url is not None:
         return base_url
     return url_of_environment() or DEFAULT_BASE_URL
 

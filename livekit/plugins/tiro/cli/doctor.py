@@ -174,15 +174,17 @@ class _Examination:
 
     async def address(self) -> str:
         try:
-            url = self._base_url or url_of_environment()
+            url = url_of_environment() if self._base_url is None else self._base_url
             # The key comes in later: up to the session the checks can do without.
             self._valid = Options(
-                api_key="none", base_url=url or DEFAULT_BASE_URL, language=self._language
+                api_key="none",
+                base_url=DEFAULT_BASE_URL if url is None else url,
+                language=self._language,
             )
         except ValueError as error:
             raise _Failed(str(error)) from None
         self._http = new_http_session(self._valid.url)
-        source = "--base-url" if self._base_url else URL_VARIABLE
+        source = URL_VARIABLE if self._base_url is None else "--base-url"
         origin = f"from {source}" if url else "Tiro's own"
         return f"{self._valid.base_url} ({origin}), language {self._valid.language}"
 

@@ -77,11 +77,21 @@ _Output = Annotated[
         "in /, or there is more than one document to write: to files in it, named after the FILEs.",
     ),
 ]
+
+
+def _address(url: str | None) -> str | None:
+    """Refuse an address of nothing, such as that of a variable of a script that is not set."""
+    if url is not None and not url.strip():
+        raise typer.BadParameter("it is empty. Give an address, or leave the option out")
+    return url
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
         metavar="URL",
+        callback=_address,
         help="Where the service is; else TIRO_BASE_URL, else Tiro's own address.",
     ),
 ]

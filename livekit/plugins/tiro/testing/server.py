@@ -67,6 +67,9 @@ class TiroServer:
             refused with HTTP status 503.
         host: The interface to listen on.
         port: 0 for a free one.
+
+    Raises:
+        ValueError: The key is empty, which is one that no client can send.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class TiroServer:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        if api_key is not None and not api_key.strip():
+            raise ValueError("api_key must not be empty: give a key, or None to take any")
         self._api_key = api_key
         self._style = FrameStyle(error_style, emit_unpopulated)
         self._timing = Timing(endpoint_silence, interim_interval)

@@ -119,7 +119,7 @@ def _options(base_url: str | None, language: str) -> Options:
         if found is None:
             names = " or ".join(KEY_VARIABLES)
             raise CliError(Exit.NO_KEY, f"no key: set {names} to the one that Tiro gave you")
-        url = base_url or url_of_environment() or DEFAULT_BASE_URL
+        url = url_of_environment() or DEFAULT_BASE_URL if base_url is None else base_url
         return Options(api_key=found[1], base_url=url, language=language)
     except ValueError as error:
         raise CliError(Exit.USAGE, in_options(str(error))) from None
