@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer
+from rich.console import Console
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from livekit.plugins.tiro.cli import exits as exits_module
@@ -23,9 +25,10 @@ from livekit.plugins.tiro.cli.exits import (
     exits,
     from_api,
     note,
+    writing,
 )
 
-from .support.command import KEY, run
+from .support.command import KEY, Forked, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +104,70 @@ def test_a_reader_that_went_away_is_no_news(
     assert ended(BrokenPipeError()) == Exit.BROKEN_PIPE
     assert abandoned == [None]
     assert capsys.readouterr().err == ""
+
+
+class Output(io.StringIO):
+    """A standard output that fails, once it cannot keep back any more what it was given."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+def test_an_output_that_cannot_be_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Output(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(typer.Exit) as caught, exits():
+            sys.stdout.write("what")
+    assert caught.value.exit_code == Exit.OUTPUT
+    assert capsys.readouterr().err == "error: cannot write: No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_the_same_to_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the program with 1, whatever the caller may have to say of it."""
+    with monkeypatch.context() as patch, pytest.raises(BrokenPipeError):
+        # What rich does with the standard output is not for that of the tests.
+        patch.setattr(os, "dup2", lambda *_: None)
+        with writing():
+            Console(file=Output(BrokenPipeError())).print("what")
+
+
+def test_a_program_that_ends_itself_while_it_writes_ends() -> None:
+    with pytest.raises(SystemExit), writing():
+        raise SystemExit(1)
+
+
+WRITING = [
+    (),
+    ("--help",),
+    ("--version",),
+    ("transcribe", "--help"),
+    ("doctor",),
+    ("serve", "--fault", "help"),
+    ("serve", "--port", "0"),
+]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+@pytest.mark.parametrize("command", WRITING, ids=" ".join)
+def test_every_command_says_that_its_output_is_full(command: tuple[str, ...]) -> None:
+    with Forked(*command, stdout=os.open("/dev/full", os.O_WRONLY)) as started:
+        assert started.errors.read() == b"error: cannot write: No space left on device\n"
+        assert started.wait() == Exit.OUTPUT
+
+
+@pytest.mark.parametrize("command", WRITING, ids=" ".join)
+def test_every_command_ends_quietly_when_nobody_reads_it(command: tuple[str, ...]) -> None:
+    reading, output = os.pipe()
+    os.close(reading)
+    with Forked(*command, stdout=output) as started:
+        assert started.errors.read() == b""
+        assert started.wait() == Exit.BROKEN_PIPE
 
 
 def test_what_is_left_for_an_abandoned_output_goes_nowhere(
@@ -195,8 +262,8 @@ def test_every_exit_code_is_in_the_help() -> None:
     ("command", "others"),
     [
         ("transcribe", {*Exit} - {Exit.ADDRESS}),
-        ("serve", {1, 2, Exit.NO_FILE, Exit.ADDRESS, 130, 141}),
-        ("doctor", {1, 2, 130, 141}),
+        ("serve", {1, 2, Exit.NO_FILE, Exit.OUTPUT, Exit.ADDRESS, 130, 141}),
+        ("doctor", {1, 2, Exit.OUTPUT, 130, 141}),
         ("probe", {1, 2, Exit.NO_KEY, Exit.NO_FILE, Exit.NO_AUDIO, Exit.OUTPUT, 130, 141}),
     ],
 )

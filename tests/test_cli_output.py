@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from livekit.plugins.tiro.cli import output as output_module
+from livekit.plugins.tiro.cli import exits as exits_module
 from livekit.plugins.tiro.cli.exits import CliError, Exit
 from livekit.plugins.tiro.cli.formats import Format, Segment, Transcript
 from livekit.plugins.tiro.cli.output import (
@@ -238,7 +238,7 @@ def test_an_output_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, make: Callable[[], Target]
 ) -> None:
     abandoned: list[None] = []
-    monkeypatch.setattr(output_module, "abandon_stdout", lambda: abandoned.append(None))
+    monkeypatch.setattr(exits_module, "abandon_stdout", lambda: abandoned.append(None))
     monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
     with pytest.raises(CliError, match="cannot write: No space left on device") as caught:
         make().write("já\n")

@@ -224,6 +224,20 @@ def test_json_that_cannot_be_written(
     assert "is it so?" in result.stdout, "what was found is shown all the same"
 
 
+def test_an_output_that_cannot_be_written(
+    invoke: Invoke, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Report, "print", full)
+    path = tmp_path / "probe.json"
+    result = invoke("--yes", "--json", str(path))
+    assert result.exit_code == Exit.OUTPUT
+    assert result.stderr.splitlines()[-1] == "error: cannot write: No space left on device"
+    assert json.loads(path.read_text(encoding="utf-8"))["finished"] is True
+
+
 # -- a service that cannot be measured -------------------------------------------------------------
 
 

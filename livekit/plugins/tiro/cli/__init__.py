@@ -9,7 +9,7 @@ import typer
 
 from ..version import __version__
 from .doctor import doctor
-from .exits import MEANINGS, Exit
+from .exits import MEANINGS, Exit, writing
 from .look import FLAG, Command, Group
 from .probe import probe
 from .serve import serve
@@ -26,9 +26,11 @@ def _exit_codes(codes: Iterable[int], own: Mapping[int, str] | None = None) -> s
 _ENDED = (Exit.INTERRUPTED, Exit.BROKEN_PIPE)
 _OF_FILES = (Exit.NO_FILE, Exit.NO_AUDIO, Exit.OUTPUT)
 _TRANSCRIBE = _exit_codes(code for code in MEANINGS if code != Exit.ADDRESS)
-_SERVE = _exit_codes([0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_FILE, Exit.ADDRESS, *_ENDED])
+_SERVE = _exit_codes(
+    [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_FILE, Exit.OUTPUT, Exit.ADDRESS, *_ENDED]
+)
 _DOCTOR = _exit_codes(
-    [0, Exit.UNEXPECTED, Exit.USAGE, *_ENDED],
+    [0, Exit.UNEXPECTED, Exit.USAGE, Exit.OUTPUT, *_ENDED],
     {1: "a check failed, be it that of the key, or a fault in this program"},
 )
 _PROBE = _exit_codes(
@@ -52,7 +54,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"livekit-plugins-tiro {__version__}")
+        with writing():
+            print(f"livekit-plugins-tiro {__version__}")
         raise typer.Exit
 
 

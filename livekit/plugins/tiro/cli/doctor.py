@@ -27,7 +27,7 @@ from ..environment import (
 )
 from ..options import DEFAULT_BASE_URL, Options
 from .call import Call, WatchedConnection, faint_noise
-from .exits import exits, redact
+from .exits import exits, redact, writing
 from .formats import printable
 from .transcribe import BaseUrl
 from .wording import in_options
@@ -76,9 +76,11 @@ async def _report(base_url: str | None, language: str) -> int:
     failed = 0
     async for finding in examine(base_url, language):
         text = printable(redact(in_options(finding.text)))
-        print(f"{finding.verdict:<8} {finding.check:<9} {text}", flush=True)
+        with writing():
+            print(f"{finding.verdict:<8} {finding.check:<9} {text}")
         failed += finding.verdict == "failed"
-    print(f"{failed} failed" if failed else _WELL, flush=True)
+    with writing():
+        print(f"{failed} failed" if failed else _WELL)
     return failed
 
 

@@ -122,29 +122,63 @@ def exits() -> Iterator[None]:
     _speak_utf8()
     silence = logging.NullHandler()
     logging.getLogger().addHandler(silence)
+    with told():
+        try:
+            yield
+            with writing():
+                pass
+        except APIError as error:
+            raise from_api(error) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(Exit.INTERRUPTED) from None
+        except (CliError, BrokenPipeError, typer.Exit):
+            raise
+        except Exception as error:
+            raise unexpected(error) from None
+        finally:
+            logging.getLogger().removeHandler(silence)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn a failure that has its code into its line on stderr and the end of the command.
+
+    Raises:
+        typer.Exit: With the code.
+    """
     try:
         yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except CliError as error:
         complain(error)
         raise typer.Exit(error.code) from None
-    except APIError as error:
-        failure = from_api(error)
-        complain(failure)
-        raise typer.Exit(failure.code) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
         abandon_stdout()
         raise typer.Exit(Exit.BROKEN_PIPE) from None
-    except typer.Exit:
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Write to the standard output, so that all of it is there behind the block.
+
+    Raises:
+        BrokenPipeError: Nobody reads it any more.
+        CliError: It cannot be written.
+    """
+    try:
+        yield
+        # Python has none if it was closed when the program started.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
         raise
-    except Exception as error:
-        complain(unexpected(error))
-        raise typer.Exit(Exit.UNEXPECTED) from None
-    finally:
-        logging.getLogger().removeHandler(silence)
+    except OSError as error:
+        abandon_stdout()
+        raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
+    except SystemExit as end:
+        # So rich ends a program whose reader went away.
+        if isinstance(end.__context__, BrokenPipeError):
+            raise BrokenPipeError from None
+        raise
 
 
 def abandon_stdout() -> None:

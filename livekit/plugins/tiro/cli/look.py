@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from .exits import told, writing
+
 FLAG = ""
 """The metavar of an option without a value; typer calls it `<bool>`."""
 
@@ -45,7 +47,17 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The command line without a command."""
+    """The command line without a command; whatever writes help, a failure of it has its code."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Take the command line apart, up to the command."""
+        with told(), writing():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with told(), writing():
+            return super().invoke(ctx)
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option --help."""

@@ -15,7 +15,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from .exits import CliError, Exit, abandon_stdout
+from .exits import CliError, Exit, writing
 from .formats import (
     Format,
     Segment,
@@ -63,14 +63,8 @@ class StdoutTarget:
             )
 
     def write(self, text: str) -> None:
-        try:
+        with writing():
             sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            abandon_stdout()
-            raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
 
     def close(self, *, complete: bool) -> None:
         """Nothing to let go of."""
@@ -83,11 +77,8 @@ class TerminalTarget:
         self._console = console
 
     def write(self, text: str) -> None:
-        try:
+        with writing():
             self._console.print(Text(text), end="", soft_wrap=True)
-        except OSError as error:
-            abandon_stdout()
-            raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
 
     def close(self, *, complete: bool) -> None:
         """Nothing to let go of."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..options import checked_key
-from .exits import CliError, Exit, exits, note
+from .exits import CliError, Exit, exits, note, writing
 
 if TYPE_CHECKING:
     from ..testing import At, Hooks
@@ -111,12 +111,16 @@ async def _serve(
     )
     try:
         async with server:
-            print(f"export TIRO_BASE_URL={shlex.quote(_reachable(server.base_url))}")
-            print(f"export TIRO_API_KEY={shlex.quote(api_key)}", flush=True)
+            with writing():
+                print(f"export TIRO_BASE_URL={shlex.quote(_reachable(server.base_url))}")
+                print(f"export TIRO_API_KEY={shlex.quote(api_key)}")
             if here := _here(server.base_url):
                 note(f"on other machines put this one's name or address in place of {here}")
             note("listening; Ctrl-C stops")
             await stopped.wait()
+    except BrokenPipeError:
+        # Of the output, which nobody reads.
+        raise
     except OSError as error:
         raise CliError(Exit.ADDRESS, _cannot_listen(host, port, error)) from None
 
@@ -179,4 +183,5 @@ def _hooks(faults: list[str]) -> Hooks:
 def _list_faults() -> None:
     from ..testing import describe_faults
 
-    print(*describe_faults(), sep="\n")
+    with writing():
+        print(*describe_faults(), sep="\n")

@@ -18,7 +18,7 @@ from livekit.agents import APIError
 from ...connection import new_http_session
 from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from ...options import DEFAULT_BASE_URL, Options
-from ..exits import CliError, Exit, complain, exits, from_api, note
+from ..exits import CliError, Exit, complain, exits, from_api, note, writing
 from ..look import FLAG
 from ..screen import Screen
 from ..transcribe import BaseUrl
@@ -165,7 +165,14 @@ def _deliver(report: Report, path: Path | None) -> None:
     """Show what is known, and write it down."""
     if not report.rows:
         return
-    report.print(console_for(sys.stdout))
+    try:
+        with writing():
+            report.print(console_for(sys.stdout))
+    finally:
+        _write(report, path)
+
+
+def _write(report: Report, path: Path | None) -> None:
     if path is not None:
         try:
             path.write_text(report.as_json(), encoding="utf-8")
