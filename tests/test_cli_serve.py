@@ -204,6 +204,14 @@ def test_the_help_says_which_connections_have_a_fault() -> None:
     assert "without @1 every connection has it" in shown
 
 
+def test_the_help_says_how_it_ends_when_it_is_stopped() -> None:
+    """As `test_serve_runs_until_it_is_told_to_stop` and the one on an interrupt have it."""
+    shown = " ".join(re.sub("[│\n]", " ", run("serve", "--help").output).split())
+    codes = shown.partition("Exit codes:")[2]
+    assert re.search("0 all went well.* stopped by Ctrl-C, SIGTERM or SIGHUP;", codes)
+    assert "130 interrupted (Ctrl-C) before it listened;" in codes
+
+
 def test_a_fault_that_is_none() -> None:
     assert_failed(run("serve", "--fault", "earthquake"), Exit.USAGE, "earthquake")
 

@@ -27,7 +27,11 @@ _ENDED = (Exit.INTERRUPTED, Exit.BROKEN_PIPE)
 _OF_FILES = (Exit.NO_FILE, Exit.NO_AUDIO, Exit.OUTPUT)
 _TRANSCRIBE = _exit_codes(code for code in MEANINGS if code != Exit.ADDRESS)
 _SERVE = _exit_codes(
-    [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_FILE, Exit.OUTPUT, Exit.ADDRESS, *_ENDED]
+    [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_FILE, Exit.OUTPUT, Exit.ADDRESS, *_ENDED],
+    {
+        0: "all went well, as when a server that listens is stopped by Ctrl-C, SIGTERM or SIGHUP",
+        Exit.INTERRUPTED: "interrupted (Ctrl-C) before it listened",
+    },
 )
 _DOCTOR = _exit_codes(
     [0, Exit.UNEXPECTED, Exit.USAGE, Exit.OUTPUT, *_ENDED],
