@@ -168,6 +168,13 @@ def test_key_refused(server: TiroServer, monkeypatch: pytest.MonkeyPatch) -> Non
     assert_failed(transcribe(ICELANDIC), Exit.KEY_REFUSED, "TIRO_API_KEY")
 
 
+@pytest.mark.parametrize("path", ["", "/v2"])
+def test_a_wrong_path_is_compared_with_tiros_own(server: TiroServer, path: str) -> None:
+    result = transcribe(ICELANDIC, "--base-url", server.base_url.replace("/v2beta1", path))
+    told = f"Its path is {path or '/'}, where Tiro's own address has /v2beta1."
+    assert_failed(result, Exit.SERVICE, f"Check --base-url or TIRO_BASE_URL. {told}")
+
+
 def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIRO_SPEECH_KEY", KEY)
     monkeypatch.setattr(hearing, "_CONNECT", APIConnectOptions(1, 0.0, 5.0))

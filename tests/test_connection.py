@@ -19,6 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.connection import (
     Connection,
     _OneAddress,
@@ -143,6 +144,30 @@ async def test_a_refused_handshake_is_told_by_its_status(status: int) -> None:
     error = await refused(aiohttp.WSServerHandshakeError(REQUEST, (), status=status))
     assert isinstance(error, APIStatusError)
     assert error.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("", " Its path is /, where Tiro's own address has /v2beta1."),
+        ("/SECRET", " Its path is /[key], where Tiro's own address has /v2beta1."),
+        ("/v2beta1", ""),
+    ],
+)
+async def test_a_path_at_which_nothing_is_is_compared_with_tiros_own(path: str, told: str) -> None:
+    options = Options(api_key="SECRET", base_url=f"ws://localhost{path}")
+    refusing, answering = Refusing(), FakeSocket()
+    refusing.fault = aiohttp.WSServerHandshakeError(REQUEST, (), status=404)
+    with pytest.raises(APIStatusError) as raised:
+        await Connection.open(cast(aiohttp.ClientSession, refusing), options, 5.0)
+    connection = await Connection.open(cast(aiohttp.ClientSession, answering), options, 5.0)
+    answering.inbox.put_nowait(FakeMessage(b"Not Found"))
+    response = await connection.receive()
+    assert response is not None and response.error is not None
+    by_frame = errors.from_service(response.error, errors.Redactor(options.key))
+    for error in (raised.value, by_frame):
+        assert error.message.endswith(f"Check base_url or TIRO_BASE_URL.{told}")
+    await connection.close()
 
 
 async def test_a_proxy_that_refuses_is_named() -> None:

@@ -200,6 +200,18 @@ def test_the_reason_of_the_service_is_told() -> None:
     assert "no reason given" in of_code(13, "").message
 
 
+ODD = " Its path is /v2/[key], where Tiro's own address has /v2beta1."
+
+
+def test_an_address_at_which_nothing_is_has_its_path_told() -> None:
+    by_frame = errors.from_service(ServiceError(5, odd_path=f"/v2/{KEY}"), redact)
+    by_status = errors.from_handshake(404, "/v2/[key]")
+    for error in (by_frame, by_status):
+        assert error.message.endswith(f"Check base_url or TIRO_BASE_URL.{ODD}")
+    for error in (of_code(5), errors.from_handshake(404), errors.from_handshake(401, "/v2")):
+        assert "path" not in error.message
+
+
 def test_field_violations_are_part_of_the_message() -> None:
     violations = ("config: not good", "config.language_code: Unsupported value xx-XX")
     error = errors.from_service(ServiceError(3, 400, "not valid", violations), redact)

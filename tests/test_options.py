@@ -173,6 +173,22 @@ def test_the_address_of_the_method(base_url: str, url: str) -> None:
     assert options(base_url=base_url).url == url + "/speech:streamingrecognize"
 
 
+@pytest.mark.parametrize(
+    ("base_url", "odd"),
+    [
+        (DEFAULT_BASE_URL, ""),
+        ("ws://host/v2beta1/", ""),
+        ("ws://host/v2beta1/speech:streamingrecognize", ""),
+        ("ws://host", "/"),
+        ("ws://host/", "/"),
+        ("ws://host/v2/speech:streamingrecognize", "/v2"),
+        ("ws://host/v2beta1/v2", "/v2beta1/v2"),
+    ],
+)
+def test_a_path_that_is_not_tiros_own(base_url: str, odd: str) -> None:
+    assert options(base_url=base_url).odd_path == odd
+
+
 def test_the_default_address_is_the_documented_one() -> None:
     assert options().url == "wss://speech.talgreinir.is/v2beta1/speech:streamingrecognize"
     assert options().host == "speech.talgreinir.is"

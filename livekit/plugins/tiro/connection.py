@@ -67,12 +67,13 @@ def proxy_for(url: str) -> str | None:
 class Connection:
     """An open websocket, and what is known of the service behind it."""
 
-    def __init__(self, ws: _WebSocket, opened_in: float) -> None:
+    def __init__(self, ws: _WebSocket, opened_in: float, odd_path: str = "") -> None:
         """Take an open websocket; `open` makes one.
 
         Args:
             ws: The websocket, with `autoping` off.
             opened_in: Seconds that it took to open.
+            odd_path: The path of the address, if it is another than Tiro's own.
         """
         self.id = utils.shortuuid("tiro_")
         """A name for this connection; the service gives none."""
@@ -96,6 +97,7 @@ class Connection:
         self._pings: deque[tuple[bytes, int]] = deque()
         self._room: asyncio.Future[None] | None = None
         self._broken = False
+        self._odd_path = odd_path
         self._ws = ws
 
     @classmethod
@@ -129,7 +131,7 @@ class Connection:
         opened = connecting.result()
         if isinstance(opened, APIError):
             raise opened
-        return cls(opened, time.perf_counter() - started)
+        return cls(opened, time.perf_counter() - started, options.odd_path)
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -226,10 +228,12 @@ class Connection:
             elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 response = protocol.decode(message.data)
                 if response is not None:
-                    if response.error is None:
-                        self.answered = True
-                        if not response.event:
-                            self.answered_at = time.monotonic()
+                    if response.error is not None:
+                        error = response.error._replace(odd_path=self._odd_path)
+                        return response._replace(error=error)
+                    self.answered = True
+                    if not response.event:
+                        self.answered_at = time.monotonic()
                     return response
                 logger.debug(
                     "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
@@ -348,7 +352,8 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
             decode_text=False,
         )
     except aiohttp.WSServerHandshakeError as refusal:
-        return errors.from_handshake(refusal.status)
+        path = errors.Redactor(options.key)(options.odd_path)
+        return errors.from_handshake(refusal.status, path)
     except aiohttp.ClientHttpProxyError as refusal:
         return errors.from_proxy(refusal.status)
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:

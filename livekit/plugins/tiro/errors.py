@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 
-from .options import Key
+from .options import OWN_PATH, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -216,12 +216,20 @@ def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
         status = Status(f"HTTP {http}", http, http != 501)
     said = redact("; ".join(filter(None, (error.message, *error.violations))))
     return _status_error(
-        f"Tiro answered {status.name}: {said or 'no reason given'}", status.http, status.retryable
+        f"Tiro answered {status.name}: {said or 'no reason given'}",
+        status.http,
+        status.retryable,
+        redact(error.odd_path),
     )
 
 
-def from_handshake(http_status: int) -> APIStatusError:
-    """Return the exception for a websocket handshake that was answered with `http_status`."""
+def from_handshake(http_status: int, odd_path: str = "") -> APIStatusError:
+    """Return the exception for a websocket handshake that was answered with `http_status`.
+
+    Args:
+        http_status: The answer.
+        odd_path: The path of the address, without the key, if it is another than Tiro's own.
+    """
     if 300 <= http_status < 400:
         return APIStatusError(
             f"Tiro's address redirects to another one (HTTP {http_status}), which is not followed: "
@@ -233,7 +241,7 @@ def from_handshake(http_status: int) -> APIStatusError:
     # Redirects and answers without the upgrade come from an address that is not the service's.
     retryable = http_status >= 400 and http_status != 501
     return _status_error(
-        f"Tiro refused the connection with HTTP {http_status}", http_status, retryable
+        f"Tiro refused the connection with HTTP {http_status}", http_status, retryable, odd_path
     )
 
 
@@ -353,6 +361,8 @@ def unexpected(error: Exception) -> APIConnectionError:
     )
 
 
-def _status_error(message: str, http_status: int, retryable: bool) -> APIStatusError:
+def _status_error(message: str, http_status: int, retryable: bool, odd_path: str) -> APIStatusError:
     advice = _ADVICE.get(http_status, _ADVICE_SERVER)
+    if odd_path and http_status == 404:
+        advice += f" Its path is {odd_path}, where Tiro's own address has {OWN_PATH}."
     return APIStatusError(f"{message}. {advice}", status_code=http_status, retryable=retryable)

@@ -16,6 +16,9 @@ ApiKey = str | Callable[[], str | Awaitable[str]]
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
 
+OWN_PATH = urlsplit(DEFAULT_BASE_URL).path
+"""The path of that address, without the method's."""
+
 # Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
 MIN_SAMPLE_RATE = 8000
 MAX_SAMPLE_RATE = 48000
@@ -238,6 +241,12 @@ class Options:
         """The address of the streaming method, without the key."""
         base = self.base_url.rstrip("/")
         return base if base.endswith(_METHOD) else base + _METHOD
+
+    @property
+    def odd_path(self) -> str:
+        """The path of the address, if it is another than that of Tiro's own; else empty."""
+        path = urlsplit(self.url).path.removesuffix(_METHOD)
+        return "" if path == OWN_PATH else path or "/"
 
     @property
     def host(self) -> str:

@@ -66,6 +66,8 @@ class ServiceError(NamedTuple):
     message: str = ""
     violations: tuple[str, ...] = ()
     """`field: description` of each field that it refused."""
+    odd_path: str = ""
+    """The path that was asked, if it is another than Tiro's own."""
 
     def __repr__(self) -> str:
         return f"ServiceError(code={self.code}, http_status={self.http_status})"

@@ -48,7 +48,9 @@ def faint_noise(seconds: float, sample_rate: int) -> Samples:
 class WatchedConnection(Connection):
     """A connection that notes what comes in, besides reading it."""
 
-    def __init__(self, ws: aiohttp.ClientWebSocketResponse[bool], opened_in: float) -> None:
+    def __init__(
+        self, ws: aiohttp.ClientWebSocketResponse[bool], opened_in: float, odd_path: str = ""
+    ) -> None:
         """Take an open websocket; `open` makes one."""
         self.frame = ""
         """The text of the last frame."""
@@ -56,7 +58,7 @@ class WatchedConnection(Connection):
         """How many pings the service sent."""
         self.close_code: int | None = None
         """The code of the service's close frame; None without one."""
-        super().__init__(cast(Any, _Tap(ws, self._note)), opened_in)
+        super().__init__(cast(Any, _Tap(ws, self._note)), opened_in, odd_path)
 
     @classmethod
     async def open(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import typer
 
-from livekit.agents import APIError, APIStatusError
+from livekit.agents import APIError
 
 from .. import errors
 from ..connection import new_http_session, proxy_for, reason_of
@@ -253,7 +253,7 @@ class _Examination:
         try:
             self._connection = await WatchedConnection.open(http, options, _TIMEOUT)
         except APIError as error:
-            raise _Failed(_refused(options, error)) from None
+            raise _Failed(error.message) from None
         await self._connection.configure(options, _SAMPLE_RATE)
         return f"opened in {self._connection.opened_in:.2f} s"
 
@@ -262,9 +262,8 @@ class _Examination:
         async with Call(connection, _SAMPLE_RATE) as call:
             await _stream_silence(call)
         if call.error is not None:
-            options = _needed(self._reached, "a service that answers")
             redact = errors.Redactor(self._key or "")
-            raise _Failed(_refused(options, errors.from_service(call.error, redact)))
+            raise _Failed(errors.from_service(call.error, redact).message)
         if connection.answered:
             return "a second of silence was heard and answered"
         if not connection.end_sent:
@@ -288,19 +287,6 @@ def _needed(value: T | None, what: str) -> T:
     if value is None:
         raise _Skipped(f"it needs {what}")
     return value
-
-
-def _refused(options: Options, error: APIError) -> str:
-    """Return what the service said; where it knows no such path, with the path to compare."""
-    own = replace(options, base_url=DEFAULT_BASE_URL)
-    unknown = isinstance(error, APIStatusError) and error.status_code == 404
-    if not unknown or urlsplit(options.url).path == urlsplit(own.url).path:
-        return error.message
-    path = urlsplit(options.base_url).path or "/"
-    return (
-        f"{error.message} Its path is {path}, where Tiro's own address has "
-        f"{urlsplit(own.base_url).path}."
-    )
 
 
 def _unreachable(options: Options, reason: str) -> str:
