@@ -201,11 +201,22 @@ def test_the_host_is_fit_for_messages() -> None:
 @pytest.mark.parametrize(
     "base_url",
     ["host", "host:8080/path", "ftp://host", "wss://", "wss:///path", "//host", "wss://[::1"]
-    + ["wss://host:99999", "wss://host:abc", "wss://host:0", None, 7],
+    + [None, 7],
 )
 def test_what_is_no_address_is_refused(base_url: Any) -> None:
     with pytest.raises(ValueError, match="base_url must be a ws"):
         options(base_url=base_url)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["wss://host:99999", "ws://host:abc/", "ws://host:0", "ws://host:-1", "ws://[::1]:x"]
+    + ["ws://user:SECRET"],
+)
+def test_a_port_that_can_not_be_is_named_as_what_is_wrong(base_url: str) -> None:
+    with pytest.raises(ValueError, match="^base_url must have a port from 1 to 65535") as raised:
+        options(base_url=base_url)
+    assert "SECRET" not in str(raised.value) and "user" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +227,7 @@ def test_what_is_no_address_is_refused(base_url: Any) -> None:
         "wss://SECRET@host/",
         "wss://user:SECRET@host/",
         "wss://:SECRET@host/",
+        "wss://user:SECRET@host:abc/",
     ],
 )
 def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(base_url: str) -> None:

@@ -370,16 +370,30 @@ def websocket_url(url: str) -> str:
         raise ValueError(
             "base_url must hold no query, fragment or user name; pass the key as api_key"
         )
+    if not _has_possible_port(parts):
+        # It is not repeated either: it is a password where the host of an address is left out.
+        raise ValueError(
+            "base_url must have a port from 1 to 65535, or none; check what is behind the colon of "
+            "the host"
+        )
     return parts._replace(scheme=schemes[parts.scheme.lower()]).geturl()
 
 
 def _split(url: str) -> SplitResult | None:
-    """Return the parts of an address, or None if it names no host or a port that cannot be."""
+    """Return the parts of an address, or None if it names no host."""
     try:
         parts = urlsplit(str(url).strip())
-        return parts if parts.hostname and parts.port != 0 else None
+        return parts if parts.hostname else None
     except ValueError:
         return None
+
+
+def _has_possible_port(parts: SplitResult) -> bool:
+    """Tell whether an address has a port that can be, or none."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _plain_json(config: Any) -> dict[str, Any]:
