@@ -404,7 +404,8 @@ def reason_of(fault: Exception) -> str:
         reason = getattr(fault.os_error, "reason", None) or "no reason given"
         # What does not answer in TLS at all speaks without it.
         plain = reason == "WRONG_VERSION_NUMBER"
-        return f"the TLS handshake failed ({reason}){': has it no TLS, use ws://' if plain else ''}"
+        advice = ". If the server has no TLS, use ws://" if plain else ""
+        return f"the TLS handshake failed ({reason}){advice}"
     if isinstance(fault, aiohttp.ClientProxyConnectionError):
         return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
