@@ -260,6 +260,15 @@ def test_it_has_every_option() -> None:
     assert {name for name in parameters(tiro.STT.__init__) if f"`{name}`" not in section} == set()
 
 
+def test_it_says_that_endpointing_without_hypotheses_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (row,) = re.findall(r"\| `endpointing` \|.*", README)
+    assert "with `interim_results=False` it does nothing, and a warning says so" in row
+    tiro.STT(api_key="test", endpointing=0.3, interim_results=False)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_it_has_every_format_of_transcribe() -> None:
     section = README.partition("| `--format` |")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in section.splitlines()[2:]]

@@ -83,7 +83,8 @@ class STT(stt.STT[Any]):
             endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, behind
                 an open hypothesis, after which its final is asked for; a line that is noisier than
                 that is left to the service. Not given, the service's own endpointer decides, or
-                whoever calls `flush`. It needs `interim_results`.
+                whoever calls `flush`. With `interim_results=False` it does nothing, and a
+                warning says so.
             keyterms: Words and phrases to listen for, such as names. Once they are given, be it an
                 empty list, those that an `AgentSession` sets or finds are sent as well. Tiro's API
                 definition has them; what the live service makes of them is not known.
@@ -362,7 +363,7 @@ def _warn_of_no_effect(options: Options) -> None:
     """Tell of settings that do nothing together."""
     if options.endpointing is not None and not options.interim_results:
         logger.warning(
-            "endpointing has no effect: whether somebody speaks is seen by hypotheses, so set "
+            "endpointing has no effect without hypotheses: it waits for quiet after one. Set "
             "interim_results=True, or leave endpointing out"
         )
 
