@@ -276,6 +276,12 @@ def test_the_help_of_a_command_has_the_codes_that_it_ends_with(
     assert {code for code in codes if codes[code] != MEANINGS[code]} == own
 
 
+def test_the_help_of_doctor_says_that_a_missing_key_is_a_failed_check() -> None:
+    told = "a check failed, which can be that of the key, or there is a fault in this program"
+    assert codes_of("doctor")[Exit.UNEXPECTED] == told
+    assert run("doctor", "--base-url", "nowhere").exit_code == Exit.UNEXPECTED
+
+
 @pytest.mark.parametrize("command", ["transcribe", "doctor", "probe"])
 def test_the_help_names_both_places_of_the_key(command: str) -> None:
     shown = run(command, "--help").stdout

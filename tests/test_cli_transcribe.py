@@ -44,6 +44,12 @@ def test_an_empty_address_is_not_taken_for_none(command: tuple[str, ...], url: s
     assert "'--base-url': it is empty. Give an address, or leave the option out" in error
 
 
+def test_the_help_says_when_to_begin_with_skip_existing() -> None:
+    shown = " ".join(run("transcribe", "--help").stdout.replace("\u2502", " ").split())
+    assert "Give it in the first run too: then an unfinished document ends in .partial." in shown
+    assert "Without it, an unfinished one has its full name, and would be left out" in shown
+
+
 def test_by_default_it_is_icelandic_and_text(asked: list[tuple[Task, Plan]]) -> None:
     assert transcribe(FOX).exit_code == 0
     ((task, plan),) = asked

@@ -35,7 +35,7 @@ _SERVE = _exit_codes(
 )
 _DOCTOR = _exit_codes(
     [0, Exit.UNEXPECTED, Exit.USAGE, Exit.OUTPUT, *_ENDED],
-    {1: "a check failed, be it that of the key, or a fault in this program"},
+    {1: "a check failed, which can be that of the key, or there is a fault in this program"},
 )
 _PROBE = _exit_codes(
     [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_KEY, *_OF_FILES, *_ENDED],

@@ -141,9 +141,9 @@ _Skip = Annotated[
     typer.Option(
         "--skip-existing",
         metavar=FLAG,
-        help="Leave out FILEs whose documents are there, so that a run can be taken up again. What "
-        "is unfinished ends in .partial in such a run; begin with it, as one without it leaves "
-        "what was heard under the document's own name.",
+        help="Leave out FILEs whose documents are there, so that a run can be taken up again. Give "
+        "it in the first run too: then an unfinished document ends in .partial. Without it, an "
+        "unfinished one has its full name, and would be left out as well.",
     ),
 ]
 _Timestamps = Annotated[
