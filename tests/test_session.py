@@ -7,7 +7,9 @@ room, the LLM and the loudspeaker are the stand-ins of `session_fakes`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from livekit.agents import Agent, inference
+from livekit.agents import Agent, APIStatusError, inference
 from livekit.agents.metrics import STTMetrics, STTModelUsage
 from livekit.agents.telemetry import set_tracer_provider, tracer
+from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
     ConnectionRecord,
     HandshakeRefusal,
@@ -51,7 +54,6 @@ from .support.session_fakes import (
 
 if TYPE_CHECKING:
     from livekit.agents.stt import SpeechEvent
-    from livekit.plugins import tiro
 
 TURN = speech()
 FIRST, SECOND = "einn tveir þrír fjórir", "fimm sex sjö átta"
@@ -72,6 +74,46 @@ def assert_wall_clock(call: Call) -> None:
     assert starts == [pytest.approx(at + first, abs=0.15) for at, _ in heard]
     # The last 0.2 s can be half a word, which the recogniser leaves out.
     assert ends == [pytest.approx(at + last - 0.05, abs=0.2) for at, _ in heard]
+
+
+# -- what the README says of refusals ------------------------------------------------------------
+
+
+def row_of_readme(begins: str) -> str:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in readme.splitlines() if line.startswith(f"| {begins}")]
+    return row
+
+
+@in_virtual_time
+async def test_a_session_whose_key_is_refused_closes() -> None:
+    async with local_server(api_key="another") as server, new_stt(server) as stt:
+        async with Call(stt, "vad") as call:
+            saying = asyncio.create_task(call.microphone.say(np.concatenate([TURN] * 5)))
+            await until(lambda: bool(call.closed))
+            saying.cancel()
+        assert [event.reason.value for event in call.closed] == ["error"]
+        assert len(server.sessions) == 4
+    told = "an `AgentSession` opens a new stream, three times, and then closes"
+    assert told in row_of_readme("the key, the quota or an option is refused")
+    assert told in row_of_readme("for longer, or from the start")
+
+
+@in_virtual_time
+async def test_a_value_that_the_service_refuses_in_mid_call_ends_the_stream() -> None:
+    said = _Said()
+    async with said.server() as server, new_stt(server) as stt:
+        stream = stt.stream()
+        await said.begin(server, stream)
+        stt.update_options(language="de-DE")
+        with pytest.raises(APIStatusError, match="Check the options given to tiro.STT") as raised:
+            await collect(stream, said.audio[30:])
+        assert raised.value.status_code == 400 and not raised.value.retryable
+    told = "A value that the service refuses in mid call ends the stream, as a wrong key does"
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    docstring = inspect.getdoc(tiro.STT.update_options) or ""
+    for text in (readme, docstring):
+        assert told in " ".join(text.split())
 
 
 # -- turn taking (item 2) ------------------------------------------------------------------------

@@ -252,7 +252,8 @@ class STT(stt.STT[Any]):
         A stream applies a real change by a new connection, which gets the utterance in progress
         again from its start; `endpointing` needs none. New `keyterms` wait for the next connection,
         which is opened when nobody speaks; `api_key` and `extra_headers` are used from the next one
-        on. Values that change nothing do nothing.
+        on. Values that change nothing do nothing. A value that the service refuses in mid call ends
+        the stream, as a wrong key does: by an `APIStatusError`.
 
         Raises:
             ValueError: A value is not valid; nothing is changed then.
