@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from livekit.agents import DEFAULT_API_CONNECT_OPTIONS
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, AgentSession
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 from livekit.plugins.tiro.cli.transcribe import Wanted
@@ -258,6 +258,28 @@ def parameters(method: Callable[..., Any]) -> set[str]:
 def test_it_has_every_option() -> None:
     section = README.partition("## Options")[2].partition("\n## ")[0]
     assert {name for name in parameters(tiro.STT.__init__) if f"`{name}`" not in section} == set()
+
+
+async def test_it_says_who_closes_the_http_session_outside_a_job() -> None:
+    (row,) = re.findall(r"\| `http_session` \|.*", README)
+    assert "an `AgentSession` does not close: `await stt.aclose()`" in row
+    stt = tiro.STT(api_key="test")
+    http = stt._http_session()
+    async with AgentSession(stt=stt, turn_handling={"turn_detection": "vad"}):
+        pass
+    assert not http.closed
+    await stt.aclose()
+    assert http.closed
+
+
+def test_it_promises_no_more_than_its_table_of_failures() -> None:
+    first = README.partition("\n\n")[2].partition("\n\n")[0]
+    assert "never" not in first
+    for promise, row in [
+        ("away for up to 20 s", "| in a call, for 20 s it refuses, cannot be reached, or hangs up"),
+        ("noticed within 15 s", "or speaks but does not read | nothing | nothing | 13 to 14 s"),
+    ]:
+        assert promise in " ".join(first.split()) and row in README
 
 
 def test_it_says_that_endpointing_without_hypotheses_is_a_warning(
