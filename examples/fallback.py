@@ -25,6 +25,7 @@ except ImportError:
     sys.exit("not installed; in the clone: pip install . livekit-plugins-openai")
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY", "OPENAI_API_KEY")
+SERVER = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 WORKING = {"console", "start", "dev", "connect"}
 
 logger = logging.getLogger("fallback")
@@ -73,8 +74,9 @@ async def entrypoint(ctx: JobContext) -> None:
 
 
 def main() -> None:
-    """Run the worker, or say in one line which key is missing; other commands need none."""
-    missing = [key for key in KEYS if not any(map(os.environ.get, key.split(" or ")))]
+    """Run the worker, or say in one line which variables are missing; other commands need none."""
+    needed = KEYS if {"console", "--url"} & {*sys.argv} else KEYS + SERVER
+    missing = [key for key in needed if not any(map(os.environ.get, key.split(" or ")))]
     if missing and WORKING & {*sys.argv[1:2]} and "--help" not in sys.argv:
         sys.exit(f"not set: {', '.join(missing)}")
     cli.run_app(server)

@@ -23,6 +23,7 @@ from livekit.agents.voice.room_io import AudioInputOptions, RoomOptions
 from livekit.plugins import tiro
 
 KEYS = ("TIRO_API_KEY or TIRO_SPEECH_KEY",)
+SERVER = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 WORKING = {"console", "start", "dev", "connect"}
 
 server = AgentServer()
@@ -64,8 +65,9 @@ async def listen(ctx: JobContext, stt: tiro.STT, identity: str) -> None:
 
 
 def main() -> None:
-    """Run the worker, or say in one line which key is missing; other commands need none."""
-    missing = [key for key in KEYS if not any(map(os.environ.get, key.split(" or ")))]
+    """Run the worker, or say in one line which variables are missing; other commands need none."""
+    needed = KEYS if {"console", "--url"} & {*sys.argv} else KEYS + SERVER
+    missing = [key for key in needed if not any(map(os.environ.get, key.split(" or ")))]
     if missing and WORKING & {*sys.argv[1:2]} and "--help" not in sys.argv:
         sys.exit(f"not set: {', '.join(missing)}")
     cli.run_app(server)
