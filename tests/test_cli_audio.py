@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from livekit.plugins.tiro.cli import audio as audio_module
 from livekit.plugins.tiro.cli.audio import AudioFile, Selection, open_audio
 from livekit.plugins.tiro.cli.blocks import Block
 from livekit.plugins.tiro.cli.exits import Exit, FileError
@@ -334,6 +335,46 @@ def test_samples_without_a_header(end: bytes, least: int, tmp_path: Path) -> Non
     assert audio.sample_rate == 8000
     assert least <= len(samples(blocks)) <= 8000
     assert pitch(samples(blocks), 8000) == pytest.approx(TONE, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [
+        ("a.mp3", "libmp3lame", "an MP3"),
+        ("a.wav", "pcm_s16le", "a WAVE"),
+        ("a.flac", "flac", "a FLAC"),
+        ("a.ogg", "libopus", "an Ogg"),
+        ("a.mkv", "pcm_s16le", "a Matroska or WebM"),
+        ("a.m4a", "aac", "an MP4"),
+        ("a.aiff", "pcm_s16be", "an AIFF"),
+        ("a.au", "pcm_s16be", "an AU"),
+    ],
+)
+def test_a_file_with_a_header_is_told_of_when_it_is_taken_for_samples(
+    tmp_path: Path, name: str, codec: str, kind: str
+) -> None:
+    path = write(tmp_path / name, Sound(tone(1.0, 16000), codec))
+    told = f"it begins like {kind} file, and all of it was taken for PCM; leave out --raw to have"
+    (note,) = read(path, raw=16000)[0].notes
+    assert note.startswith(told)
+    assert read(path)[0].notes == []
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\xff\xfb\x90\x64", "an MP3"),
+        (b"\xff\xf3\x40\xc4", "an MP3"),
+        (b"\xff\xfb\xf0\x00", None),
+        (b"\xff\xfb\x9c\x00", None),
+        (b"\xff\xff\xfe\xff", None),
+        (b"\x00\x00\x01\x00", None),
+        (b"\xff\xfb", None),
+        (b"", None),
+    ],
+)
+def test_samples_are_not_taken_for_a_header(head: bytes, kind: str | None) -> None:
+    assert audio_module._kind(head) == kind
 
 
 # -- pipes ---------------------------------------------------------------------------------------

@@ -34,6 +34,21 @@ _LIVE = {"analyzeduration": "1000000"}
 # Metadata is no reason not to hear a file, whatever its letters are: since PyAV 19 it never is one.
 _HAS_METADATA_ERRORS = int(av.__version__.partition(".")[0]) < 19
 _ANY_LETTERS: dict[str, Any] = {"metadata_errors": "replace"} if _HAS_METADATA_ERRORS else {}
+# What files with a header begin with: at which byte, with what, and what such a file is called.
+_HEADERS = (
+    (0, b"ID3", "an MP3"),
+    (0, b"fLaC", "a FLAC"),
+    (0, b"OggS", "an Ogg"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska or WebM"),
+    (0, b"caff", "a CAF"),
+    (0, b".snd", "an AU"),
+    (0, b"#!AMR", "an AMR"),
+    (4, b"ftyp", "an MP4"),
+    (8, b"WAVE", "a WAVE"),
+    (8, b"AIF", "an AIFF"),
+)
+# Bytes.
+_LONGEST_HEADER = 12
 # Bytes of a pipe in which a track that is not silent is looked for; a file is looked through.
 _LOOK = 4 * 2**20
 
@@ -83,7 +98,12 @@ class AudioFile:
     ) -> None:
         self.shortfall: str | None = None
         self._selection = selection
-        self._note = choice.note
+        self._remarks = list(filter(None, [choice.note]))
+        if selection.raw is not None and (kind := _kind(source.read_at(0, _LONGEST_HEADER))):
+            self._remarks.append(
+                f"it begins like {kind} file, and all of it was taken for PCM; leave out --raw to "
+                "have it decoded"
+            )
         stream = container.streams.audio[choice.number - 1]
         self._track = Track(container, stream)
         self.sample_rate = _rate(self._track.first.sample_rate)
@@ -102,8 +122,8 @@ class AudioFile:
 
     @property
     def notes(self) -> list[str]:
-        """What the user is told about the choice of track and channel."""
-        return [*filter(None, [self._note]), *self._blocks.notes]
+        """What the user is told about the file, and the choice of track and channel."""
+        return [*self._remarks, *self._blocks.notes]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the samples, each block with its place; gaps are filled with silence.
@@ -217,6 +237,16 @@ def _why_none(source: Source) -> str:
             "or its recording was not ended"
         )
     return "not an audio or video file that can be read"
+
+
+def _kind(head: bytes) -> str | None:
+    """Return what files that begin like this are called; None for what can be samples alone."""
+    for at, mark, kind in _HEADERS:
+        if head[at:].startswith(mark):
+            return kind
+    # A frame without a tag in front of it: layer III, of a bit rate and a rate that there are.
+    sync = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+    return "an MP3" if sync and head[2] >> 4 not in (0, 15) and head[2] & 0x0C != 0x0C else None
 
 
 def _rate(rate: int) -> int:
