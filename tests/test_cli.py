@@ -184,8 +184,8 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_failed(result, Exit.UNREACHABLE, f"127.0.0.1:{port}", "TIRO_BASE_URL")
 
 
-def test_a_language_that_the_service_does_not_know() -> None:
-    result = transcribe("--local", "--language", "de-DE", FOX)
+def test_a_language_that_the_service_does_not_know(server: TiroServer) -> None:
+    result = transcribe("--language", "de-DE", FOX)
     assert_failed(result, Exit.SERVICE, "language_code", "de-DE")
 
 

@@ -81,6 +81,16 @@ async def test_english_needs_no_remark(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
 
 
+async def test_a_language_that_the_local_server_does_not_know() -> None:
+    said = "^the local server does not know the language sv-SE: it recognises en-US, and for is-IS"
+    await fails(Service("sv_se", local=True), Exit.SERVICE, said)
+
+
+@pytest.mark.parametrize("tag", ["en", "en-GB", "is", "is-IS-x-exp"])
+async def test_a_language_that_the_local_server_knows(tag: str) -> None:
+    assert await opened(Service(tag, local=True))
+
+
 async def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     how = "pip install pocketsphinx"

@@ -74,6 +74,12 @@ def _check_local(language: str) -> None:
         tag = wire_language(language)
     except ValueError as error:
         raise CliError(Exit.USAGE, in_options(str(error))) from None
+    if not tag.startswith(("en", "is")):
+        raise CliError(
+            Exit.SERVICE,
+            f"the local server does not know the language {tag}: it recognises en-US, and for "
+            "is-IS says a script's words; leave out --local to have Tiro hear it",
+        )
     if tag.startswith("en") and importlib.util.find_spec("pocketsphinx") is None:
         raise CliError(
             Exit.MISSING_EXTRA,
