@@ -26,10 +26,12 @@ from livekit.plugins.tiro import cli
 from livekit.plugins.tiro.cli.transcribe import Wanted
 
 from .module_coverage import PACKAGE
-from .support.harness import finals, frames, read_wav
+from .support.harness import collect, finals, frames, read_wav
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from livekit.plugins.tiro.testing import TiroServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -339,6 +341,16 @@ def test_it_says_what_it_needs() -> None:
         f"Python {python[1]} or newer, and livekit-agents {agents[1]} or newer, below {agents[2]},"
     )
     assert needed in README
+
+
+async def test_the_snippet_for_faults() -> None:
+    snippet = next(block for block in blocks("python") if "faults" in block)
+    server: TiroServer = run_snippet(snippet)["server"]
+    async with server, tiro.STT(base_url=server.base_url, api_key="test") as stt:
+        assert finals(await collect(stt.stream(), frames(read_wav("two.wav"))))
+    first, *others = server.sessions
+    assert first.closed_by == "server" and first.seconds >= 2.5 and not first.ended
+    assert others and all(other.ended for other in others)
 
 
 async def test_the_snippet_for_tests() -> None:
