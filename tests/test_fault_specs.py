@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -10,7 +11,13 @@ from typer.testing import CliRunner
 
 from livekit.plugins.tiro.cli import app
 from livekit.plugins.tiro.cli.exits import Exit
-from livekit.plugins.tiro.testing import Hooks, describe_faults, faults, parse_faults
+from livekit.plugins.tiro.testing import (
+    ConnectionRecord,
+    Hooks,
+    describe_faults,
+    faults,
+    parse_faults,
+)
 
 F, M = faults, faults.Moment
 
@@ -23,6 +30,20 @@ def attributes(fault: Any) -> dict[str, Any]:
         return {"": fault}
     parts = {name: attributes(value) for name, value in vars(fault).items()}
     return {"type": type(fault), **parts}
+
+
+def test_the_first_connection_is_1_as_text_and_0_in_its_record() -> None:
+    """As the record says of itself."""
+    hooks = parse_faults(["refuse:503@1"])
+    first, second = (ConnectionRecord(number, "/", None, 0.0) for number in (0, 1))
+    assert [type(each) for each in _parts(hooks.for_connection(first))] == [F.Refuse]
+    assert _parts(hooks.for_connection(second)) == []
+    told = inspect.getdoc(ConnectionRecord) or ""
+    assert "number: Counts the connections of a server from 0: the one of number 0 is `@1`" in told
+
+
+def _parts(hooks: Any) -> list[Hooks]:
+    return list(hooks._hooks)
 
 
 @pytest.mark.parametrize(

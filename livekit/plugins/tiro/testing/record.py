@@ -51,7 +51,8 @@ class ConnectionRecord:
     """The record of one connection; grows while the connection lives and stays after it.
 
     Attributes:
-        number: Counts the connections of a server from 0.
+        number: Counts the connections of a server from 0: the one of number 0 is `@1` of a fault
+            that is written as text, as for `serve --fault`.
         path: The path of the request, without the query.
         token: The key the client sent, by query, subprotocol or cookie; None without one.
         headers: The headers of the handshake, by their names in lower case; of a name that came
