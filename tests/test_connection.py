@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -168,6 +169,22 @@ async def test_a_path_at_which_nothing_is_is_compared_with_tiros_own(path: str, 
     for error in (raised.value, by_frame):
         assert error.message.endswith(f"Check base_url or TIRO_BASE_URL.{told}")
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("WRONG_VERSION_NUMBER", "(WRONG_VERSION_NUMBER). If the server has no TLS, use ws://. "),
+        ("NO_PROTOCOLS_AVAILABLE", "(NO_PROTOCOLS_AVAILABLE). Check the network"),
+    ],
+)
+async def test_a_handshake_of_tls_that_fails_is_told_with_its_reason(
+    reason: str, told: str
+) -> None:
+    fault = ssl.SSLError(1, "SECRET")
+    fault.reason = reason
+    error = await refused(aiohttp.ClientConnectorSSLError(KEY, fault))
+    assert f": the TLS handshake failed {told}" in error.message
 
 
 async def test_a_proxy_that_refuses_is_named() -> None:
