@@ -51,11 +51,12 @@ def has_begun_anew(backlog: Backlog) -> bool:
         return False
     if backlog.first_loud(pause, word) is None:
         return backlog.speaking or backlog.first_sound(backlog.start, word) is not None
-    # Where the noise of the line is louder than is known, it is quiet against the words.
-    quiet = backlog.longest_quiet(backlog.start, pause, end, silent=False)
-    if quiet is None or quiet[1] == backlog.loudness.measured_to:
+    # Where the noise of the line is louder than is known, it is quiet against the words before.
+    quiet = backlog.longest_quiet(backlog.start, pause, word, silent=False)
+    if quiet is None or quiet[1] - quiet[0] < word - pause - round(_LATEST * rate):
         return False
-    return quiet[1] - quiet[0] >= word - pause
+    quiet = backlog.longest_quiet(backlog.start, word, end, silent=False)
+    return quiet is None or quiet[1] < backlog.loudness.measured_to
 
 
 class Onset:
