@@ -304,8 +304,10 @@ def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> No
         noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
         # There is nothing but that word: to let go of a button is to be done.
         quiet(2.0) + tone(0.1),
+        noise(1.0, 5) + tone(0.12),
+        noise(1.0, 300) + tone(0.15),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_no_word_has_begun(audio: bytes) -> None:
     assert not has_begun_anew(onset(audio)._backlog)
