@@ -21,6 +21,7 @@ SPEECH = SOUND._replace(speaking=True)
 
 CLOSED = Ending(Reason.CLOSED, age=5.0, answered=True)
 MUTE = replace(CLOSED, answered=False)
+UNASKED = replace(MUTE, age=6.0)
 SHUT = replace(MUTE, configured=False)
 DRAINED = replace(CLOSED, end_sent=True)
 TIMED_OUT = replace(DRAINED, reason=Reason.DRAIN_TIMEOUT)
@@ -60,13 +61,15 @@ class Course:
         (CLOSED, SPEECH, Next.RECONNECT),
         (CLOSED, SOUND, Next.RECONNECT),
         (replace(CLOSED, age=0.5), SILENCE, Next.RECONNECT_ON_AUDIO),
+        (MUTE, SILENCE, APIConnectionError),
         (MUTE, SOUND, APIConnectionError),
-        (replace(MUTE, age=0.9), SILENCE, APIConnectionError),
         # It has a limit for silence, or nobody has come to speak yet.
-        (MUTE, SILENCE, Next.RECONNECT_ON_AUDIO),
-        (failed(11, MUTE), SILENCE, Next.RECONNECT_ON_AUDIO),
-        (MUTE, SILENCE._replace(awaited=True), APIConnectionError),
-        (replace(MUTE, unanswered=0.1), SILENCE, APIConnectionError),
+        (UNASKED, SILENCE, Next.RECONNECT_ON_AUDIO),
+        (failed(11, UNASKED), SILENCE, Next.RECONNECT_ON_AUDIO),
+        (failed(14, UNASKED), SILENCE, APIStatusError),
+        (UNASKED, SOUND, APIConnectionError),
+        (UNASKED, SILENCE._replace(awaited=True), APIConnectionError),
+        (replace(UNASKED, unanswered=0.1), SILENCE, APIConnectionError),
         (replace(MUTE, age=11.0), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(MUTE, age=11.0), SOUND, Next.RECONNECT),
         # A limit of the service struck at the onset of speech.
@@ -242,8 +245,8 @@ def test_a_service_that_gets_no_further_is_a_failure(
 def test_a_service_that_hangs_up_on_silence_is_not_proven_by_that() -> None:
     """What it does when somebody speaks is yet to be seen."""
     course = Course()
-    assert course.end(MUTE, SILENCE) is Next.RECONNECT_ON_AUDIO
-    error = course.end(MUTE, SOUND)
+    assert course.end(UNASKED, SILENCE) is Next.RECONNECT_ON_AUDIO
+    error = course.end(UNASKED, SOUND)
     assert isinstance(error, APIConnectionError) and "key" in error.message
 
 

@@ -38,6 +38,7 @@ class Drift:
         self.due_at = 0.0
         """The second of the service's clock from which on the next comparison is worth its cost."""
         self._is_certain = False
+        self._agreeing = 0
         self.begin()
 
     def begin(self) -> None:
@@ -46,7 +47,6 @@ class Drift:
         self._crossed, self._squared = self.pace * weight, weight
         self._last = 0.0, 0.0
         self._first_wrong: float | None = None
-        self._agreeing = 0
         self.due_at = 0.0
 
     def compare(self, start: float, end: float, sounds: Sequence[tuple[float, float]]) -> None:
@@ -67,7 +67,7 @@ class Drift:
             return
         if abs((start - first) - (end - last)) <= _HABIT:
             self._last = end, last
-            self._learn((start + end) / 2, (first + last) / 2)
+            self._learn(end, last)
 
     def _edge_at(self, second: float, edges: Iterable[float]) -> float | None:
         """Return the edge of a sound that a second of the service's clock is, if there is one."""
@@ -87,7 +87,8 @@ class Drift:
         pace = self._crossed / self._squared
         grown = abs(wrong - self._first_wrong) > _HABIT and abs(pace - 1) * true > _HABIT
         fits = abs(told - pace * true) <= _HABIT and abs(pace - 1) <= _FARTHEST
-        self._agreeing = self._agreeing + 1 if grown and fits else 0
+        if grown:
+            self._agreeing = self._agreeing + 1 if fits else 0
         self._is_certain = self._is_certain or self._agreeing >= _SURE
         if self._is_certain and fits:
             self.pace = pace

@@ -50,6 +50,8 @@ _MAX_BEHIND = 30.0
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
+# s without more audio, after which nobody waits for a pause in it.
+_NO_MORE_AFTER = 0.3
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -104,6 +106,8 @@ class Exchange:
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
         self._note_hypothesis()
+        self._quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
+        self._waiting: asyncio.TimerHandle | None = None
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -136,12 +140,24 @@ class Exchange:
         """
         now, backlog = time.monotonic(), self._parts.backlog
         if not again and self._quiet.has_to_wait(backlog):
+            self._wait_for_more(backlog.end)
             return
         self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
         # A service at the pace of speech takes that long for it.
         self._quiet.asked(backlog.end, now + FLUSH_SILENCE)
         if self._feed.flush(again=again):
             self._wake_sender()
+
+    def _wait_for_more(self, position: int) -> None:
+        """Ask for the final after all as soon as no audio comes in which there could be a pause."""
+        later = asyncio.get_running_loop().call_later
+        self._waiting = later(_NO_MORE_AFTER, self._notice_no_more, position)
+
+    def _notice_no_more(self, position: int) -> None:
+        if self._parts.backlog.end == position:
+            self.flush(again=True)
+        elif self._quiet.is_waiting:
+            self._wait_for_more(self._parts.backlog.end)
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
@@ -188,7 +204,8 @@ class Exchange:
                 patience = max(0.0, self._ask_again_at - time.monotonic())
                 if sending.done():
                     waited_for.discard(sending)
-                    patience = self._drain_patience(writable=sending.result())
+                    parts = self._connection, self._feed, self._patience
+                    patience = _drain_patience(*parts, writable=sending.result())
                     if patience <= 0:
                         return Reason.DRAIN_TIMEOUT
                 timeout = min(patience, _LOOK_INTERVAL)
@@ -203,29 +220,14 @@ class Exchange:
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
+            if self._waiting is not None:
+                self._waiting.cancel()
             await utils.aio.cancel_and_wait(receiving, sending)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
-        return self._connection.ending(
-            reason,
-            found_nothing=self._feed.found_nothing_in_all,
-            unanswered=self._watch.unanswered,
-        )
-
-    def _drain_patience(self, *, writable: bool) -> float:
-        """Return the seconds that the receiver may still take, once the sender is done.
-
-        A service that works at the pace of speech is given the time to come to the end.
-        """
-        connection, now = self._connection, time.monotonic()
-        if connection.configured is None:
-            return 0.0
-        if not writable:
-            return CLOSE_TIMEOUT - (now - connection.quiet_since)
-        since_end = now - connection.done_sending_at
-        quiet = now - max(connection.quiet_since, self._feed.drained_at)
-        return min(self._patience.drain_timeout - quiet, DRAIN_AT_MOST - since_end)
+        nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
+        return self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, once a second or more. Return why it has to end, if it has."""
@@ -365,6 +367,23 @@ class Exchange:
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
         return await self._connection.configure(options, backlog.sample_rate)
+
+
+def _drain_patience(
+    connection: Connection, feed: Feed, patience: Patience, *, writable: bool
+) -> float:
+    """Return the seconds that the receiver may still take, once the sender is done.
+
+    A service that works at the pace of speech is given the time to come to the end.
+    """
+    now = time.monotonic()
+    if connection.configured is None:
+        return 0.0
+    if not writable:
+        return CLOSE_TIMEOUT - (now - connection.quiet_since)
+    since_end = now - connection.done_sending_at
+    quiet = now - max(connection.quiet_since, feed.drained_at)
+    return min(patience.drain_timeout - quiet, DRAIN_AT_MOST - since_end)
 
 
 async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> None:

@@ -44,19 +44,20 @@ STILL_TALKING = 0.3
 
 def has_begun_anew(backlog: Backlog) -> bool:
     """Tell whether a word has begun, just now, behind a pause in what is not final."""
-    rate, end = backlog.sample_rate, backlog.end
+    rate, start, end = backlog.sample_rate, backlog.start, backlog.end
     word = end - round(_BEGUN * rate)
     pause = word - round(_BEFORE_IT * rate)
-    if pause < backlog.start or not backlog.is_loud(end - round(_LATEST * rate), end):
+    if pause < start or not backlog.is_loud(end - round(_LATEST * rate), end):
+        return False
+    quiet_from = backlog.quiet_from()
+    if quiet_from is not None and quiet_from <= word:
+        # It is soft against the words before: a breath.
         return False
     if backlog.first_loud(pause, word) is None:
-        return backlog.speaking or backlog.first_sound(backlog.start, word) is not None
+        return backlog.speaking or backlog.first_sound(start, word) is not None
     # Where the noise of the line is louder than is known, it is quiet against the words before.
-    quiet = backlog.longest_quiet(backlog.start, pause, word, silent=False)
-    if quiet is None or quiet[1] - quiet[0] < word - pause - round(_LATEST * rate):
-        return False
-    quiet = backlog.longest_quiet(backlog.start, word, end, silent=False)
-    return quiet is None or quiet[1] < backlog.loudness.measured_to
+    quiet = backlog.longest_quiet(start, pause, word, silent=False)
+    return quiet is not None and quiet[1] - quiet[0] >= word - pause - round(_LATEST * rate)
 
 
 class Onset:

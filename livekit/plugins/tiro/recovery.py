@@ -27,6 +27,8 @@ _NOTHING_FOR_CERTAIN = 3
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
+# s; a service that is not there for long hangs up sooner than one that has a limit for silence.
+_SHORTEST_SILENCE = 5.0
 # The gRPC code for a key that is not valid, or not any more.
 _UNAUTHENTICATED = 16
 # s that a connection waited for its first audio, in which its key can have run out.
@@ -305,7 +307,7 @@ class Recovery:
 def _had_nothing_to_answer(ending: Ending, progress: Progress) -> bool:
     """Tell whether nobody spoke on a connection: then the service said nothing, as it should.
 
-    It may have a limit for that. What it refuses, it refuses at once.
+    It may have a limit for that. What it refuses, it refuses sooner.
     """
     asked = progress.unfinalized or progress.awaited or ending.unanswered > 0
-    return ending.age >= _SHORT_CONNECTION and not asked
+    return ending.age > _SHORTEST_SILENCE and not asked

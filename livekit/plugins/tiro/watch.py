@@ -139,11 +139,25 @@ class QuietWatch:
         Whoever asks behind a pause can be late: silence would cut the word in two, and the caller
         is not done.
         """
-        if not has_begun_anew(backlog):
-            return False
+        begun = has_begun_anew(backlog)
+        if begun:
+            self._postpone(backlog)
+        return begun
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits for a pause that nobody has asked in yet."""
+        return self._postponed_from is not None
+
+    def take_over(self, backlog: Backlog, *, somebody_waits: bool) -> None:
+        """Ask in the next pause, if somebody waits who had to on the connection before."""
+        asked_to = max([backlog.start, *backlog.flushes[-1:]])
+        if somebody_waits and backlog.first_sound(asked_to) is not None:
+            self._postpone(backlog)
+
+    def _postpone(self, backlog: Backlog) -> None:
         self.look_from = self._postponed_from = backlog.end
         self._pause = NEXT_PAUSE * backlog.sample_rate
-        return True
 
     def quiet_from(self, backlog: Backlog) -> int | None:
         """Return from where on it is quiet, or None; if a word had begun, behind that."""
@@ -166,11 +180,13 @@ class QuietWatch:
             endpointing: The option: seconds of quiet.
             rate: Hz.
         """
+        if finals != self._finals:
+            self._postponed_from = None
         if finals != self._finals or not is_open:
             self._finals, self._open_from, self._answer_due = finals, None, 0.0
-            self._postponed_from = None
         if not is_open:
-            self.look_from = self.monologue_from = inf
+            self.monologue_from = inf
+            self.look_from = inf if self._postponed_from is None else self._postponed_from
             return
         if self._open_from is None:
             self._open_from = position
