@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from livekit import rtc
@@ -16,12 +18,15 @@ from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.caller import tone
 from .support.harness import FINAL, frames
-from .support.numbered import NumberedRecognizer, Spoken, Talk, talk
+from .support.numbered import RATE, NumberedRecognizer, Spoken, Talk, talk
 from .support.session_fakes import in_virtual_time, local_server, new_stt
 from .support.trial import hear
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from livekit.agents.stt import SpeechEvent
+    from livekit.plugins.tiro.testing import Hooks
 
 SAID = talk(3, gap=4.0)
 
@@ -64,19 +69,40 @@ async def test_the_final_comes_behind_so_much_quiet(endpointing: float, lead: fl
     assert waited == pytest.approx(endpointing, abs=0.035)
 
 
-@pytest.mark.parametrize("ms", [10, 30, 50])
-@pytest.mark.parametrize("interim_results", [True, False])
-@in_virtual_time
-async def test_a_flush_in_a_word_that_has_just_begun_waits_for_its_end(
-    interim_results: bool, ms: int
-) -> None:
-    """A VAD tells that the caller is done 0.1 s late, when the next word can have begun."""
-    words = (Spoken("einn", 50, 90), Spoken("tveir", 120, 160), Spoken("ekki", 400, 440))
-    said = Talk(words, 800, noise=100)
-    server = TiroServer(recognizers={"is": NumberedRecognizer(said)}, endpoint_silence=2.0)
-    async with server, new_stt(server, interim_results=interim_results) as stt:
-        stream = stt.stream()
-        loop = asyncio.get_running_loop()
+BEGUN = Talk(
+    (Spoken("einn", 50, 90), Spoken("tveir", 120, 160), Spoken("ekki", 400, 440)), 800, noise=100
+)
+"""The second word begins 0.3 s behind the first."""
+
+
+async def finals_of(
+    flush_at: float,
+    change: dict[str, Any] | None = None,
+    *,
+    said: Talk = BEGUN,
+    pcm: npt.NDArray[np.int16] | None = None,
+    ms: int = 50,
+    hooks: Hooks | None = None,
+    is_muted: bool = False,
+    **options: Any,
+) -> list[tuple[float, str]]:
+    """Return the finals of a call with one flush, and the second of the call at which each came.
+
+    Args:
+        flush_at: Seconds of audio.
+        change: Options that change 0.1 s behind that.
+        said: What is said.
+        pcm: What is heard, if there are other sounds too.
+        ms: Milliseconds of a frame.
+        hooks: What goes wrong.
+        is_muted: Whether the microphone is off for 2 s behind the flush.
+        options: Of the STT.
+    """
+    server = TiroServer(
+        recognizers={"is": NumberedRecognizer(said)}, endpoint_silence=2.0, hooks=hooks
+    )
+    async with server, new_stt(server, **options) as stt:
+        stream, loop = stt.stream(), asyncio.get_running_loop()
 
         async def listen() -> list[tuple[float, str]]:
             return [
@@ -85,17 +111,71 @@ async def test_a_flush_in_a_word_that_has_just_begun_waits_for_its_end(
                 if event.type is FINAL
             ]
 
-        began, listening, pushed = loop.time(), asyncio.create_task(listen()), 0.0
-        for frame in frames(said.pcm(), ms=ms):
+        began, listening, due, pushed = loop.time(), asyncio.create_task(listen()), 0.0, 0.0
+        for frame in frames(said.pcm() if pcm is None else pcm, ms=ms):
             stream.push_frame(frame)
-            if pushed < 1.26 <= pushed + frame.duration:
+            if pushed < flush_at <= pushed + frame.duration:
                 stream.flush()
-            pushed += frame.duration
-            await asyncio.sleep(began + pushed - loop.time())
+                due += 2.0 * is_muted
+            if change and pushed < flush_at + 0.1 <= pushed + frame.duration:
+                stream.update_options(**change)
+            pushed, due = pushed + frame.duration, due + frame.duration
+            await asyncio.sleep(began + due - loop.time())
         await stream.aclose()
-        (at, text), (_, next_text) = await listening
-    assert (text, next_text) == ("einn tveir", "ekki")
-    assert 1.6 + 0.1 < at < 1.6 + 0.35
+        return await listening
+
+
+@pytest.mark.parametrize("ms", [10, 30, 50])
+@pytest.mark.parametrize("interim_results", [True, False])
+@in_virtual_time
+async def test_a_flush_in_a_word_that_has_just_begun_waits_for_its_end(
+    interim_results: bool, ms: int
+) -> None:
+    """A VAD tells that the caller is done 0.1 s late, when the next word can have begun."""
+    first, second = await finals_of(1.26, ms=ms, interim_results=interim_results)
+    assert (first[1], second[1]) == ("einn tveir", "ekki")
+    assert 1.6 + 0.1 < first[0] < 1.6 + 0.35
+
+
+@pytest.mark.parametrize("change", [{"endpointing": 1.0}, {"api_key": "test"}, {"language": "is"}])
+@pytest.mark.parametrize("interim_results", [True, False])
+@in_virtual_time
+async def test_so_it_does_whatever_options_change_meanwhile(
+    change: dict[str, Any], interim_results: bool
+) -> None:
+    first, *_ = await finals_of(1.26, change, interim_results=interim_results)
+    assert first[1] == "einn tveir"
+    assert 1.6 + 0.1 < first[0] < 1.6 + 0.45
+
+
+@pytest.mark.parametrize("second", [1.3, 1.5, 1.7])
+@in_virtual_time
+async def test_so_it_does_on_a_new_connection(second: float) -> None:
+    first, *_ = await finals_of(1.26, hooks=PerConnection(Disconnect(second)))
+    assert first[1] == "einn tveir"
+    assert 1.6 + 0.1 < first[0] < 1.6 + 0.6
+
+
+@pytest.mark.parametrize("ms", [10, 50])
+@in_virtual_time
+async def test_it_waits_for_no_pause_in_audio_that_does_not_come(ms: int) -> None:
+    """A button is let go at the end of a short word."""
+    said = Talk((Spoken("einn", 50, 90), Spoken("ha", 120, 132), Spoken("ekki", 400, 440)), 800)
+    first, *_ = await finals_of(1.32, said=said, ms=ms, is_muted=True)
+    assert first[1] == "einn ha"
+    assert first[0] < 1.35 + 0.35
+
+
+@pytest.mark.parametrize("begins", [1.15, 1.2, 1.24])
+@in_virtual_time
+async def test_a_breath_is_no_word(begins: float) -> None:
+    """It is 26 dB below the words, and goes on for a second."""
+    said = replace(BEGUN, words=BEGUN.words[::2], noise=1)
+    pcm, start = said.pcm(), round(begins * RATE)
+    pcm[start : start + RATE] = np.resize([said.peak // 20, -said.peak // 20], RATE)
+    first, *_ = await finals_of(1.26, said=said, pcm=pcm)
+    assert first[1] == "einn"
+    assert first[0] < 1.26 + 0.1
 
 
 @pytest.mark.parametrize("text", ["Einn tveir.", "einn tveir,", "einn tveir…"])
@@ -136,8 +216,6 @@ def test_what_makes_no_sense_is_refused(value: object) -> None:
 
 
 # -- what is quiet -------------------------------------------------------------------------------
-
-RATE = 16000
 
 
 def levels(*parts: tuple[float, int]) -> Loudness:

@@ -141,7 +141,7 @@ class QuietWatch:
         """
         begun = has_begun_anew(backlog)
         if begun:
-            self._postpone(backlog)
+            self._postpone(backlog.end, backlog.sample_rate)
         return begun
 
     @property
@@ -151,13 +151,13 @@ class QuietWatch:
 
     def take_over(self, backlog: Backlog, *, somebody_waits: bool) -> None:
         """Ask in the next pause, if somebody waits who had to on the connection before."""
-        asked_to = max([backlog.start, *backlog.flushes[-1:]])
-        if somebody_waits and backlog.first_sound(asked_to) is not None:
-            self._postpone(backlog)
+        sound = backlog.first_sound(max([backlog.start, *backlog.flushes[-1:]]))
+        if somebody_waits and sound is not None:
+            self._postpone(sound, backlog.sample_rate)
 
-    def _postpone(self, backlog: Backlog) -> None:
-        self.look_from = self._postponed_from = backlog.end
-        self._pause = NEXT_PAUSE * backlog.sample_rate
+    def _postpone(self, position: int, rate: int) -> None:
+        self.look_from = self._postponed_from = position
+        self._pause = NEXT_PAUSE * rate
 
     def quiet_from(self, backlog: Backlog) -> int | None:
         """Return from where on it is quiet, or None; if a word had begun, behind that."""
