@@ -85,6 +85,27 @@ def test_a_sound_that_goes_on_is_no_other_one() -> None:
 
 
 @pytest.mark.parametrize("pace", [0.95, 1.05])
+def test_an_er_before_a_word_changes_nothing_of_that(pace: float) -> None:
+    """The ends of words are what the audio is let go by."""
+    drift = Drift()
+    for n in range(1, 20):
+        end = 3.0 * n
+        er = 0.2 * (n % 2)
+        drift.compare(pace * (end - WORD), pace * end, [(end - WORD - er, end)])
+    assert drift.pace == pytest.approx(pace, abs=1e-4)
+
+
+@pytest.mark.parametrize("pace", [0.95, 1.05])
+def test_what_short_connections_tell_adds_up(pace: float) -> None:
+    """Each is long enough for one final that is off by more than a habit."""
+    drift = Drift()
+    for _ in range(3):
+        drift.begin()
+        call(drift, pace, [1.0, 8.0])
+    assert drift.pace == pytest.approx(pace, abs=1e-3)
+
+
+@pytest.mark.parametrize("pace", [0.95, 1.05])
 def test_a_long_silence_before_the_first_word_is_put_right_too(pace: float) -> None:
     wrong = call(Drift(), pace, [60.0 + 3.0 * n for n in range(20)])
     assert max(wrong[5:]) < 0.001
