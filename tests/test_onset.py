@@ -304,12 +304,13 @@ def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> No
         noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
         # There is nothing but that word: to let go of a button is to be done.
         quiet(2.0) + tone(0.1),
+        quiet(0.1) + tone(0.18),
         noise(1.0, 5) + tone(0.12),
         noise(1.0, 300) + tone(0.15),
         # A breath, 20 dB below the words.
         tone(0.5) + quiet(0.3) + noise(0.1, 290),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_no_word_has_begun(audio: bytes) -> None:
     assert not has_begun_anew(onset(audio)._backlog)

@@ -53,8 +53,10 @@ def has_begun_anew(backlog: Backlog) -> bool:
     if quiet_from is not None and quiet_from <= word:
         # It is soft against the words before: a breath.
         return False
+    if not backlog.speaking and backlog.first_sound(start, word) is None:
+        return False
     if backlog.first_loud(pause, word) is None:
-        return backlog.speaking or backlog.first_sound(start, word) is not None
+        return True
     # Where the noise of the line is louder than is known, it is quiet against the words before.
     quiet = backlog.longest_quiet(start, pause, word, silent=False)
     return quiet is not None and quiet[1] - quiet[0] >= word - pause - round(_LATEST * rate)
