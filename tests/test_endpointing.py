@@ -166,6 +166,21 @@ async def test_it_waits_for_no_pause_in_audio_that_does_not_come(ms: int) -> Non
     assert first[0] < 1.35 + 0.35
 
 
+@in_virtual_time
+async def test_many_who_wait_ask_once() -> None:
+    async with TiroServer() as server, new_stt(server) as stt:
+        stream, speech = stt.stream(), tone(0.4) + bytes(round(0.3 * RATE) * 2) + tone(0.1)
+        for frame in frames(np.frombuffer(speech, np.int16)):
+            stream.push_frame(frame)
+            await asyncio.sleep(0.05)
+        for _ in range(5):
+            stream.flush()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.0)
+        assert server.sessions[0].seconds == pytest.approx(0.8 + 2.5, abs=0.051)
+        await stream.aclose()
+
+
 @pytest.mark.parametrize("begins", [1.15, 1.2, 1.24])
 @in_virtual_time
 async def test_a_breath_is_no_word(begins: float) -> None:

@@ -24,6 +24,8 @@ from .watch import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .backlog import Backlog
     from .clock import Clock
     from .connection import Connection
@@ -107,7 +109,7 @@ class Exchange:
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
         self._note_hypothesis()
         self._quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
-        self._waiting: asyncio.TimerHandle | None = None
+        self._timer = _Timer()
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -139,8 +141,9 @@ class Exchange:
             again: Whether it may be the second time for the same audio.
         """
         now, backlog = time.monotonic(), self._parts.backlog
-        if not again and self._quiet.has_to_wait(backlog):
-            self._wait_for_more(backlog.end)
+        if not again and self._quiet.put_off(backlog):
+            # Unless no more audio comes, in which there could be a pause.
+            self._timer.start(_NO_MORE_AFTER, self._notice_no_more, backlog.end)
             return
         self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
         # A service at the pace of speech takes that long for it.
@@ -148,16 +151,15 @@ class Exchange:
         if self._feed.flush(again=again):
             self._wake_sender()
 
-    def _wait_for_more(self, position: int) -> None:
-        """Ask for the final after all as soon as no audio comes in which there could be a pause."""
-        later = asyncio.get_running_loop().call_later
-        self._waiting = later(_NO_MORE_AFTER, self._notice_no_more, position)
-
     def _notice_no_more(self, position: int) -> None:
-        if self._parts.backlog.end == position:
+        """Ask for the final that was put off, if no audio has come behind a position."""
+        end = self._parts.backlog.end
+        if self._ended or not self._quiet.is_waiting:
+            return
+        if end == position:
             self.flush(again=True)
-        elif self._quiet.is_waiting:
-            self._wait_for_more(self._parts.backlog.end)
+        else:
+            self._timer.start(_NO_MORE_AFTER, self._notice_no_more, end)
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
@@ -204,8 +206,9 @@ class Exchange:
                 patience = max(0.0, self._ask_again_at - time.monotonic())
                 if sending.done():
                     waited_for.discard(sending)
-                    parts = self._connection, self._feed, self._patience
-                    patience = _drain_patience(*parts, writable=sending.result())
+                    patience = _drain_patience(
+                        self._connection, self._feed, self._patience, writable=sending.result()
+                    )
                     if patience <= 0:
                         return Reason.DRAIN_TIMEOUT
                 timeout = min(patience, _LOOK_INTERVAL)
@@ -220,8 +223,7 @@ class Exchange:
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
-            if self._waiting is not None:
-                self._waiting.cancel()
+            self._timer.cancel()
             await utils.aio.cancel_and_wait(receiving, sending)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
@@ -367,6 +369,21 @@ class Exchange:
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
         return await self._connection.configure(options, backlog.sample_rate)
+
+
+class _Timer:
+    """Calls once, some seconds on: what was started last, unless it is cancelled."""
+
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float, call: Callable[[int], None], position: int) -> None:
+        self.cancel()
+        self._handle = asyncio.get_running_loop().call_later(seconds, call, position)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
 
 
 def _drain_patience(

@@ -133,8 +133,8 @@ class QuietWatch:
         """The position from which on the final may have to be asked for, whatever the options."""
         return self.monologue_from if self._postponed_from is None else self.look_from
 
-    def has_to_wait(self, backlog: Backlog) -> bool:
-        """Tell whether to ask in the next pause, as a word has begun.
+    def put_off(self, backlog: Backlog) -> bool:
+        """Ask in the next pause if a word has just begun. Return whether one has.
 
         Whoever asks behind a pause can be late: silence would cut the word in two, and the caller
         is not done.
@@ -151,8 +151,10 @@ class QuietWatch:
 
     def take_over(self, backlog: Backlog, *, somebody_waits: bool) -> None:
         """Ask in the next pause, if somebody waits who had to on the connection before."""
+        if not somebody_waits:
+            return
         sound = backlog.first_sound(max([backlog.start, *backlog.flushes[-1:]]))
-        if somebody_waits and sound is not None:
+        if sound is not None:
             self._postpone(sound, backlog.sample_rate)
 
     def _postpone(self, position: int, rate: int) -> None:
