@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _HABIT = 0.25
 # s a second that a clock can be off: one that is farther off is not understood.
 _FARTHEST = 0.1
-# Finals in a row that have to agree.
+# Finals that have to agree, of those in a row that are off by more than a habit.
 _SURE = 3
 # What a final counts for against the next one: a pace may change in the course of a call.
 _DECAY = 0.9

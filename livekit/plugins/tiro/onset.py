@@ -36,6 +36,7 @@ EMPTY_SEGMENT = 5.0
 # VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
 _BEGUN = 0.16
 _BEFORE_IT = 0.1
+# s; the last of the audio, which is to be loud: a frame in which the loudness is measured.
 _LATEST = 0.02
 
 STILL_TALKING = 0.3
