@@ -16,7 +16,7 @@ from livekit.plugins.tiro.stats import Stats, Tally
 from livekit.plugins.tiro.testing import TiroServer, faults
 
 from .support.harness import FINAL, START, collect, frames, until
-from .support.numbered import NumberedRecognizer, talk
+from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time, new_stt
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ SAID = talk(3, 2)
 ONCE = APIConnectOptions(max_retry=0, timeout=4.0)
 
 
-def local(*hooks: Hooks, **options: Any) -> TiroServer:
-    known = {"is": NumberedRecognizer(SAID)}
+def local(*hooks: Hooks, said: Talk = SAID, **options: Any) -> TiroServer:
+    known = {"is": NumberedRecognizer(said)}
     return TiroServer(recognizers=known, hooks=faults.PerConnection(*hooks), **options)
 
 
@@ -173,11 +173,7 @@ async def test_failures_by_kind() -> None:
 @in_virtual_time
 async def test_a_line_that_is_dead_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     said = talk(*[3] * 8)
-    server = TiroServer(
-        recognizers={"is": NumberedRecognizer(said)},
-        hooks=faults.PerConnection(faults.HalfOpen(1.0)),
-    )
-    async with server, new_stt(server) as stt:
+    async with local(faults.HalfOpen(1.0), said=said) as server, new_stt(server) as stt:
         stream = stt.stream()
         await collect(stream, frames(said.pcm()), pace=0.05)
     assert (stream.stats.failures, stream.stats.rotations) == ({"connection": 1}, 0)
@@ -195,11 +191,7 @@ async def test_tries_to_connect_in_one_attempt_are_counted() -> None:
 @in_virtual_time
 async def test_a_service_that_does_not_answer() -> None:
     said = talk(*[3] * 12)
-    server = TiroServer(
-        recognizers={"is": NumberedRecognizer(said)},
-        hooks=faults.PerConnection(faults.Mute(0.5)),
-    )
-    async with server, new_stt(server) as stt:
+    async with local(faults.Mute(0.5), said=said) as server, new_stt(server) as stt:
         stream = stt.stream()
         hearing = asyncio.create_task(collect(stream, frames(said.pcm()), pace=0.05))
         await until(lambda: stream.stats.longest_unanswered > 8, 30)
