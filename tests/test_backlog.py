@@ -505,8 +505,11 @@ def test_what_was_measured_is_not_measured_again(monkeypatch: pytest.MonkeyPatch
 def test_digital_silence_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     backlog = holding(tone(1), quiet(0.05), quiet(0.05))
     with monkeypatch.context() as patched:
-        patched.setattr(backlog.loudness, "stands_out", None)
+        for question in ("stands_out", "first_sound", "first_loud"):
+            patched.setattr(backlog.loudness, question, None)
         assert not backlog.is_loud(RATE, backlog.end)
+        assert backlog.first_sound(RATE) is None
+        assert backlog.first_loud(RATE, backlog.end) is None
     assert backlog.is_loud(RATE - 1, backlog.end)
     backlog.push(tone(0.05), RATE)
     assert backlog.is_loud(RATE, backlog.end)

@@ -933,8 +933,9 @@ def test_where_sounds_are_tells_how_fast_the_service_s_clock_runs(caller: Caller
     assert sounds[2] == pytest.approx((6.0 + 2.5, 6.5 + 2.5), abs=0.06), "it goes on"
 
 
-def test_the_rest_of_what_is_final_tells_nothing_of_the_clock(caller: Caller) -> None:
-    caller.say(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(1))
+@pytest.mark.parametrize("rest", [tone(1), tone(0.5) + quiet(0.08) + tone(0.42)])
+def test_the_rest_of_what_is_final_tells_nothing_of_the_clock(caller: Caller, rest: bytes) -> None:
+    caller.say(quiet(1) + rest + quiet(1) + tone(1) + quiet(1))
     caller.feed.finalize(1.0, 1.5, caller.now)
     with mock.patch.object(type(caller.backlog.drift), "compare") as compare:
         caller.feed.compare_clocks(3.0, 4.0)

@@ -349,6 +349,11 @@ def test_each_sound_has_its_edges_but_the_last_one_and_a_click() -> None:
     assert found[:2] == [(0, 0.4 * RATE), (0.7 * RATE, 1.1 * RATE)]
 
 
+def test_a_sound_starts_where_it_is_heard_however_soon() -> None:
+    loudness = measured(quiet(0.1), tone(0.4), quiet(0.6))
+    assert loudness.sounds(0, loudness.measured_to, 0.5) == [(0.1 * RATE, 0.5 * RATE)]
+
+
 def test_what_fills_no_frame_can_be_loud_too() -> None:
     loudness = measured(tone(0.5), quiet(0.2))
     assert loudness.quiet_from(0) == loudness.quiet_from(0, quiet(0.01)) == 0.5 * RATE

@@ -268,6 +268,8 @@ class Backlog:
         """Return the position of the first sound from `start` on that can be a word, or None."""
         stop = self.end if stop is None else stop
         self._measure(stop)
+        if start >= self._silent_from:
+            return None
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
         # Nobody flushes in the middle of a word: what is behind that is no rest of one.
@@ -286,7 +288,7 @@ class Backlog:
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first audio that stands out, be it a word or not, or None."""
         self._measure(stop)
-        return self.loudness.first_loud(start, stop)
+        return None if start >= self._silent_from else self.loudness.first_loud(start, stop)
 
     def last_loud(self, start: int, stop: int) -> int | None:
         """Return the position behind the last audio that stands out, or None."""

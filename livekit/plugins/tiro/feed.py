@@ -26,6 +26,8 @@ TRIM_INTERVAL = 1.0
 _LOOK_INTERVAL = 0.4
 # s on either side of a pause that are loud if it is in the middle of a word.
 _EDGE = 0.1
+# s behind what is final, within which a sound is the rest of it.
+_REST = 0.1
 # s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
 # acoustic model looks 0.3 s ahead.
 FLUSH_SILENCE = 2.5
@@ -358,6 +360,7 @@ def _sounds_by_connection(
 ) -> list[tuple[float, float]]:
     """Return at which seconds of the connection the sounds start and end that are not final."""
     start, rate = backlog.start, backlog.sample_rate
+    rest = start + round(_REST * rate)
     found = backlog.sounds(start, sent_to)
     going_on = backlog.first_sound(found[-1][1] if found else start, sent_to)
     if going_on is not None:
@@ -366,7 +369,7 @@ def _sounds_by_connection(
         # Silence that was injected right before a sound comes before its first sample.
         ((_sample_of(first + 1, segments) - 1) / rate, _sample_of(last, segments) / rate)
         for first, last in found
-        if first > start  # Else it is the rest of what is final.
+        if first > rest
     ]
 
 

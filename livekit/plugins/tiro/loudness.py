@@ -100,10 +100,10 @@ class Loudness:
         if not end:
             return
         levels = _peaks(pcm, end, frame)
-        self._levels.extend(levels)
+        self._levels.frombytes(levels)
         self.measured_to += end
         self._learn_from_seconds()
-        self._recent.extend(levels)
+        self._recent.frombytes(levels)
         del self._recent[:-_STOPPED_REMEMBERED]
         if self._learned > 1:
             self._follow_stop()
@@ -133,8 +133,12 @@ class Loudness:
 
         A gap in it, which is over soon, is soon forgotten.
         """
-        loudest = map(max, *(self._recent[number:] for number in range(_STOPPED_FRAMES)))
-        self._use_floor(min(self._learned, max(1.0, min(loudest, default=self._learned))))
+        recent, floor = self._recent, self._learned
+        # So many frames in a row hold one of these.
+        if min(recent[_STOPPED_FRAMES - 1 :: _STOPPED_FRAMES], default=floor) < floor:
+            loudest = map(max, *(recent[number:] for number in range(_STOPPED_FRAMES)))
+            floor = min(floor, max(1.0, min(loudest, default=floor)))
+        self._use_floor(floor)
 
     def learn_words(self, start: int, stop: int) -> None:
         """Learn that there are words from `start` to `stop`: that is not the line's noise."""
@@ -174,15 +178,20 @@ class Loudness:
             stop: The position to look to.
             after_word: Whether a word ends at `start`, whose rest is no other word.
         """
-        levels, limit = self._between(start, stop), self._limit
+        levels = self._between(start, stop)
         skipped = self._rest_of_word(levels) if after_word else 0
-        sounding = list(_LONG_AGO)
+        first = self._first_of_word(levels, skipped)
+        return None if first is None else self._position(start, first)
+
+    def _first_of_word(self, levels: Sequence[int], skipped: int = 0) -> int | None:
+        """Return the number of the first frame of what can be a word, or None."""
+        limit, sounding = self._limit, list(_LONG_AGO)
         for number in range(skipped, len(levels)):
             if levels[number] > limit:
                 sounding.append(number)
                 first = sounding[-_WORD_FRAMES]
                 if number - first < _WORD_WINDOW:
-                    return self._position(start, first)
+                    return first
         return None
 
     def stands_out(self, pcm: bytes) -> bool:
@@ -274,20 +283,18 @@ class Loudness:
             pause: Seconds for which it is quiet behind the end of a sound; at least 0.2.
         """
         levels, limit = self._between(start, stop), self._limit
-        longest = round(pause * FRAMES_PER_SECOND)
         # The last of the audio fills no frame, but is quiet so far.
         behind = -(-stop // self._frame) - max(start // self._frame, self._first)
+        loud = bytes([level > limit for level in levels]).ljust(behind, b"\0")
+        quiet = bytes(round(pause * FRAMES_PER_SECOND))
         # A word is shorter than a pause, so it is in one of the sounds.
         found: list[tuple[int, int]] = []
-        sounding, first, is_word = list(_LONG_AGO), 0, False
-        for number in [*(n for n, level in enumerate(levels) if level > limit), behind]:
-            if number - sounding[-1] > longest:
-                if is_word:
-                    end = min(self._position(start, sounding[-1] + 1), stop)
-                    found.append((self._position(start, first), end))
-                first, is_word = number, False
-            sounding.append(number)
-            is_word = is_word or number - sounding[-_WORD_FRAMES] < _WORD_WINDOW
+        first = loud.find(1)
+        while first >= 0 and (end := loud.find(quiet, first)) >= 0:
+            if self._first_of_word(levels[first:end]) is not None:
+                stops = min(self._position(start, end), stop)
+                found.append((self._position(start, first), stops))
+            first = loud.find(1, end)
         return found
 
     def _position(self, start: int, number: int) -> int:
@@ -299,14 +306,19 @@ class Loudness:
         return self._levels[first : max(first, -(-stop // self._frame) - self._first)]
 
 
-def _peaks(pcm: bytes, samples: int, frame: int) -> list[int]:
-    """Return the level of each frame of so many samples, of the first `samples` of 16 bits."""
+def _peaks(pcm: bytes, samples: int, frame: int) -> bytes:
+    """Return the levels of the frames of so many samples, 16 bits each without a sign.
+
+    Args:
+        pcm: Samples of 16 bits.
+        samples: How many of them are looked at, a whole number of frames.
+        frame: The samples of a frame.
+    """
     if not any(pcm[:_PROBED]) and pcm == bytes(len(pcm)):
-        return [0] * (samples // frame)
+        return bytes(2 * samples // frame)
     # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
     peaks = np.abs(np.frombuffer(pcm, np.int16, samples)).view(np.uint16)
-    levels: list[int] = np.maximum.reduceat(peaks, np.arange(0, samples, frame)).tolist()
-    return levels
+    return np.maximum.reduceat(peaks, np.arange(0, samples, frame)).tobytes()
 
 
 def _quiet_level(levels: Sequence[int]) -> float:
