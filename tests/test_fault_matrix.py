@@ -137,9 +137,11 @@ def expected(fault: Fault, moment: str, max_retry: int, live: bool) -> Promise:
         if ((rotation or expired) and not unheard) or (retryable and max_retry):
             return EXACT
         return Promise(exact=early and rotation, error=APIStatusError, status=http)
-    if max_retry or not unheard or (isinstance(fault, Mute) and live):
+    # What gives no sign of life in a call gets one more connection, whatever the framework allows.
+    is_mute = isinstance(fault, (Mute, HalfOpen, StopReading))
+    if max_retry or not unheard or (is_mute and live):
         return EXACT
-    if isinstance(fault, (Mute, HalfOpen, StopReading)) and not live:
+    if is_mute:
         # Of what it has taken before it stopped to read, something can be heard yet.
         return Promise(exact=isinstance(fault, StopReading), error=APITimeoutError)
     return Promise(exact=early, error=APIConnectionError)

@@ -67,9 +67,12 @@ class Course:
         (UNASKED, SILENCE, Next.RECONNECT_ON_AUDIO),
         (failed(11, UNASKED), SILENCE, Next.RECONNECT_ON_AUDIO),
         (failed(14, UNASKED), SILENCE, APIStatusError),
-        (UNASKED, SOUND, APIConnectionError),
         (UNASKED, SILENCE._replace(awaited=True), APIConnectionError),
-        (replace(UNASKED, unanswered=0.1), SILENCE, APIConnectionError),
+        # Its limit struck when somebody had just begun to speak.
+        (replace(UNASKED, unanswered=0.9), SOUND, Next.RECONNECT),
+        (failed(4, replace(UNASKED, unanswered=0.9)), SOUND, Next.RECONNECT),
+        (replace(UNASKED, unanswered=1.1), SOUND, APIConnectionError),
+        (replace(UNASKED, unanswered=1.1), SILENCE, APIConnectionError),
         (replace(MUTE, age=11.0), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(MUTE, age=11.0), SOUND, Next.RECONNECT),
         # A limit of the service struck at the onset of speech.
@@ -88,8 +91,10 @@ class Course:
         (CHANGED, SILENCE, Next.RECONNECT),
         (replace(CHANGED, answered=False, age=0.1), SPEECH, Next.RECONNECT),
         (replace(CHANGED, end_sent=True), SPEECH, Next.RECONNECT),
-        # It takes audio and does not answer.
+        # It takes audio and does not answer, or takes none any more.
         (UNRESPONSIVE, SOUND, Next.RECONNECT),
+        (replace(MUTE, reason=Reason.GONE, age=14.0, unanswered=13.0), SOUND, Next.RECONNECT),
+        (replace(MUTE, reason=Reason.GONE, age=14.0), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(UNRESPONSIVE, answered=False, age=16.0), SPEECH, Next.RECONNECT),
         # The end marker is out.
         (DRAINED, SILENCE, Next.DONE),
@@ -246,8 +251,17 @@ def test_a_service_that_hangs_up_on_silence_is_not_proven_by_that() -> None:
     """What it does when somebody speaks is yet to be seen."""
     course = Course()
     assert course.end(UNASKED, SILENCE) is Next.RECONNECT_ON_AUDIO
-    error = course.end(UNASKED, SOUND)
+    error = course.end(replace(UNASKED, unanswered=2.0), SOUND)
     assert isinstance(error, APIConnectionError) and "key" in error.message
+
+
+def test_a_line_that_is_dead_time_after_time_is_a_failure() -> None:
+    """And the service has not ended it."""
+    course = Course()
+    dead = replace(MUTE, reason=Reason.GONE, age=14.0, unanswered=13.0)
+    assert course.end(dead, SOUND) is Next.RECONNECT
+    error = course.end(dead, SOUND)
+    assert isinstance(error, APIConnectionError) and "ended" not in error.message
 
 
 def test_a_key_that_is_refused_time_after_time_is_told_of() -> None:

@@ -36,6 +36,8 @@ _IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
+# s of such audio that are the beginning of a word: looks are 1 s apart.
+_JUST_BEGUN = 1.0
 
 
 class Reason(Enum):
@@ -203,9 +205,9 @@ class Recovery:
         if not ending.configured:
             # It was opened ahead of the audio. Without any, the service need not keep it.
             return Next.RECONNECT_ON_AUDIO
-        if ending.reason is Reason.UNRESPONSIVE:
-            return self._after_silence(ending, progress)
         ignored = not ending.answered and ending.unanswered > _ON_ITS_WAY
+        if ending.reason is Reason.UNRESPONSIVE or (ending.reason is Reason.GONE and ignored):
+            return self._after_silence(ending, progress)
         if not healthy or (ignored and progress.unfinalized):
             raise self._never_answered()
         self._count_without_final(ending, progress)
@@ -307,7 +309,8 @@ class Recovery:
 def _had_nothing_to_answer(ending: Ending, progress: Progress) -> bool:
     """Tell whether nobody spoke on a connection: then the service said nothing, as it should.
 
-    It may have a limit for that. What it refuses, it refuses sooner.
+    It may have a limit for that, which can strike when somebody has just begun. What it refuses, it
+    refuses sooner.
     """
-    asked = progress.unfinalized or progress.awaited or ending.unanswered > 0
+    asked = progress.awaited or ending.unanswered > _JUST_BEGUN
     return ending.age > _SHORTEST_SILENCE and not asked
