@@ -23,6 +23,7 @@ LEAST = 95.0
 # Suites of one behaviour that several modules share, and no other tests of theirs repeat.
 SHARED = {
     "exchange.py": ["test_endpointing.py", "test_keyterms.py"],
+    "flusher.py": ["test_endpointing.py"],
     "journal.py": ["test_stats.py"],
     "loudness.py": ["test_endpointing.py"],
     "stt.py": ["test_prewarm.py", "test_stats.py"],

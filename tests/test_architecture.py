@@ -31,7 +31,7 @@ LAYERS = [
     {"stt"},
     {"stream"},
     {"exchange", "dial", "outlet"},
-    {"connection", "transcript", "journal"},
+    {"connection", "transcript", "journal", "flusher"},
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"monologue"},

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from base64 import b64decode
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import numpy as np
@@ -19,8 +17,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from livekit import rtc
-from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
-from livekit.plugins import tiro
+from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from livekit.plugins.tiro.feed import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
 from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
@@ -30,12 +27,13 @@ from .support.caller import numbers, samples
 from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
 from .support.harness import FINAL, finals
 from .support.session_fakes import in_virtual_time
-from .support.wire import Wire, Wires
+from .support.wired import EMPTY, said, silence_on, wired
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from livekit.agents.stt import SpeechEvent
+    from .support.wire import Wire
+    from .support.wired import WiredCall
 
 MS = RATE // 1000
 FIRST = 400
@@ -230,80 +228,6 @@ async def test_nothing_is_passed_on_once_the_input_ended() -> None:
 
 
 # -- a call on wires that fill up and break ------------------------------------------------------
-
-EMPTY = b'{"result":{"results":[]}}'
-
-
-def said(text: str, start: float, end: float, *behind: str) -> bytes:
-    """Return a final, and hypotheses behind it."""
-    word = {"word": text, "startTime": f"{start}s", "endTime": f"{end}s"}
-    results: list[dict[str, Any]] = [
-        {"isFinal": True, "alternatives": [{"transcript": text, "words": [word]}]}
-    ]
-    results += [{"alternatives": [{"transcript": other}]} for other in behind]
-    return json.dumps({"result": {"results": results}}).encode()
-
-
-@dataclass
-class WiredCall:
-    """A stream on wires, with what came of it."""
-
-    stream: tiro.SpeechStream
-    wires: Wires
-    events: list[SpeechEvent] = field(default_factory=list)
-    fault: APIError | None = None
-
-    async def listen(self) -> None:
-        try:
-            async for event in self.stream:
-                self.events.append(event)
-        except APIError as fault:
-            self.fault = fault
-
-    async def push(self, audio: rtc.AudioFrame, times: int = 1) -> None:
-        for _ in range(times):
-            self.stream.push_frame(audio)
-            await asyncio.sleep(audio.duration)
-
-    def hear(self, *messages: bytes) -> None:
-        for message in messages:
-            self.wires.last.inbox.put_nowait(FakeMessage(message))
-
-    async def over(self, within: float) -> float:
-        """Wait for the end of the stream; return how long it took."""
-        started = time.monotonic()
-        while not self.stream._task.done():
-            assert time.monotonic() - started < within, "it goes on"
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.01)
-        return time.monotonic() - started
-
-
-def _ignore(level: float) -> None: ...
-
-
-@asynccontextmanager
-async def wired(*says: bytes) -> AsyncIterator[WiredCall]:
-    """Open a stream on wires, on each of which the service says something at first."""
-    wires = Wires(says=says)
-    stt = tiro.STT(
-        api_key="test", base_url="ws://localhost", http_session=cast("aiohttp.ClientSession", wires)
-    )
-    call = WiredCall(stt.stream(), wires)
-    # Speech has quiet moments to learn the noise of a line from; this audio has none.
-    call.stream._backlog.loudness._learn_from_seconds = lambda: None  # type: ignore[method-assign]
-    listening = asyncio.create_task(call.listen())
-    try:
-        await asyncio.sleep(0.01)
-        yield call
-    finally:
-        await stt.aclose()
-        await listening
-
-
-def silence_on(wire: Wire) -> float:
-    """Return the seconds of zeros that went out on a connection."""
-    return float(np.count_nonzero(samples(wire.audio) == 0)) / RATE
 
 
 def tagged(first: int, ms: int) -> rtc.AudioFrame:
@@ -500,30 +424,6 @@ async def test_speech_that_is_not_answered_gets_another_connection() -> None:
         assert len(call.wires.opened) == 2
 
 
-@in_virtual_time
-async def test_an_utterance_is_flushed_when_the_audio_stops() -> None:
-    """The service's endpointer runs on audio: without any, it would wait for ever."""
-    async with wired(EMPTY) as call:
-        await call.push(frame(50), 20)
-        await asyncio.sleep(5)
-        assert FLUSH_SILENCE <= silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, (
-            "once for a pause"
-        )
-
-
-@in_virtual_time
-async def test_who_waits_for_a_final_behind_a_pause_asks_once_more() -> None:
-    """The silence of the pause can have been too short for the service's endpointer."""
-    async with wired(EMPTY) as call:
-        await call.push(frame(50), 20)
-        await asyncio.sleep(5)
-        call.stream.flush()
-        await asyncio.sleep(1)
-        assert silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, "it may yet answer"
-        await asyncio.sleep(5)
-        assert 2 * FLUSH_SILENCE <= silence_on(call.wires.last) < 2 * FLUSH_SILENCE + 0.5
-
-
 # -- the end of the input ------------------------------------------------------------------------
 
 
@@ -564,15 +464,28 @@ async def test_a_tail_behind_a_flush_is_sent_though_it_holds_no_word() -> None:
 
 @in_virtual_time
 async def test_a_flush_sends_what_is_held_though_nothing_was_said() -> None:
-    """And no silence behind it, as there is nothing to decide."""
+    """If nothing follows; and no silence behind it, as there is nothing to decide."""
     async with wired(EMPTY) as call:
         await call.push(rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS), 21)
         assert len(call.wires.last.audio) < 2 * 1050 * MS
         call.stream.flush()
-        assert len(call.wires.last.audio) == 2 * 1050 * MS
         await asyncio.sleep(0.5)
         assert len(call.wires.last.audio) == 2 * 1050 * MS
         assert [event.type for event in call.events] == [FINAL]
+
+
+@in_virtual_time
+async def test_what_is_held_and_flushed_is_the_onset_of_what_follows() -> None:
+    """It goes with it, in one message: else a voice gate throws it away."""
+    async with wired(EMPTY) as call:
+        quiet = rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS)
+        await call.push(quiet, 21)
+        call.stream.flush()
+        messages = len(call.wires.last.texts)
+        assert len(call.wires.last.audio) <= 2 * 900 * MS
+        await call.push(frame(50), 2)
+        assert len(call.wires.last.audio) == 2 * 1150 * MS
+        assert len(call.wires.last.texts) == messages + 1
 
 
 @in_virtual_time

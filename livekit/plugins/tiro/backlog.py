@@ -327,9 +327,8 @@ class Backlog:
 
     def may_hold_words(self) -> bool:
         """Tell whether there is audio that can hold words which are not final."""
-        if self.speaking or self._given_up:
-            return True
-        return self.first_sound(self.start) is not None
+        known = self.speaking or self._given_up > 0
+        return known or self.first_sound(self.start) is not None
 
     def _measure(self, stop: int) -> None:
         """Measure all whole frames of 20 ms, if not all up to a position is measured."""
@@ -343,10 +342,9 @@ class Backlog:
         return self._sent_once / self.sample_rate
 
     def take_usage(self, at_least: float) -> float:
-        """Return the seconds sent since the last call, each counted once, if that is enough.
+        """Return the seconds sent since the last call, each counted once, if they are enough.
 
-        Args:
-            at_least: If it is not more than so many seconds, they are left for the next call.
+        What is no more than `at_least` is left for the next call.
         """
         seconds = (self._sent_once - self._reported) / self.sample_rate
         if seconds <= at_least:

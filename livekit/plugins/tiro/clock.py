@@ -156,6 +156,11 @@ class Clock:
         """The second of audio from which on a pause may turn out to be none: audio was late."""
         return self._starts[-len(self._credits)] if self._credits else inf
 
+    @property
+    def is_early(self) -> bool:
+        """Whether audio came sooner than at its own pace: a file, or what waited for the call."""
+        return self._credit > _GAP
+
     def is_paused(self, now: float) -> bool:
         """Tell whether live audio has stopped coming."""
         if self._last is None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -31,6 +32,8 @@ _PING_AFTER = 2.0
 # s without such a sign, asked for every 2 s, after which the peer is gone: with the second
 # between two looks, a half-open connection is noticed within 15 s, whether audio flows or not.
 _DEAD_AFTER = 13.0
+# s from a ping to its answer, if the peer reads all that comes.
+_AT_ONCE = 0.5
 # s for the close frame to leave: a peer that does not read must not hold up `aclose`.
 _CLOSE_FRAME_TIMEOUT = 0.5
 # What a write raises on a connection that is gone; uvloop's transports raise a RuntimeError.
@@ -94,6 +97,7 @@ class Connection:
         self._opened_at = self._taken_at = self._pinged_at = time.monotonic()
         self._done_sending_at = self._news_at = self._opened_at
         self._idle = 0.0
+        self._answered_in = inf
         self._pings: deque[tuple[bytes, int]] = deque()
         self._room: asyncio.Future[None] | None = None
         self._broken = False
@@ -248,6 +252,7 @@ class Connection:
                 self._pings.popleft()
             self.acknowledged_to = max(self.acknowledged_to, self._pings.popleft()[1])
             self._taken_at = time.monotonic()
+            self._answered_in = self._taken_at - self._pinged_at
 
     def note_news(self) -> None:
         """Note that the last response said something new of the audio, so that it was taken."""
@@ -262,6 +267,11 @@ class Connection:
         That it speaks proves nothing: a stuck gateway goes on sending pings of its own.
         """
         return bool(self._pings) and time.monotonic() - self._taken_at > _DEAD_AFTER
+
+    @property
+    def is_taken_at_once(self) -> bool:
+        """Whether the peer takes what it is sent as it comes, by how soon it answered each ping."""
+        return not self._pings and self._answered_in < _AT_ONCE
 
     @property
     def quiet_since(self) -> float:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
 from livekit.agents.stt import SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
-from .feed import FLUSH_SILENCE
-from .loudness import FRAMES_PER_SECOND
+from .flusher import Flusher
 from .onset import STILL_TALKING
 from .recovery import Ending, Patience, Reason
 from .watch import (
@@ -20,12 +18,9 @@ from .watch import (
     DRAIN_AT_MOST,
     UNRESPONSIVE_AFTER,
     AnswerWatch,
-    QuietWatch,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .backlog import Backlog
     from .clock import Clock
     from .connection import Connection
@@ -44,16 +39,13 @@ _REFUSAL_WAIT = 0.05
 _LOOK_INTERVAL = 1.0
 # s of work for the service, which is behind by so much only if it is sent a burst.
 _BURST = 1.0
+# s that a service is behind at most if it hears what is said as it comes.
+_KEEPS_UP = 1.0
 # s that the service may be behind what it is sent before the caller's frames go through the send
 # task, which lets the receive task run in between and keeps the pace.
 _MAX_DIRECT = 4.0
 # s that the service may be behind a file: what it has not heard must be there to be sent again.
 _MAX_BEHIND = 30.0
-# s without an answer to a flush and without more audio, after which the silence is sent once more:
-# the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
-_ASK_AGAIN_AFTER = 1.5
-# s without more audio, after which nobody waits for a pause in it.
-_NO_MORE_AFTER = 0.3
 # s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
@@ -99,17 +91,17 @@ class Exchange:
         self._ended = ended
         self._patience = patience
         self._watch = AnswerWatch(time.monotonic())
-        self._quiet = QuietWatch()
-        self._ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
         self._more = asyncio.Event()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Words to listen for, which wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
-        self._note_hypothesis()
-        self._quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
-        self._timer = _Timer()
+        self._flusher = Flusher(feed, parts, self._wake_sender)
+        if ended:
+            self._flusher.close()
+        self._flusher.note_hypothesis(options.endpointing)
+        self._quiet = self._flusher.quiet
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -132,41 +124,20 @@ class Exchange:
             if feed.sent_to == backlog.end:
                 break
         if backlog.end >= self._quiet.look_from:
-            self._notice_end_of_utterance(seconds, now)
+            self._flusher.notice_end_of_utterance(seconds, now)
 
-    def flush(self, *, again: bool = False) -> None:
-        """Bring the service's endpointer to a decision on what was pushed so far.
+    def flush(self) -> None:
+        """Bring the service's endpointer to a decision on what was pushed so far."""
+        self._flusher.flush()
 
-        Args:
-            again: Whether it may be the second time for the same audio.
-        """
-        now, backlog = time.monotonic(), self._parts.backlog
-        if not again and self._quiet.put_off(backlog):
-            # Unless no more audio comes, in which there could be a pause.
-            self._timer.start(_NO_MORE_AFTER, self._notice_no_more, backlog.end)
-            return
-        self._ask_again_at = inf if again else now + _ASK_AGAIN_AFTER
-        # A service at the pace of speech takes that long for it.
-        self._quiet.asked(backlog.end, now + FLUSH_SILENCE)
-        if self._feed.flush(again=again):
-            self._wake_sender()
-
-    def _notice_no_more(self, position: int) -> None:
-        """Ask for the final that was put off, if no audio has come behind a position."""
-        end = self._parts.backlog.end
-        if self._ended or not self._quiet.is_waiting:
-            return
-        if end == position:
-            self.flush(again=True)
-        else:
-            self._timer.start(_NO_MORE_AFTER, self._notice_no_more, end)
+    def send_held_unless_more_comes(self) -> None:
+        """Send what is held back if no more audio comes, in which there could be a word."""
+        self._flusher.send_held()
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
         self._ended = True
-        # What is too short for a chunk, and for a word, is sent all the same.
-        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
-        self._wake_sender()
+        self._flusher.end_input()
 
     def send_held(self) -> None:
         """Send what is held back, as nothing more comes; if that can be done here and now."""
@@ -176,7 +147,7 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
-        self._note_hypothesis()
+        self._flusher.note_hypothesis(self._options.endpointing)
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
@@ -203,7 +174,7 @@ class Exchange:
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
         try:
             while not receiving.done() and not self._changed.done():
-                patience = max(0.0, self._ask_again_at - time.monotonic())
+                patience = max(0.0, self._flusher.ask_again_at - time.monotonic())
                 if sending.done():
                     waited_for.discard(sending)
                     patience = _drain_patience(
@@ -213,8 +184,8 @@ class Exchange:
                         return Reason.DRAIN_TIMEOUT
                 timeout = min(patience, _LOOK_INTERVAL)
                 await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                self._ask_again()
-                self._notice_pause()
+                self._flusher.ask_again()
+                self._flusher.notice_pause(time.monotonic())
                 if not self.is_direct:
                     self._parts.outlet.report_usage()
                 reason = self._look_after()
@@ -223,8 +194,12 @@ class Exchange:
             return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
         finally:
             self.is_direct = False
-            self._timer.cancel()
+            self._flusher.close()
             await utils.aio.cancel_and_wait(receiving, sending)
+            lag = self._feed.lag
+            if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
+                # Else the next connection is sent the more quiet audio the longer ago the ping was.
+                self._feed.acknowledge(self._feed.sent_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
@@ -261,53 +236,6 @@ class Exchange:
         watch.dismiss()
         return None
 
-    def _note_hypothesis(self) -> None:
-        """Take in whether there is a hypothesis, and what it may be about."""
-        backlog, transcript = self._parts.backlog, self._parts.transcript
-        self._quiet.note(
-            self._feed.undecided_from if transcript.speaking else 0,
-            is_open=transcript.speaking,
-            finals=transcript.finals,
-            endpointing=self._options.endpointing,
-            rate=backlog.sample_rate,
-        )
-
-    def _notice_end_of_utterance(self, seconds: float, now: float) -> None:
-        """Ask for the final behind as much quiet as the options say, or in a long monologue.
-
-        All that was pushed is sent; `seconds` is the length of the last of it, `now` monotonic.
-        """
-        backlog, quiet_from = self._parts.backlog, self._quiet.quiet_from(self._parts.backlog)
-        # A sound ends somewhere in the last frame of 20 ms in which it is loud.
-        step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
-        silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
-        if self._quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
-            self.flush()
-        self._quiet.look_again(quiet_from, step)
-
-    def _ask_again(self) -> None:
-        """Send more silence for a flush that is not answered, if the caller sends no more audio."""
-        if time.monotonic() < self._ask_again_at:
-            return
-        self._ask_again_at = inf
-        is_last = self._parts.backlog.flushes[-1:] == [self._parts.backlog.end]
-        if is_last and not self._ended and self._parts.transcript.flush_pending:
-            self.flush(again=True)
-
-    def _notice_pause(self) -> None:
-        """Bring an utterance to its end when the caller's audio stops in the middle of it.
-
-        The service's endpointer runs on audio: without any, it would wait for ever.
-        """
-        clock, pause, now = self._parts.clock, self._parts.pause, time.monotonic()
-        if self._ended or not clock.is_paused(now):
-            return
-        if self._feed.release():
-            self._wake_sender()
-        if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
-            pause.noticed()
-            self.flush(again=True)
-
     # -- its tasks -------------------------------------------------------------------------------
 
     async def _receive(self) -> Reason | ServiceError:
@@ -325,7 +253,7 @@ class Exchange:
                 connection.note_news()
                 self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
-                    self._note_hypothesis()
+                    self._flusher.note_hypothesis(self._options.endpointing)
                 if self._has_new_phrases:
                     self._apply_new_phrases()
             if response.error is not None:
@@ -356,7 +284,8 @@ class Exchange:
                 self._more.clear()
                 self._parts.outlet.report_usage()
                 if backlog.end >= self._quiet.due_from:  # For who is behind, too.
-                    self._notice_end_of_utterance(backlog.chunk / backlog.sample_rate, now)
+                    seconds = backlog.chunk / backlog.sample_rate
+                    self._flusher.notice_end_of_utterance(seconds, now)
                 await self._more.wait()
                 if not await connection.drain():
                     return False
@@ -369,21 +298,6 @@ class Exchange:
         # Without interims, speech is only visible once it is final, so keep the full minute.
         backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
         return await self._connection.configure(options, backlog.sample_rate)
-
-
-class _Timer:
-    """Calls once, some seconds on: what was started last, unless it is cancelled."""
-
-    def __init__(self) -> None:
-        self._handle: asyncio.TimerHandle | None = None
-
-    def start(self, seconds: float, call: Callable[[int], None], position: int) -> None:
-        self.cancel()
-        self._handle = asyncio.get_running_loop().call_later(seconds, call, position)
-
-    def cancel(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
 
 
 def _drain_patience(

@@ -75,6 +75,8 @@ class Feed:
         """The position up to which the service has said what is in the audio, as far as known."""
         self.drained_at = now
         """When a service that works at the pace of speech is through with it; monotonic seconds."""
+        self.lag: float | None = None
+        """Seconds of audio that its last hypothesis was behind what was sent; None before any."""
         self._backlog = backlog
         self._clock = clock
         self._drift = backlog.drift
@@ -134,8 +136,7 @@ class Feed:
             pcm = backlog.take(start, self.sent_to)
         else:
             return None
-        seconds = (self._samples - first) / backlog.sample_rate
-        self.drained_at = max(self.drained_at, now) + seconds
+        self.drained_at = max(self.drained_at, now) + (self._samples - first) / backlog.sample_rate
         if self.sent_to >= self._look_at:
             self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
@@ -157,8 +158,7 @@ class Feed:
         """Return the next piece of silence, with the `ready` last samples of the audio first."""
         pcm = b""
         if not self._silence_left:
-            self.sent_to += ready
-            self._samples += ready
+            self.sent_to, self._samples = self.sent_to + ready, self._samples + ready
             self._silent_at = self._pending_flushes.pop(0)
             self._monologue.decided(self._silent_at)
             silence = _ASKING_SILENCE if self._asking else FLUSH_SILENCE
@@ -236,10 +236,9 @@ class Feed:
 
     def compare_clocks(self, start: float, end: float) -> None:
         """Compare where a final is, in seconds by the service's clock, with where sounds are."""
-        if end < self._drift.due_at:
-            return
-        sounds = _sounds_by_connection(self._backlog, self.sent_to, self._segments)
-        self._drift.compare(start, end, sounds)
+        if end >= self._drift.due_at:
+            sounds = _sounds_by_connection(self._backlog, self.sent_to, self._segments)
+            self._drift.compare(start, end, sounds)
 
     def is_final(self, second: float) -> bool:
         """Tell whether all up to a second of the connection is final by the times of finals."""
@@ -274,7 +273,9 @@ class Feed:
 
         Return False if all up to there is final by the times of finals.
         """
-        return self._note_heard(second, now) > self._backlog.finalized_to
+        position = self._note_heard(second, now)
+        self.lag = (self.sent_to - position) / self._backlog.sample_rate
+        return position > self._backlog.finalized_to
 
     def _note_heard(self, second: float, now: float) -> int:
         """Note how far the service is. Return the position of the second."""
@@ -406,9 +407,12 @@ def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     """
 
     def is_due(mark: int) -> bool:
-        if mark < start or mark > backlog.sent_to or backlog.speaking:
+        if mark < start or mark > backlog.sent_to:
             return mark >= start
-        return backlog.first_sound(start, mark) is not None
+        if backlog.first_sound(start, mark) is not None:
+            return True
+        # A hypothesis can be of what is too soft for a sound, unless there is one behind the mark.
+        return backlog.speaking and backlog.first_sound(mark) is None
 
     def is_in_word(mark: int) -> bool:
         return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)

@@ -43,8 +43,13 @@ STILL_TALKING = 0.3
 """Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
 
 
-def has_begun_anew(backlog: Backlog) -> bool:
-    """Tell whether a word has begun, just now, behind a pause in what is not final."""
+def has_begun_anew(backlog: Backlog, *, behind_final: bool = False) -> bool:
+    """Tell whether a word has begun, just now, behind a pause.
+
+    Args:
+        backlog: The audio.
+        behind_final: Whether that can be a pause behind what is final; else it is in what is not.
+    """
     rate, start, end = backlog.sample_rate, backlog.start, backlog.end
     word = end - round(_BEGUN * rate)
     pause = word - round(_BEFORE_IT * rate)
@@ -54,7 +59,8 @@ def has_begun_anew(backlog: Backlog) -> bool:
     if quiet_from is not None and quiet_from <= word:
         # It is soft against the words before: a breath.
         return False
-    if not backlog.speaking and backlog.first_sound(start, word) is None:
+    is_first = not backlog.speaking and backlog.first_sound(start, word) is None
+    if is_first and not behind_final:
         return False
     if backlog.first_loud(pause, word) is None:
         return True

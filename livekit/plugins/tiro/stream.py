@@ -162,16 +162,13 @@ class SpeechStream(stt.RecognizeStream):
         self._take_in()
         self._outlet.emit(self._transcript.flush())
         if not self._transcript.flush_pending:
-            self._send_held()
+            if self._exchange is not None:
+                self._exchange.send_held_unless_more_comes()
         elif self._exchange is not None:
             self._exchange.flush()
         else:
             self._backlog.flush()
             self._wanted.set()
-
-    def _send_held(self) -> None:
-        if self._exchange is not None:
-            self._exchange.send_held()
 
     def end_input(self) -> None:
         """Say that no more audio comes: all that was pushed is brought to its final.
@@ -251,7 +248,8 @@ class SpeechStream(stt.RecognizeStream):
 
     async def aclose(self) -> None:
         """Close the stream now, whatever the service does."""
-        self._send_held()
+        if self._exchange is not None:
+            self._exchange.send_held()
         # Cancel first: closing the input would make the send task flush and wait for a last final.
         await utils.aio.cancel_and_wait(self._task)
         # The base class would cancel its metrics task, which is yet to read the last usage report.

@@ -133,13 +133,17 @@ class QuietWatch:
         """The position from which on the final may have to be asked for, whatever the options."""
         return self.monologue_from if self._postponed_from is None else self.look_from
 
-    def put_off(self, backlog: Backlog) -> bool:
+    def put_off(self, backlog: Backlog, *, behind_final: bool) -> bool:
         """Ask in the next pause if a word has just begun. Return whether one has.
 
         Whoever asks behind a pause can be late: silence would cut the word in two, and the caller
         is not done.
+
+        Args:
+            backlog: The audio.
+            behind_final: Whether it may be a final that is asked for, which is here already.
         """
-        begun = has_begun_anew(backlog)
+        begun = has_begun_anew(backlog, behind_final=behind_final)
         if begun:
             self._postpone(backlog.end, backlog.sample_rate)
         return begun

@@ -1,0 +1,234 @@
+"""When the service is asked for a final: at once, in the next pause, or once more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from math import inf
+from typing import TYPE_CHECKING
+
+from .feed import FLUSH_SILENCE
+from .loudness import FRAMES_PER_SECOND
+from .onset import DECIDED_AFTER
+from .watch import QuietWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .backlog import Backlog
+    from .clock import Clock
+    from .exchange import Parts
+    from .feed import Feed
+
+# s without an answer to a flush and without more audio, after which the silence is sent once more:
+# the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
+_ASK_AGAIN_AFTER = 1.5
+# s without more audio, after which nobody waits for a pause or a word in it.
+_NO_MORE_AFTER = 0.3
+# s behind the end of a final up to which somebody may ask for it: the framework's detectors of the
+# end of a turn wait for 3 s at most.
+_ASKED_LATEST = 3.5
+# s that the timer for that may be late before audio may have had to wait, too: the loop stalled.
+_LATE = 0.02
+# s by which a service is behind, as its hypotheses show, when silence would only put it further
+# behind: one that is no faster than speech would never catch up.
+_BEHIND = 2.0
+
+
+class Flusher:
+    """Asks for finals on one connection."""
+
+    def __init__(self, feed: Feed, parts: Parts, wake: Callable[[], None]) -> None:
+        """Ask for nothing yet, but for what somebody waits for from the connection before.
+
+        Args:
+            feed: The connection's, which sends the silence that has the service decide.
+            parts: The stream's.
+            wake: Has the feed's silence sent.
+        """
+        self.quiet = QuietWatch()
+        """Where to look for the quiet in which to ask."""
+        self.ask_again_at = time.monotonic() + _ASK_AGAIN_AFTER
+        """When to call `ask_again`; monotonic seconds."""
+        self._feed = feed
+        self._parts = parts
+        self._wake = wake
+        self._timer = _Timer()
+        self._late_at: float | None = None
+        self._is_over = False
+        self.note_hypothesis(None)
+        self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
+        if self.quiet.is_waiting:
+            self._wait_for_more()
+
+    def note_hypothesis(self, endpointing: float | None) -> None:
+        """Take in whether there is a hypothesis, and what it may be about.
+
+        Args:
+            endpointing: The option: seconds of quiet.
+        """
+        backlog, transcript = self._parts.backlog, self._parts.transcript
+        self.quiet.note(
+            self._feed.undecided_from if transcript.speaking else 0,
+            is_open=transcript.speaking,
+            finals=transcript.finals,
+            endpointing=endpointing,
+            rate=backlog.sample_rate,
+        )
+        if not transcript.flush_pending:
+            self._late_at = None
+
+    def flush(self) -> None:
+        """Bring the service's endpointer to a decision on what was pushed so far.
+
+        Not yet if a word has just begun, or the service is behind and silence is no help to it.
+        """
+        if self.quiet.is_waiting:
+            # Whoever asks once more is not done either.
+            return
+        behind_final = _is_behind_final(self._parts.backlog, self._parts.clock)
+        if self.quiet.put_off(self._parts.backlog, behind_final=behind_final):
+            self._wait_for_more()
+        elif self._put_off(time.monotonic()):
+            self._wait_for_more()
+        else:
+            self._ask()
+
+    def send_held(self) -> None:
+        """Have what is held back sent, unless more audio comes: it can be the onset of a word."""
+        self._timer.start(_NO_MORE_AFTER, self._release, self._parts.backlog.end)
+
+    def _release(self, position: int) -> None:
+        if self._parts.backlog.end == position and self._feed.release():
+            self._wake()
+
+    def _wait_for_more(self) -> None:
+        self._timer.start(_NO_MORE_AFTER, self._notice_no_more, self._parts.backlog.end)
+
+    def _is_behind(self, now: float) -> bool:
+        """Tell whether the service is behind live audio, by what it says and was sent since."""
+        behind = min(self._feed.lag or 0.0, self._feed.ahead(now))
+        return behind > _BEHIND and not self._parts.clock.is_early
+
+    def _put_off(self, now: float) -> bool:
+        """Leave the decision to the quiet in the caller's audio, if that comes no later.
+
+        A service that is behind takes as long for silence that is injected. Return whether it is
+        left to that; it is for as long as the service has to do, and any of its rules needs.
+        """
+        if not self._is_behind(now):
+            return False
+        if self._late_at is None:
+            self._late_at = self._feed.drained_at + DECIDED_AFTER
+            # A new connection, which is not behind, is asked right there.
+            self._parts.backlog.flush()
+        return now < self._late_at
+
+    def _notice_no_more(self, position: int) -> None:
+        """Ask for what was put off, if no audio has come behind a position, or it is time."""
+        if self._is_over or not (self.quiet.is_waiting or self._late_at is not None):
+            return
+        if self._parts.backlog.end == position and not self._timer.is_late:
+            self._ask()
+        elif self.quiet.is_waiting:
+            self._wait_for_more()
+        else:
+            self.flush()
+
+    def _ask(self, *, again: bool = False) -> None:
+        """Have silence sent behind what was pushed so far.
+
+        Args:
+            again: Whether it may be the second time for the same audio.
+        """
+        now, end = time.monotonic(), self._parts.backlog.end
+        busy = self._feed.ahead(now) if self._is_behind(now) else 0.0
+        self.ask_again_at = inf if again else now + busy + _ASK_AGAIN_AFTER
+        # A service at the pace of speech takes that long for it.
+        self.quiet.asked(end, now + FLUSH_SILENCE)
+        self._late_at = None
+        if self._feed.flush(again=again):
+            self._wake()
+
+    def ask_again(self) -> None:
+        """Send more silence for a flush that is not answered, if the caller sends no more audio."""
+        backlog = self._parts.backlog
+        if time.monotonic() < self.ask_again_at:
+            return
+        self.ask_again_at = inf
+        is_last = backlog.flushes[-1:] == [backlog.end]
+        if is_last and not self._is_over and self._parts.transcript.flush_pending:
+            self._ask(again=True)
+
+    def notice_end_of_utterance(self, seconds: float, now: float) -> None:
+        """Ask for the final behind as much quiet as the options say, or in a long monologue.
+
+        Args:
+            seconds: The length of the last that was pushed; all of it is sent.
+            now: Monotonic seconds.
+        """
+        backlog, quiet_from = self._parts.backlog, self.quiet.quiet_from(self._parts.backlog)
+        # A sound ends somewhere in the last frame of 20 ms in which it is loud.
+        step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
+        silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
+        if self.quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
+            somebody_waits = self._parts.transcript.flush_pending
+            is_too_soon = self._put_off(now) if somebody_waits else self._is_behind(now)
+            # In a monologue, the service would cut a word.
+            if backlog.end >= self.quiet.monologue_from or not is_too_soon:
+                self._ask()
+        self.quiet.look_again(quiet_from, step)
+
+    def notice_pause(self, now: float) -> None:
+        """Bring an utterance to its end when the caller's audio stops in the middle of it.
+
+        The service's endpointer runs on audio: without any, it would wait for ever.
+        """
+        clock, pause = self._parts.clock, self._parts.pause
+        if self._is_over or not clock.is_paused(now):
+            return
+        if self._feed.release():
+            self._wake()
+        if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
+            pause.noticed()
+            self._ask(again=True)
+
+    def end_input(self) -> None:
+        """Have what is left brought to its end: no more audio comes."""
+        self._is_over = True
+        # What is too short for a chunk, and for a word, is sent all the same.
+        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
+        self._wake()
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._is_over = True
+        self._timer.cancel()
+
+
+def _is_behind_final(backlog: Backlog, clock: Clock) -> bool:
+    """Tell whether somebody may yet ask for what was final a moment ago, and is talking on."""
+    final_to, rate = backlog.finalized_to, backlog.sample_rate
+    is_recent = 0 < final_to and backlog.end - final_to < _ASKED_LATEST * rate
+    return is_recent and not clock.pauses_behind(final_to / rate)
+
+
+class _Timer:
+    """Calls once, some seconds on: what was started last, unless it is cancelled."""
+
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the loop has come to it late."""
+        assert self._handle is not None
+        return asyncio.get_running_loop().time() - self._handle.when() > _LATE
+
+    def start(self, seconds: float, call: Callable[[int], None], position: int) -> None:
+        self.cancel()
+        self._handle = asyncio.get_running_loop().call_later(seconds, call, position)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()

@@ -1,0 +1,195 @@
+"""When the service is asked for a final. Ids are of the contract with the framework (L: life).
+
+What is asked for in a word, or by `endpointing`, is in `test_endpointing.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from livekit import rtc
+from livekit.plugins.tiro.feed import FLUSH_SILENCE
+
+from .support import virtual
+from .support.fake_socket import RATE, frame
+from .support.harness import FINAL, finals
+from .support.numbered import talk
+from .support.session_fakes import in_virtual_time
+from .support.trial import hear
+from .support.trouble import Pace
+from .support.wired import EMPTY, WiredCall, said, silence_on, wired
+
+MS = RATE // 1000
+QUIET = rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS)
+
+
+def hypothesis(end: float) -> bytes:
+    """Return a hypothesis whose last word ends at `end` seconds of the connection."""
+    word = {"word": "orð", "startTime": "0.1s", "endTime": f"{end}s"}
+    alternative = {"transcript": f"orð {end}", "words": [word]}
+    return json.dumps({"result": {"results": [{"alternatives": [alternative]}]}}).encode()
+
+
+@in_virtual_time
+async def test_an_utterance_is_flushed_when_the_audio_stops() -> None:
+    """The service's endpointer runs on audio: without any, it would wait for ever."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        await asyncio.sleep(5)
+        assert FLUSH_SILENCE <= silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, (
+            "once for a pause"
+        )
+
+
+@in_virtual_time
+async def test_who_waits_for_a_final_behind_a_pause_asks_once_more() -> None:
+    """The silence of the pause can have been too short for the service's endpointer."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        await asyncio.sleep(5)
+        call.stream.flush()
+        await asyncio.sleep(1)
+        assert silence_on(call.wires.last) < FLUSH_SILENCE + 0.5, "it may yet answer"
+        await asyncio.sleep(5)
+        assert 2 * FLUSH_SILENCE <= silence_on(call.wires.last) < 2 * FLUSH_SILENCE + 0.5
+
+
+# -- a service that is behind ----------------------------------------------------------------------
+
+
+async def fall_behind(call: WiredCall, *, by: float = 2.5) -> None:
+    """Speak, flush, and speak on to a service that has yet to work off that silence."""
+    await call.push(frame(50), 20)
+    call.stream.flush()
+    call.hear(said("einn", 0.1, 1.0))
+    await call.push(QUIET, 10)
+    await call.push(frame(50), 60)
+    call.hear(hypothesis(1.0 + FLUSH_SILENCE + 0.5 + 3.0 - by))
+    await call.push(QUIET, 4)
+    assert silence_on(call.wires.last) == pytest.approx(FLUSH_SILENCE + 0.7, abs=0.05)
+
+
+@in_virtual_time
+async def test_a_service_that_is_behind_is_left_to_the_quiet_of_the_call() -> None:
+    """Silence that is injected takes it as long, and would put it further behind."""
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        await call.push(QUIET, 10)
+        before = silence_on(call.wires.last)
+        call.hear(said("tveir", 4.1, 6.9))
+        await call.push(QUIET, 40)
+        assert silence_on(call.wires.last) - before < 2.1
+        assert finals(call.events) == ["einn", "tveir"]
+
+
+@in_virtual_time
+async def test_who_catches_up_is_asked() -> None:
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        call.hear(hypothesis(6.9))
+        before = silence_on(call.wires.last)
+        await call.push(QUIET, 10)
+        assert silence_on(call.wires.last) - before >= FLUSH_SILENCE + 0.3
+
+
+@in_virtual_time
+async def test_who_is_not_behind_by_much_is_asked_at_once() -> None:
+    async with wired(EMPTY) as call:
+        await fall_behind(call, by=1.5)
+        before = silence_on(call.wires.last)
+        call.stream.flush()
+        await asyncio.sleep(0.01)
+        assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+
+
+@in_virtual_time
+async def test_without_more_audio_it_is_asked() -> None:
+    """There is no quiet in a call whose microphone is off."""
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        before = silence_on(call.wires.last)
+        call.stream.flush()
+        await asyncio.sleep(0.2)
+        assert silence_on(call.wires.last) == before
+        await asyncio.sleep(0.2)
+        assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+        await asyncio.sleep(2.0)
+        assert silence_on(call.wires.last) - before < 2 * FLUSH_SILENCE, "it is busy with that"
+        await asyncio.sleep(4.0)
+        assert silence_on(call.wires.last) - before >= 2 * FLUSH_SILENCE - 0.2, "once more"
+
+
+@in_virtual_time
+async def test_it_is_asked_in_the_end() -> None:
+    """No rule of it needs more quiet than there was."""
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        before = silence_on(call.wires.last)
+        await call.push(QUIET, 20 * 7)
+        assert silence_on(call.wires.last) - before >= 7.0 - 0.5 + FLUSH_SILENCE
+        assert [event.type for event in call.events].count(FINAL) == 1
+
+
+@in_virtual_time
+async def test_a_new_connection_is_asked_where_the_flush_was() -> None:
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        call.wires.last.die()
+        await call.push(QUIET, 10)
+        assert len(call.wires.opened) == 2
+        assert silence_on(call.wires.last) >= FLUSH_SILENCE
+
+
+@in_virtual_time
+async def test_a_file_is_asked_for_wherever_the_service_is() -> None:
+    """What is pushed faster than it was said has no quiet that comes in time."""
+    async with wired(EMPTY) as call:
+        for _ in range(2):
+            for _ in range(20):
+                call.stream.push_frame(frame(50))
+            await asyncio.sleep(0.2)
+            call.hear(hypothesis(0.2))
+            call.stream.flush()
+            await asyncio.sleep(0.2)
+        assert silence_on(call.wires.last) == pytest.approx(2 * FLUSH_SILENCE, abs=0.2)
+
+
+@pytest.mark.parametrize(("pace", "most"), [(1.0, 6.0), (1.3, 5.0), (2.0, 1.0)])
+def test_flushes_do_not_make_a_slow_service_slower(pace: float, most: float) -> None:
+    """Each turn of a call is flushed, and each final is that late at most."""
+    turns = talk(*[1] * 16, word=1.0, gap=1.5)
+    flushes = {word.end + 0.4: 1 for word in turns.words}
+    outcome = virtual.run(hear(turns, Pace(pace), live=True, flushes=flushes))
+    assert not outcome.broken()
+    began = outcome.flushed[0].at - min(flushes)
+    came = {
+        word: at - began
+        for at, event in zip(outcome.arrived, outcome.events, strict=True)
+        if event.type is FINAL
+        for word in event.alternatives[0].text.split()
+    }
+    late = [came[word.text] - word.end for word in turns.words]
+    assert max(late) < most, late
+
+
+# -- the end of a connection -----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_nothing_is_asked_for_behind_the_end() -> None:
+    """L: what is left to wait for is the service's answer."""
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        call.stream.end_input()
+        await asyncio.sleep(0.1)
+        before = silence_on(call.wires.last)
+        await asyncio.sleep(3.0)
+        assert silence_on(call.wires.last) == before
