@@ -446,3 +446,19 @@ def test_audio_that_stalls_and_all_comes_is_no_pause(seed: int) -> None:
             now = max(now, stalls_to if recorded > stalls_at else arrives)
             clock.push(0.02, now)
     assert clock.pause_around(recorded)[0] <= 0.1
+
+
+def test_audio_is_early_until_it_has_come_at_its_own_pace(microphone: Microphone) -> None:
+    microphone.talk(5)
+    assert not microphone.clock.is_early
+    microphone.burst(3)
+    assert microphone.clock.is_early, "a file, or what waited for the call"
+    microphone.talk(3)
+    assert not microphone.clock.is_early
+
+
+def test_audio_that_was_late_is_not_early(microphone: Microphone) -> None:
+    microphone.talk(5)
+    microphone.mute(0.5)
+    microphone.burst(0.5)
+    assert not microphone.clock.is_early

@@ -540,6 +540,24 @@ async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
 
 
 @in_virtual_time
+async def test_a_peer_shows_that_it_takes_all_at_once() -> None:
+    connection = on(wire := Wire())
+    wire.reads = False
+    wire.inbox.put_nowait(EMPTY)
+    await connection.receive()
+    assert not connection.is_taken_at_once, "not asked yet"
+    for position, seconds in ((1, 0.1), (2, 1.0), (3, 0.4)):
+        connection.ping(position)
+        assert not connection.is_taken_at_once, "not answered yet"
+        await asyncio.sleep(seconds)
+        pong = wire.of(aiohttp.WSMsgType.PING)[-1]
+        wire.inbox.put_nowait(FakeMessage(pong, aiohttp.WSMsgType.PONG))
+        wire.inbox.put_nowait(EMPTY)
+        await connection.receive()
+        assert connection.is_taken_at_once == (seconds < 0.5)
+
+
+@in_virtual_time
 async def test_pings_go_out_when_there_is_no_sign_of_life() -> None:
     connection = on(wire := Wire())
     for second in range(10):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,23 +85,33 @@ async def finals_of(
     ms: int = 50,
     hooks: Hooks | None = None,
     is_muted: bool = False,
+    again_in: float | None = None,
+    stall: float = 0.0,
+    endpoint_silence: float = 2.0,
     **options: Any,
 ) -> list[tuple[float, str]]:
-    """Return the finals of a call with one flush, and the second of the call at which each came.
+    """Return the finals of a call with a flush, and the second of the call at which each came.
 
     Args:
         flush_at: Seconds of audio.
-        change: Options that change 0.1 s behind that.
+        change: Options that change 0.1 s behind that, or at once if the microphone is off.
         said: What is said.
         pcm: What is heard, if there are other sounds too.
         ms: Milliseconds of a frame.
         hooks: What goes wrong.
         is_muted: Whether the microphone is off for 2 s behind the flush.
+        again_in: Seconds from it to another one.
+        stall: Seconds for which the event loop does nothing behind it.
+        endpoint_silence: Seconds of silence that the service waits for.
         options: Of the STT.
     """
     server = TiroServer(
-        recognizers={"is": NumberedRecognizer(said)}, endpoint_silence=2.0, hooks=hooks
+        recognizers={"is": NumberedRecognizer(said)},
+        endpoint_silence=endpoint_silence,
+        hooks=hooks,
     )
+    change_at = flush_at if is_muted else flush_at + 0.1
+    again_at = inf if again_in is None else flush_at + again_in
     async with server, new_stt(server, **options) as stt:
         stream, loop = stt.stream(), asyncio.get_running_loop()
 
@@ -117,7 +128,13 @@ async def finals_of(
             if pushed < flush_at <= pushed + frame.duration:
                 stream.flush()
                 due += 2.0 * is_muted
-            if change and pushed < flush_at + 0.1 <= pushed + frame.duration:
+                loop._selector.now += stall  # type: ignore[attr-defined]
+                for _ in range(5 if stall else 0):
+                    # What waited meanwhile takes a few steps to get here.
+                    await asyncio.sleep(0)
+            if pushed < again_at <= pushed + frame.duration:
+                stream.flush()
+            if change and pushed < change_at <= pushed + frame.duration:
                 stream.update_options(**change)
             pushed, due = pushed + frame.duration, due + frame.duration
             await asyncio.sleep(began + due - loop.time())
@@ -164,6 +181,53 @@ async def test_it_waits_for_no_pause_in_audio_that_does_not_come(ms: int) -> Non
     first, *_ = await finals_of(1.32, said=said, ms=ms, is_muted=True)
     assert first[1] == "einn ha"
     assert first[0] < 1.35 + 0.35
+
+
+@pytest.mark.parametrize("change", [{"punctuate": True}, {"extra_config": {"metadata": {}}}])
+@in_virtual_time
+async def test_nor_on_a_new_connection(change: dict[str, Any]) -> None:
+    said = Talk((Spoken("einn", 50, 90), Spoken("ha", 107, 119), Spoken("ekki", 400, 440)), 800)
+    first, *_ = await finals_of(1.19, change, said=said, ms=10, is_muted=True)
+    assert first[1] == "einn ha"
+    assert first[0] < 1.19 + 0.6
+
+
+@in_virtual_time
+async def test_it_is_asked_once_more_if_that_was_not_enough() -> None:
+    """As any flush is, for a service that waits for longer silence."""
+    said = Talk((Spoken("einn", 50, 90), Spoken("ha", 120, 132), Spoken("ekki", 400, 440)), 800)
+    first, *_ = await finals_of(1.32, said=said, ms=10, is_muted=True, endpoint_silence=3.5)
+    assert first[1] == "einn ha"
+    assert first[0] < 1.32 + 0.3 + 1.5 + 0.1
+
+
+@pytest.mark.parametrize("stall", [0.2, 0.35, 0.8])
+@in_virtual_time
+async def test_a_stalled_loop_is_no_end_of_the_audio(stall: float) -> None:
+    """What was said meanwhile is there right behind it."""
+    first, *_ = await finals_of(1.26, stall=stall)
+    assert first[1] == "einn tveir"
+
+
+@pytest.mark.parametrize("again_in", [0.05, 0.1, 0.15, 0.2, 0.25])
+@pytest.mark.parametrize("ms", [10, 50])
+@in_virtual_time
+async def test_who_asks_again_waits_too(ms: int, again_in: float) -> None:
+    first, second = await finals_of(1.28, ms=ms, again_in=again_in)
+    assert (first[1], second[1]) == ("einn tveir", "ekki")
+    assert 1.6 + 0.1 < first[0] < 1.6 + 0.35
+
+
+@pytest.mark.parametrize("begins", [200, 240, 400])
+@pytest.mark.parametrize("ms", [10, 50])
+@in_virtual_time
+async def test_a_late_flush_cuts_no_word_behind_a_final(ms: int, begins: int) -> None:
+    """A detector of the end of a turn takes its time, and the service has decided by itself."""
+    words = (Spoken("einn", 50, 90), Spoken("tveir", begins, begins + 40))
+    said = Talk(words, begins + 300, noise=100)
+    finals = await finals_of(begins / 100 + 0.08, said=said, ms=ms, endpoint_silence=0.5)
+    assert [text for _, text in finals] == ["einn", "tveir"]
+    assert finals[1][0] < begins / 100 + 0.4 + 0.4
 
 
 @in_virtual_time

@@ -27,7 +27,7 @@ from .support.caller import numbers, samples
 from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
 from .support.harness import FINAL, finals
 from .support.session_fakes import in_virtual_time
-from .support.wired import EMPTY, said, silence_on, wired
+from .support.wired import EMPTY, hypothesis, said, silence_on, wired
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -422,6 +422,24 @@ async def test_speech_that_is_not_answered_gets_another_connection() -> None:
         call.hear(EMPTY)
         await call.push(frame(50), 20 * 5)
         assert len(call.wires.opened) == 2
+
+
+@pytest.mark.parametrize("keeps_up", [True, False])
+@in_virtual_time
+async def test_a_new_connection_gets_the_latest_quiet_of_a_service_that_kept_up(
+    keeps_up: bool,
+) -> None:
+    """Not what was sent since the last ping, too: it would find no word in 5 s of that."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 20)
+        call.hear(hypothesis(0.9) if keeps_up else EMPTY)
+        call.hear(said("orð", 0.1, 1.0))
+        await call.push(frame(50, level=1), 20 * 9 + 15)
+        call.wires.last.die()
+        await call.push(frame(50, level=1), 1)
+        await asyncio.sleep(0.1)
+        again = len(call.wires.last.audio) / 2 / RATE
+        assert (again < 3.5) == keeps_up
 
 
 # -- the end of the input ------------------------------------------------------------------------

@@ -388,6 +388,18 @@ def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> Non
     assert silence_of(caller.send()) >= FLUSH_SILENCE
 
 
+def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Caller) -> None:
+    """Behind it is what is said now: silence before that would only make the service wait."""
+    caller.say(tone(0.5) + quiet(0.5))
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.5)
+    caller.say(quiet(1.0) + tone(1.0))
+    caller.backlog.set_speaking(True)
+    caller.reconnect()
+    assert silence_of(caller.send()) < 2.0
+
+
 def test_a_flush_is_made_after_others_were_forgotten(caller: Caller) -> None:
     for _ in range(5):
         caller.say(10.0)
@@ -941,3 +953,18 @@ def test_the_rest_of_what_is_final_tells_nothing_of_the_clock(caller: Caller, re
         caller.feed.compare_clocks(3.0, 4.0)
     (sound,) = compare.call_args.args[2]
     assert sound == pytest.approx((3.0, 4.0), abs=0.06)
+
+
+def test_how_far_the_service_is_behind_is_what_it_says(caller: Caller) -> None:
+    """In the caller's audio: silence that was injected is none of that."""
+    assert caller.feed.lag is None
+    caller.say(tone(1.0))
+    caller.feed.flush()
+    caller.send()
+    caller.feed.hear(0.9, caller.now)
+    assert caller.feed.lag == pytest.approx(0.1, abs=0.06)
+    caller.say(tone(3.0))
+    caller.feed.hear(1.0 + FLUSH_SILENCE + 1.0, caller.now)
+    assert caller.feed.lag == pytest.approx(2.0, abs=0.06)
+    caller.reconnect()
+    assert caller.feed.lag is None

@@ -645,19 +645,54 @@ def _draw_breaths(seed: int, rng: Random) -> Trial:
 
 
 def _draw_late_flush(seed: int, rng: Random) -> Trial:
-    """A flush behind a pause that is just over: a VAD is 0.1 s late."""
+    """A flush behind a pause that is just over, once or twice: a VAD is 0.1 s late.
+
+    The pause is of a sentence, or behind one that is final.
+    """
     at = rng.randint(60, 160)
+    shortest, longest = rng.choice(((26, 36), (120, 200)))
     words: list[Spoken] = []
     for _ in range(6):
         words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 60)))
-        at = words[-1].last + rng.randint(26, 36)
-    begun = words[rng.randint(1, 4)].start + rng.choice((0.02, 0.04, 0.06, 0.08))
+        at = words[-1].last + rng.randint(shortest, longest)
+    begun, twice = words[rng.randint(1, 4)].start, rng.random() < 0.5
+    # Before 60 ms are loud, nothing is said: that is answered at once.
+    flushed = round(begun + rng.choice((0.06, 0.08) if twice else (0.02, 0.04, 0.06, 0.08)), 2)
+    flushes = {flushed: 1}
+    if twice:
+        flushes[round(flushed + rng.uniform(0.05, 0.25), 2)] = 1
     said = Talk(tuple(words), at + _SHORTEST_GAP, 12000, rng.choice((1, 100)))
-    return Trial(seed, said, [], [], flushes={round(begun, 2): 1}, ms=rng.choice((10, 20, 50)))
+    return Trial(seed, said, [], [], flushes=flushes, ms=rng.choice((10, 20, 50)))
+
+
+def _draw_change_behind_flushes(seed: int, rng: Random) -> Trial:
+    """Options that change in a sentence, behind others that were flushed and are final."""
+    at, ends = 100, list[float]()
+    words: list[Spoken] = []
+    for _ in range(4):
+        for _ in range(rng.randint(2, 4)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(20, 45)))
+            at = words[-1].last
+        ends.append(at / 100)
+        at += rng.randint(150, 400)
+    word = rng.choice([word for word in words if word.start > ends[0]])
+    change = round(word.start + rng.uniform(0.35, 0.5), 2)
+    flushes = {round(end + 0.5, 2): 1 for end in ends if end + 0.5 < change}
+    said = Talk(tuple(words), at, 12000, rng.choice((100, 300)))
+    return Trial(seed, said, [], [], flushes=flushes, changes=[change], ms=rng.choice((20, 50)))
+
+
+def _draw_slow_turns(seed: int, rng: Random) -> Trial:
+    """Turns that are flushed, one by one, and a service that is hardly faster than speech."""
+    said = talk(*[1] * 14, word=round(rng.uniform(0.5, 1.2), 2), gap=round(rng.uniform(1.3, 2), 2))
+    flushes = {round(word.end + 0.4, 2): 1 for word in said.words}
+    expected = Expected(latest_final=9.0)
+    pace = Pace(round(rng.uniform(1.0, 1.5), 2))
+    return Trial(seed, said, [], [], hooks=pace, flushes=flushes, expected=expected)
 
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 62,
+    _draw_freely: 60,
     _draw_late_audio: 1,
     _draw_new_key: 1,
     _draw_noise_that_stops: 1,
@@ -682,6 +717,8 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_silence_limit: 1,
     _draw_breaths: 1,
     _draw_late_flush: 1,
+    _draw_change_behind_flushes: 1,
+    _draw_slow_turns: 1,
 }
 """The scenes, and of a hundred streams how many are so."""
 

@@ -139,6 +139,8 @@ class Expected:
     """Bytes that may wait for room in the socket."""
     unbroken: bool = False
     """Whether each cut in the middle of speech shows that it goes on."""
+    latest_final: float = math.inf
+    """Seconds from the end of a word, said live, by which it has to be final."""
 
 
 @dataclass
@@ -156,6 +158,8 @@ class Outcome:
     flowing: dict[int, float] = field(default_factory=dict)
     muted: list[tuple[float, float]] = field(default_factory=list)
     """From when until when the microphone was muted, seconds of the loop's clock."""
+    began: float = 0.0
+    """When the first audio was pushed, seconds of the loop's clock."""
     pushed: float = 0.0
     """Seconds of audio."""
     seconds: float = 0.0
@@ -316,8 +320,20 @@ class Outcome:
                 return "a flush was not answered, and nothing was open"
         return ""
 
+    @property
+    def delays(self) -> list[float]:
+        """Seconds from the end of each word, said live without a pause, to its final."""
+        final: dict[str, float] = {}
+        for at, event in zip(self.arrived, self.events, strict=True):
+            if event.type is FINAL:
+                for word in event.alternatives[0].text.split():
+                    final.setdefault(word, at - self.began)
+        return [final[word.text] - word.end for word in self.said.words if word.text in final]
+
     def _not_done(self) -> str:
         """Say what the caller did, and nothing came of it."""
+        if max(self.delays, default=0.0) > self.expected.latest_final:
+            return f"a final came {max(self.delays):.1f} s behind its word"
         if self.expected.prompt and self.open_behind_mutes:
             return f"a mute brought no final of {self.open_behind_mutes}"
         for change in self.changed[-1:] if self.error is None else ():
@@ -388,7 +404,7 @@ class Speaker:
 
     async def speak(self) -> None:
         clock = asyncio.get_running_loop().time
-        due = clock()
+        due = self._outcome.began = clock()
         for frame in self._frames():
             if self._outcome.error is not None or self._outcome.deaf:
                 break
@@ -432,7 +448,8 @@ class Speaker:
         said, open_words = self._said_and_open()
         since = outcome.pushed - max((word.end for word in said), default=0.0)
         pauses = sum(after.start - word.end > _CALM for word, after in pairwise(said))
-        is_calm = not open_words and since > _CALM and pauses > 0
+        is_talking = any(word.start < outcome.pushed < word.end for word in outcome.said.words)
+        is_calm = not open_words and not is_talking and since > _CALM and pauses > 0
         now = asyncio.get_running_loop().time()
         outcome.flushed.append(
             Flush(now, len(outcome.events), len(said), open_words, is_calm and outcome.timed)

@@ -39,6 +39,13 @@ def said(text: str, start: float, end: float, *behind: str) -> bytes:
     return json.dumps({"result": {"results": results}}).encode()
 
 
+def hypothesis(end: float) -> bytes:
+    """Return a hypothesis whose last word ends at `end` seconds of the connection."""
+    word = {"word": "orð", "startTime": "0.1s", "endTime": f"{end}s"}
+    alternative = {"transcript": f"orð {end}", "words": [word]}
+    return json.dumps({"result": {"results": [{"alternatives": [alternative]}]}}).encode()
+
+
 @dataclass
 class WiredCall:
     """A stream on wires, with what came of it."""

@@ -130,10 +130,10 @@ class Flusher:
             return
         if self._parts.backlog.end == position and not self._timer.is_late:
             self._ask()
-        elif self.quiet.is_waiting:
-            self._wait_for_more()
         else:
-            self.flush()
+            if not self.quiet.is_waiting and not self._put_off(time.monotonic()):
+                self.quiet.wait_for_pause(self._parts.backlog)
+            self._wait_for_more()
 
     def _ask(self, *, again: bool = False) -> None:
         """Have silence sent behind what was pushed so far.

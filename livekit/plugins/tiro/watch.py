@@ -148,6 +148,10 @@ class QuietWatch:
             self._postpone(backlog.end, backlog.sample_rate)
         return begun
 
+    def wait_for_pause(self, backlog: Backlog) -> None:
+        """Ask in the next pause, whatever is being said."""
+        self._postpone(backlog.end, backlog.sample_rate)
+
     @property
     def is_waiting(self) -> bool:
         """Whether somebody waits for a pause that nobody has asked in yet."""
