@@ -85,5 +85,5 @@ async def test_the_agent_answers_what_the_caller_said(tiro_server: TiroServer) -
         turns = [message.text_content for message in session.history.messages()]
 
     assert turns == ["Ég ætla að panta tíma.", "Þú sagðir: Ég ætla að panta tíma."]
-    assert tiro_server.sessions[0].language == "is-IS"
-    assert tiro_server.sessions[0].sample_rate == 24000
+    assert tiro_server.connections[0].language == "is-IS"
+    assert tiro_server.connections[0].sample_rate == 24000
