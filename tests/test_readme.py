@@ -24,14 +24,13 @@ from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, AgentSession
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 from livekit.plugins.tiro.cli.transcribe import Wanted
+from livekit.plugins.tiro.testing import TiroServer
 
 from .module_coverage import PACKAGE
 from .support.harness import collect, finals, frames, read_wav
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from livekit.plugins.tiro.testing import TiroServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -358,3 +357,13 @@ async def test_the_snippet_for_tests() -> None:
     hear: Callable[..., Any] = run_snippet(snippet)["hear"]
     events = await asyncio.wait_for(hear(frames(read_wav("is.wav"))), 10)
     assert "daginn" in " ".join(finals(events)).lower()
+
+
+async def test_the_snippet_for_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    snippet = next(block for block in blocks("python") if "recognize(" in block)
+    async with TiroServer() as server:
+        monkeypatch.setenv("TIRO_BASE_URL", server.base_url)
+        monkeypatch.setenv("TIRO_API_KEY", "test")
+        words = await run_snippet(snippet)["words"](str(ROOT / "tests/data/is.wav"))
+    assert "daginn" in " ".join(word for word, _, _ in words).lower()
+    assert all(0.0 <= start < end for _, start, end in words)
