@@ -438,3 +438,9 @@ async def test_the_clock_of_the_service_can_go_wrong() -> None:
         assert (later, latest) == pytest.approx((start * 1.1, end * 1.1), abs=0.002)
     event, _ = await hear(Combined(Drift(0.1), Fail(14, Moment.FINAL)))
     assert json.loads(event.frames[-1])["error"]["grpcCode"] == 14
+
+
+def test_a_moment_that_is_none_is_refused_where_it_is_given() -> None:
+    """As text it is known on the command line alone; later it would look like the service's."""
+    with pytest.raises(ValueError, match=r"seconds of audio, .* Moment\.INTERIM, .* not 'interim'"):
+        Disconnect("interim")  # type: ignore[arg-type]

@@ -84,9 +84,15 @@ class Fault(Hooks):
 
     Args:
         when: The moment it strikes.
+
+    Raises:
+        ValueError: `when` is neither a moment nor a number.
     """
 
     def __init__(self, when: When = Moment.CONFIG) -> None:
+        if not isinstance(when, (Moment, int, float)):
+            known = ", ".join(str(moment) for moment in Moment)
+            raise ValueError(f"when must be seconds of audio, or one of {known}, not {when!r}")
         self.when = when
         self.struck: dict[int, float] = {}
         """The numbers of the connections it struck, and when, in seconds of the loop's clock."""
