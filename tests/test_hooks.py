@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import aiohttp
 import pytest
 
@@ -11,12 +13,16 @@ from livekit.plugins.tiro.testing import (
     Hooks,
     TiroServer,
 )
+from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 
 from .support.server_client import TEST, config, connect, say
 from .support.server_recordings import (
     IS,
     transcript,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_hooks_see_every_step() -> None:
@@ -91,3 +97,13 @@ async def test_a_connection_can_have_hooks_of_its_own() -> None:
             frames.append(client.frames)
     assert len(frames[0]) == len(frames[1]) == 1
     assert transcript(frames[0][0]) and frames[1] == ["1"]
+
+
+@pytest.mark.parametrize("wrong", [[Disconnect(1)], Disconnect])
+@pytest.mark.parametrize("take", [PerConnection, Combined, lambda it: TiroServer(hooks=it)])
+def test_what_is_no_hooks_is_refused_where_it_is_given(
+    take: Callable[[Any], object], wrong: object
+) -> None:
+    """At a connection it would look like a fault of the service."""
+    with pytest.raises(ValueError, match="hooks must be one fault, such as"):
+        take(wrong)

@@ -27,7 +27,7 @@ from enum import Enum
 from typing import Any, Literal, NoReturn, TypeVar
 
 from .conversation import LONGEST_LINE
-from .hooks import Drop, HandshakeRefusal, Hooks
+from .hooks import Drop, HandshakeRefusal, Hooks, checked
 from .record import ConnectionRecord
 from .wire import FrameStyle, StatusError
 
@@ -152,8 +152,8 @@ class PerConnection(Hooks):
     """
 
     def __init__(self, *hooks: Hooks | None, then: Hooks | None = None) -> None:
-        self._hooks = [each or Hooks() for each in hooks]
-        self._then = then or Hooks()
+        self._hooks = [checked(each) for each in hooks]
+        self._then = checked(then)
 
     def __repr__(self) -> str:
         return f"PerConnection({', '.join(map(repr, self._hooks))}, then={self._then!r})"
@@ -173,7 +173,7 @@ class Combined(Hooks):
     """
 
     def __init__(self, *hooks: Hooks) -> None:
-        self._hooks = hooks
+        self._hooks = [checked(each) for each in hooks]
 
     def __repr__(self) -> str:
         return f"Combined({', '.join(map(repr, self._hooks))})"

@@ -66,3 +66,19 @@ class Hooks:
 
     async def done(self, connection: ConnectionRecord) -> None:
         """When all is said, before the connection is dropped."""
+
+
+def checked(hooks: Hooks | None) -> Hooks:
+    """Return the hooks given, or those that do nothing.
+
+    Raises:
+        ValueError: They are no hooks, such as a list of them, or a class.
+    """
+    if hooks is None:
+        return Hooks()
+    if not isinstance(hooks, Hooks):
+        raise ValueError(
+            f"hooks must be one fault, such as faults.Disconnect(2.5), not {hooks!r}: "
+            "for several, give faults.PerConnection(...) or faults.Combined(...)"
+        )
+    return hooks

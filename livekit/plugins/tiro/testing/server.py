@@ -10,7 +10,7 @@ from aiohttp import web
 
 from .backend import Backend, Timing
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
-from .hooks import Hooks
+from .hooks import Hooks, checked
 from .line import Line
 from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
 from .record import ConnectionRecord, Space
@@ -69,7 +69,7 @@ class TiroServer:
         port: 0 for a free one.
 
     Raises:
-        ValueError: The key is empty, which is one that no client can send.
+        ValueError: The key is empty, which is one that no client can send, or `hooks` are none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class TiroServer:
             "en": SphinxRecognizer(),
             **(recognizers or {}),
         }
-        self._hooks = hooks or Hooks()
+        self._hooks = checked(hooks)
         self._host = host
         self._port = port
         self._runner: web.AppRunner | None = None
