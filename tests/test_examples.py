@@ -176,7 +176,8 @@ def test_what_it_needs_is_named(name: str) -> None:
 
 def test_the_command_is_taught_that_livekit_will_keep() -> None:
     """`dev` of Python; `lk agent dev`, which is for it now, takes the worker of that name."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.*")}
+    files = [path for path in EXAMPLES.iterdir() if path.is_file()]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
     assert [name for name, text in texts.items() if re.search(r"\.py dev\b", text)] == []
     assert "lk agent dev examples/voice_agent.py" in texts["README.md"]
     for name in NAMES:
