@@ -125,6 +125,20 @@ def test_senseless_settings(wrong: dict[str, Any]) -> None:
         ScriptedRecognizer(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("script", "advice"),
+    [
+        ("examples/conversation.txt", "read_script"),
+        ([(0.5, "Halló.")], "At"),
+        ([("1", "Halló.")], "speaker's number"),
+        ([7], "no sentence"),
+    ],
+)
+def test_what_is_no_script_is_told_how_to_be_one(script: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        ScriptedRecognizer(script)
+
+
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=30))
 @settings(max_examples=30, deadline=None)
 def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:

@@ -181,7 +181,7 @@ class ScriptedRecognizer:
         words_per_second: How many words a second of voiced audio gives.
 
     Raises:
-        ValueError: The script has no words or the pace is not positive.
+        ValueError: The script has no words, or is none, or the pace is not positive.
     """
 
     def __init__(
@@ -299,11 +299,22 @@ def variant(words: Hypothesis, number: int) -> Hypothesis:
 
 
 def script_words(script: Script) -> list[ScriptWord]:
-    """Return the words of a script in order, each with its two spellings."""
+    """Return the words of a script in order, each with its two spellings.
+
+    Raises:
+        ValueError: It is the name of a file, or a part of it is no sentence.
+    """
     parts = [script] if isinstance(script, str) else script
+    if isinstance(script, str) and script.endswith(".txt"):
+        raise ValueError(f"{script!r} is said as it is: for what is in a file, give read_script")
     words: list[ScriptWord] = []
     for part in parts:
         speaker, text = part if isinstance(part, tuple) else (0, part)
+        if not isinstance(speaker, int) or not isinstance(text, str):
+            raise ValueError(
+                f"{part!r} is no sentence and no pair of a speaker's number and a sentence: "
+                'for what is said at a second of the call, give At(1.2, "Góðan daginn.")'
+            )
         sentence: list[str] = []
         for word in text.split():
             sentence.append(word)
