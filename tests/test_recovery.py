@@ -260,6 +260,7 @@ def test_a_line_that_is_dead_time_after_time_is_a_failure() -> None:
     course = Course()
     dead = replace(MUTE, reason=Reason.GONE, age=14.0, unanswered=13.0)
     assert course.end(dead, SOUND) is Next.RECONNECT
+    assert course.recovery.patience.unresponsive_before == 0, "a service is waited for no longer"
     error = course.end(dead, SOUND)
     assert isinstance(error, APIConnectionError) and "ended" not in error.message
 

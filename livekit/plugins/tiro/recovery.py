@@ -151,7 +151,7 @@ class Recovery:
         self._began: Progress | None = None
         self._without_final = 0
         self._heard = 0.0
-        self._unresponsive = 0
+        self._silent = self._unresponsive = 0
         self._retried_after_drain = False
         self._found_nothing = 0
         self._left_at_the_end = 0
@@ -195,7 +195,7 @@ class Recovery:
         lasted = ending.answered or ending.age > budget.timeout
         self._proven = self._proven or lasted
         if ending.answered:
-            self._unresponsive = 0
+            self._silent = self._unresponsive = 0
         healthy = lasted or _had_nothing_to_answer(ending, progress)
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
@@ -241,8 +241,10 @@ class Recovery:
     def _after_silence(self, ending: Ending, progress: Progress) -> Next:
         """Go on after a connection that did not respond, unless it is not the first one."""
         self._count_without_final(ending, progress)
-        self._unresponsive += 1
-        if self._unresponsive > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
+        self._silent += 1
+        # A dead line says nothing of how long a service takes to answer.
+        self._unresponsive += ending.reason is Reason.UNRESPONSIVE
+        if self._silent > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
             raise errors.unresponsive(ending.unanswered)
         return Next.RECONNECT
 
