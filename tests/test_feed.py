@@ -400,6 +400,21 @@ def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Ca
     assert silence_of(caller.send()) < 2.0
 
 
+@pytest.mark.parametrize(("gap", "is_made"), [(0.5, True), (1.0, True), (2.5, False)])
+def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
+    caller: Caller, gap: float, is_made: bool
+) -> None:
+    """The service listens to it, and its endpointer would decide at the onset of what follows."""
+    caller.say(tone(0.5) + quiet(0.3))
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.4)
+    caller.say(quiet(gap - 0.3) + tone(1.0))
+    caller.backlog.set_speaking(True)
+    assert caller.reconnect() == 0.4
+    assert (silence_of(caller.send()) > gap + 1.0) == is_made
+
+
 def test_a_flush_is_made_after_others_were_forgotten(caller: Caller) -> None:
     for _ in range(5):
         caller.say(10.0)

@@ -55,6 +55,8 @@ async def test_who_waits_for_a_final_behind_a_pause_asks_once_more() -> None:
 async def fall_behind(call: WiredCall, *, by: float = 2.5) -> None:
     """Speak, flush, and speak on to a service that has yet to work off that silence."""
     await call.push(frame(50), 20)
+    call.hear(hypothesis(0.9))
+    await asyncio.sleep(0.01)
     call.stream.flush()
     call.hear(said("einn", 0.1, 1.0))
     await call.push(QUIET, 10)
@@ -69,22 +71,53 @@ async def test_a_service_that_is_behind_is_left_to_the_quiet_of_the_call() -> No
     """Silence that is injected takes it as long, and would put it further behind."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
+        before = silence_on(call.wires.last)
         call.stream.flush()
         await call.push(QUIET, 10)
-        before = silence_on(call.wires.last)
-        call.hear(said("tveir", 4.1, 6.9))
+        call.hear(said("tveir", 4.1, 7.0))
         await call.push(QUIET, 40)
-        assert silence_on(call.wires.last) - before < 2.1
+        assert silence_on(call.wires.last) - before < 2.6
         assert finals(call.events) == ["einn", "tveir"]
+
+
+@in_virtual_time
+async def test_the_final_of_something_earlier_is_no_answer() -> None:
+    """The microphone is off, so that nobody else asks."""
+    async with wired(EMPTY) as call:
+        await fall_behind(call)
+        call.stream.flush()
+        before = silence_on(call.wires.last)
+        call.hear(said("tveir", 4.1, 5.0))
+        await asyncio.sleep(0.5)
+        assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+
+
+@in_virtual_time
+async def test_a_service_that_is_far_away_is_asked_at_once() -> None:
+    """All that it says is late, and no later with each turn."""
+    async with wired(EMPTY) as call:
+        await call.push(frame(50), 100)
+        call.hear(hypothesis(2.0))
+        await call.push(QUIET, 4)
+        for _ in range(3):
+            before = silence_on(call.wires.last)
+            call.stream.flush()
+            await asyncio.sleep(0.01)
+            assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+            await call.push(frame(50), 60)
+            call.hear(hypothesis(len(call.wires.last.audio) / 2 / RATE - 3.0))
+            await call.push(QUIET, 4)
 
 
 @in_virtual_time
 async def test_who_catches_up_is_asked() -> None:
     async with wired(EMPTY) as call:
         await fall_behind(call)
-        call.stream.flush()
-        call.hear(hypothesis(6.9))
         before = silence_on(call.wires.last)
+        call.stream.flush()
+        await asyncio.sleep(0.01)
+        assert silence_on(call.wires.last) == before
+        call.hear(hypothesis(6.9))
         await call.push(QUIET, 10)
         assert silence_on(call.wires.last) - before >= FLUSH_SILENCE + 0.3
 
@@ -121,9 +154,11 @@ async def test_it_is_asked_in_the_end() -> None:
     """No rule of it needs more quiet than there was."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
-        call.stream.flush()
         before = silence_on(call.wires.last)
-        await call.push(QUIET, 20 * 7)
+        call.stream.flush()
+        await call.push(QUIET, 20 * 3)
+        assert silence_on(call.wires.last) - before < 3.1
+        await call.push(QUIET, 20 * 4)
         assert silence_on(call.wires.last) - before >= 7.0 - 0.5 + FLUSH_SILENCE
         assert [event.type for event in call.events].count(FINAL) == 1
 
@@ -133,6 +168,8 @@ async def test_a_new_connection_is_asked_where_the_flush_was() -> None:
     async with wired(EMPTY) as call:
         await fall_behind(call)
         call.stream.flush()
+        await asyncio.sleep(0.01)
+        assert silence_on(call.wires.last) < FLUSH_SILENCE + 1.0, "not asked yet"
         call.wires.last.die()
         await call.push(QUIET, 10)
         assert len(call.wires.opened) == 2

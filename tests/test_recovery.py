@@ -69,10 +69,10 @@ class Course:
         (failed(14, UNASKED), SILENCE, APIStatusError),
         (UNASKED, SILENCE._replace(awaited=True), APIConnectionError),
         # Its limit struck when somebody had just begun to speak.
-        (replace(UNASKED, unanswered=0.9), SOUND, Next.RECONNECT),
-        (failed(4, replace(UNASKED, unanswered=0.9)), SOUND, Next.RECONNECT),
-        (replace(UNASKED, unanswered=1.1), SOUND, APIConnectionError),
-        (replace(UNASKED, unanswered=1.1), SILENCE, APIConnectionError),
+        (replace(UNASKED, unanswered=1.1), SOUND, Next.RECONNECT),
+        (failed(4, replace(UNASKED, unanswered=1.1)), SOUND, Next.RECONNECT),
+        (replace(UNASKED, unanswered=1.6), SOUND, APIConnectionError),
+        (replace(UNASKED, unanswered=1.6), SILENCE, APIConnectionError),
         (replace(MUTE, age=11.0), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(MUTE, age=11.0), SOUND, Next.RECONNECT),
         # A limit of the service struck at the onset of speech.
@@ -95,6 +95,7 @@ class Course:
         (UNRESPONSIVE, SOUND, Next.RECONNECT),
         (replace(MUTE, reason=Reason.GONE, age=14.0, unanswered=13.0), SOUND, Next.RECONNECT),
         (replace(MUTE, reason=Reason.GONE, age=14.0), SILENCE, Next.RECONNECT_ON_AUDIO),
+        (replace(MUTE, reason=Reason.GONE, unanswered=2.0), SOUND, Next.RECONNECT),
         (replace(UNRESPONSIVE, answered=False, age=16.0), SPEECH, Next.RECONNECT),
         # The end marker is out.
         (DRAINED, SILENCE, Next.DONE),

@@ -26,6 +26,9 @@ TRIM_INTERVAL = 1.0
 _LOOK_INTERVAL = 0.4
 # s on either side of a pause that are loud if it is in the middle of a word.
 _EDGE = 0.1
+# s of quiet in front of a sound: with the silence of a flush it is less than makes the service find
+# that there is no word; behind more of it, the quiet alone has had the service decide.
+_SOON = 1.5
 # s behind what is final, within which a sound is the rest of it.
 _REST = 0.1
 # s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
@@ -411,14 +414,18 @@ def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
             return mark >= start
         if backlog.first_sound(start, mark) is not None:
             return True
-        # A hypothesis can be of what is too soft for a sound, unless there is one behind the mark.
-        return backlog.speaking and backlog.first_sound(mark) is None
+        behind = backlog.first_sound(mark)
+        if behind is None:
+            # A hypothesis can be of what is too soft for a sound.
+            return backlog.speaking
+        # The rest of what is final has the service listen, too, and decide as the next word begins.
+        return behind - mark < soon and backlog.first_loud(start, mark) is not None
 
     def is_in_word(mark: int) -> bool:
         return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
 
     rate = backlog.sample_rate
-    edge = round(_EDGE * rate)
+    edge, soon = round(_EDGE * rate), round(_SOON * rate)
     pauses = {
         round(seconds * rate)
         for seconds in clock.pauses_behind(start / rate)

@@ -30,9 +30,9 @@ _NO_MORE_AFTER = 0.3
 _ASKED_LATEST = 3.5
 # s that the timer for that may be late before audio may have had to wait, too: the loop stalled.
 _LATE = 0.02
-# s by which a service is behind, as its hypotheses show, when silence would only put it further
-# behind: one that is no faster than speech would never catch up.
-_BEHIND = 2.0
+# s by which hypotheses are later than at the best of times when silence would only put the service
+# further behind: one that is no faster than speech would never catch up.
+_BEHIND = 1.5
 
 
 class Flusher:
@@ -55,6 +55,7 @@ class Flusher:
         self._wake = wake
         self._timer = _Timer()
         self._late_at: float | None = None
+        self._put_off_to = 0
         self._is_over = False
         self.note_hypothesis(None)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
@@ -75,8 +76,12 @@ class Flusher:
             endpointing=endpointing,
             rate=backlog.sample_rate,
         )
-        if not transcript.flush_pending:
-            self._late_at = None
+        if self._feed.lag is not None:
+            backlog.drift.note_lag(self._feed.lag)
+        if self._late_at is not None:
+            # A final of something earlier is no answer, but the service comes nearer.
+            open_from = backlog.first_sound(backlog.start, self._put_off_to)
+            self._late_at = None if open_from is None else self._decided_at
 
     def flush(self) -> None:
         """Bring the service's endpointer to a decision on what was pushed so far.
@@ -90,6 +95,7 @@ class Flusher:
         if self.quiet.put_off(self._parts.backlog, behind_final=behind_final):
             self._wait_for_more()
         elif self._put_off(time.monotonic()):
+            self._put_off_to = self._parts.backlog.end
             self._wait_for_more()
         else:
             self._ask()
@@ -106,9 +112,17 @@ class Flusher:
         self._timer.start(_NO_MORE_AFTER, self._notice_no_more, self._parts.backlog.end)
 
     def _is_behind(self, now: float) -> bool:
-        """Tell whether the service is behind live audio, by what it says and was sent since."""
-        behind = min(self._feed.lag or 0.0, self._feed.ahead(now))
-        return behind > _BEHIND and not self._parts.clock.is_early
+        """Tell whether the service is behind live audio, by what it says and was sent since.
+
+        One that is merely far away is as late from the first word on.
+        """
+        late = (self._feed.lag or 0.0) - self._parts.backlog.drift.least_lag
+        return min(late, self._feed.ahead(now)) > _BEHIND and not self._parts.clock.is_early
+
+    @property
+    def _decided_at(self) -> float:
+        """When a service at the pace of speech has decided on what it was sent; monotonic s."""
+        return self._feed.drained_at + DECIDED_AFTER
 
     def _put_off(self, now: float) -> bool:
         """Leave the decision to the quiet in the caller's audio, if that comes no later.
@@ -119,7 +133,7 @@ class Flusher:
         if not self._is_behind(now):
             return False
         if self._late_at is None:
-            self._late_at = self._feed.drained_at + DECIDED_AFTER
+            self._late_at = self._decided_at
             # A new connection, which is not behind, is asked right there.
             self._parts.backlog.flush()
         return now < self._late_at

@@ -36,8 +36,8 @@ _IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
-# s of such audio that are the beginning of a word: looks are 1 s apart.
-_JUST_BEGUN = 1.0
+# s of such audio that are the beginning of a word: looks are 1 s apart, and count all of that.
+_JUST_BEGUN = 1.5
 
 
 class Reason(Enum):
@@ -196,7 +196,9 @@ class Recovery:
         self._proven = self._proven or lasted
         if ending.answered:
             self._silent = self._unresponsive = 0
-        healthy = lasted or _had_nothing_to_answer(ending, progress)
+        # The service has not ended a line that is dead.
+        is_dead = ending.reason is Reason.GONE
+        healthy = lasted or is_dead or _had_nothing_to_answer(ending, progress)
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
             return Next.RECONNECT
@@ -206,7 +208,7 @@ class Recovery:
             # It was opened ahead of the audio. Without any, the service need not keep it.
             return Next.RECONNECT_ON_AUDIO
         ignored = not ending.answered and ending.unanswered > _ON_ITS_WAY
-        if ending.reason is Reason.UNRESPONSIVE or (ending.reason is Reason.GONE and ignored):
+        if ending.reason is Reason.UNRESPONSIVE or (is_dead and ignored):
             return self._after_silence(ending, progress)
         if not healthy or (ignored and progress.unfinalized):
             raise self._never_answered()
