@@ -408,10 +408,10 @@ def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
     caller.say(tone(0.5) + quiet(0.3))
     caller.feed.flush()
     caller.send()
-    caller.final(0, 0.4)
+    caller.final(0, 0.44)
     caller.say(quiet(gap - 0.3) + tone(1.0))
     caller.backlog.set_speaking(True)
-    assert caller.reconnect() == 0.4
+    assert caller.reconnect() == 0.44
     assert (silence_of(caller.send()) > gap + 1.0) == is_made
 
 
