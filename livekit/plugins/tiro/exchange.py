@@ -97,10 +97,9 @@ class Exchange:
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
-        self._flusher = Flusher(feed, parts, self._wake_sender)
-        if ended:
-            self._flusher.close()
-        self._flusher.note_hypothesis(options.endpointing)
+        self._flusher = Flusher(
+            feed, parts, self._wake_sender, endpointing=options.endpointing, ended=ended
+        )
         self._quiet = self._flusher.quiet
 
     # -- the caller's side -----------------------------------------------------------------------

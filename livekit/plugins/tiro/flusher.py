@@ -38,13 +38,23 @@ _BEHIND = 1.5
 class Flusher:
     """Asks for finals on one connection."""
 
-    def __init__(self, feed: Feed, parts: Parts, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        parts: Parts,
+        wake: Callable[[], None],
+        *,
+        endpointing: float | None,
+        ended: bool,
+    ) -> None:
         """Ask for nothing yet, but for what somebody waits for from the connection before.
 
         Args:
             feed: The connection's, which sends the silence that has the service decide.
             parts: The stream's.
             wake: Has the feed's silence sent.
+            endpointing: The option: seconds of quiet.
+            ended: Whether the caller's input has ended.
         """
         self.quiet = QuietWatch()
         """Where to look for the quiet in which to ask."""
@@ -56,10 +66,10 @@ class Flusher:
         self._timer = _Timer()
         self._late_at: float | None = None
         self._put_off_to = 0
-        self._is_over = False
-        self.note_hypothesis(None)
+        self._is_over = ended
+        self.note_hypothesis(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
-        if self.quiet.is_waiting:
+        if self.quiet.is_waiting and not ended:
             self._wait_for_more()
 
     def note_hypothesis(self, endpointing: float | None) -> None:
