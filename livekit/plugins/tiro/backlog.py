@@ -64,7 +64,7 @@ class Backlog:
         self.end = 0
         """The position behind the last sample."""
         self.flushes: list[int] = []
-        """The positions behind which silence is sent."""
+        """The positions at which a final was asked for: a new connection is sent silence there."""
         self.finalized_to = 0
         """The position up to which all is final by the times of finals."""
         self.speaking = False

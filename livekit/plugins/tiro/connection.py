@@ -270,7 +270,7 @@ class Connection:
 
     @property
     def is_taken_at_once(self) -> bool:
-        """Whether the peer takes what it is sent as it comes, by how soon it answered each ping."""
+        """Whether the peer takes what it is sent as it comes: it answered the last ping at once."""
         return not self._pings and self._answered_in < _AT_ONCE
 
     @property

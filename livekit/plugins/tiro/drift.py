@@ -6,7 +6,6 @@ is a minute and a half. Words would be let go of too early or taken for old ones
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ class Drift:
         """Seconds of the service's clock for a second of audio."""
         self.due_at = 0.0
         """The second of the service's clock from which on the next comparison is worth its cost."""
-        self.least_lag = inf
-        """Seconds that its hypotheses are behind what was sent at least, as it is far away."""
         self._is_certain = False
         self._agreeing = 0
         self.begin()
@@ -51,10 +48,6 @@ class Drift:
         self._last = 0.0, 0.0
         self._first_wrong: float | None = None
         self.due_at = 0.0
-
-    def note_lag(self, seconds: float) -> None:
-        """Note by how much a hypothesis was behind what was sent."""
-        self.least_lag = min(self.least_lag, seconds)
 
     def compare(self, start: float, end: float, sounds: Sequence[tuple[float, float]]) -> None:
         """Learn from a final, if there is one sound alone that it can be about.

@@ -100,6 +100,7 @@ class Exchange:
         self._flusher = Flusher(
             feed, parts, self._wake_sender, endpointing=options.endpointing, ended=ended
         )
+        # Looked at for each frame.
         self._quiet = self._flusher.quiet
 
     # -- the caller's side -----------------------------------------------------------------------
@@ -131,7 +132,7 @@ class Exchange:
 
     def send_held_unless_more_comes(self) -> None:
         """Send what is held back if no more audio comes, in which there could be a word."""
-        self._flusher.send_held()
+        self._flusher.send_held_unless_more_comes()
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
@@ -146,7 +147,7 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; the exchange is over if the config has been sent with others."""
         self._options = options
-        self._flusher.note_hypothesis(self._options.endpointing)
+        self._flusher.note_options(options.endpointing)
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
@@ -197,7 +198,7 @@ class Exchange:
             await utils.aio.cancel_and_wait(receiving, sending)
             lag = self._feed.lag
             if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
-                # Else the next connection is sent the more quiet audio the longer ago the ping was.
+                # It has taken it all, so that no quiet of that is sent again but what has to be.
                 self._feed.acknowledge(self._feed.sent_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
@@ -252,7 +253,7 @@ class Exchange:
                 connection.note_news()
                 self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
-                    self._flusher.note_hypothesis(self._options.endpointing)
+                    self._flusher.note_answer(self._options.endpointing)
                 if self._has_new_phrases:
                     self._apply_new_phrases()
             if response.error is not None:

@@ -26,8 +26,8 @@ TRIM_INTERVAL = 1.0
 _LOOK_INTERVAL = 0.4
 # s on either side of a pause that are loud if it is in the middle of a word.
 _EDGE = 0.1
-# s of quiet in front of a sound: with the silence of a flush it is less than makes the service find
-# that there is no word; behind more of it, the quiet alone has had the service decide.
+# s of quiet from a flush to the next sound: behind more, the service has decided by itself; with
+# less, that and the silence of the flush are less than the 5 s of an empty segment.
 _SOON = 1.5
 # s behind what is final, within which a sound is the rest of it.
 _REST = 0.1

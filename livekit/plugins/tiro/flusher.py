@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 _ASK_AGAIN_AFTER = 1.5
 # s without more audio, after which nobody waits for a pause or a word in it.
 _NO_MORE_AFTER = 0.3
+# s that the timer for that may be late: more, and the loop stalled, so that audio had to wait, too.
+_STALLED = 0.02
+# s of audio without a word of the service's, in which nobody waits for a pause: it is no speech.
+_NO_WORD_AFTER = 1.5
 # s behind the end of a final up to which somebody may ask for it: the framework's detectors of the
 # end of a turn wait for 3 s at most.
 _ASKED_LATEST = 3.5
-# s that the timer for that may be late before audio may have had to wait, too: the loop stalled.
-_LATE = 0.02
 # s by which hypotheses are later than at the best of times when silence would only put the service
 # further behind: one that is no faster than speech would never catch up.
-_BEHIND = 1.5
+_TOO_FAR_BEHIND = 1.5
 
 
 class Flusher:
@@ -64,20 +66,19 @@ class Flusher:
         self._parts = parts
         self._wake = wake
         self._timer = _Timer()
-        self._late_at: float | None = None
-        self._put_off_to = 0
         self._is_over = ended
-        self.note_hypothesis(endpointing)
+        # Of what is left to the quiet in the call: until when, and what it is about.
+        self._ask_by: float | None = None
+        self._left_to = 0
+        self._least_lag = inf
+        self._excused: int | None = None
+        self.note_options(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
-        if self.quiet.is_waiting and not ended:
+        if self.quiet.is_waiting:
             self._wait_for_more()
 
-    def note_hypothesis(self, endpointing: float | None) -> None:
-        """Take in whether there is a hypothesis, and what it may be about.
-
-        Args:
-            endpointing: The option: seconds of quiet.
-        """
+    def note_options(self, endpointing: float | None) -> None:
+        """Take in the option: seconds of quiet."""
         backlog, transcript = self._parts.backlog, self._parts.transcript
         self.quiet.note(
             self._feed.undecided_from if transcript.speaking else 0,
@@ -86,12 +87,19 @@ class Flusher:
             endpointing=endpointing,
             rate=backlog.sample_rate,
         )
+
+    def note_answer(self, endpointing: float | None) -> None:
+        """Take in that the service began to hear words, or decided; and the option again."""
+        self.note_options(endpointing)
         if self._feed.lag is not None:
-            backlog.drift.note_lag(self._feed.lag)
-        if self._late_at is not None:
+            self._least_lag = min(self._least_lag, self._feed.lag)
+        if self._ask_by is not None:
             # A final of something earlier is no answer, but the service comes nearer.
-            open_from = backlog.first_sound(backlog.start, self._put_off_to)
-            self._late_at = None if open_from is None else self._decided_at
+            backlog = self._parts.backlog
+            open_from = backlog.first_sound(backlog.start, self._left_to)
+            self._ask_by = None if open_from is None else self._decided_at
+
+    # -- for the caller --------------------------------------------------------------------------
 
     def flush(self) -> None:
         """Bring the service's endpointer to a decision on what was pushed so far.
@@ -99,65 +107,105 @@ class Flusher:
         Not yet if a word has just begun, or the service is behind and silence is no help to it.
         """
         if self.quiet.is_waiting:
-            # Whoever asks once more is not done either.
+            # Asked in the next pause: who is in the middle of a word is not done.
             return
-        behind_final = _is_behind_final(self._parts.backlog, self._parts.clock)
-        if self.quiet.put_off(self._parts.backlog, behind_final=behind_final):
+        backlog = self._parts.backlog
+        behind_final = _is_behind_final(backlog, self._parts.clock)
+        if self.quiet.put_off(backlog, behind_final=behind_final):
             self._wait_for_more()
-        elif self._put_off(time.monotonic()):
-            self._put_off_to = self._parts.backlog.end
-            self._wait_for_more()
+        elif self._leave_to_quiet(time.monotonic()):
+            self._left_to = backlog.end
         else:
             self._ask()
 
-    def send_held(self) -> None:
-        """Have what is held back sent, unless more audio comes: it can be the onset of a word."""
-        self._timer.start(_NO_MORE_AFTER, self._release, self._parts.backlog.end)
+    def send_held_unless_more_comes(self) -> None:
+        """Have what is held back sent if no more audio comes: it can be the onset of a word."""
+        self._start_timer(self._release)
 
     def _release(self, position: int) -> None:
         if self._parts.backlog.end == position and self._feed.release():
             self._wake()
 
-    def _wait_for_more(self) -> None:
-        self._timer.start(_NO_MORE_AFTER, self._notice_no_more, self._parts.backlog.end)
+    def end_input(self) -> None:
+        """Have what is left brought to its end: no more audio comes."""
+        self.close()
+        # What is too short for a chunk, and for a word, is sent all the same.
+        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
+        self._wake()
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._is_over = True
+        self._timer.cancel()
+
+    # -- what waits ------------------------------------------------------------------------------
+
+    def _leave_to_quiet(self, now: float) -> bool:
+        """Leave the decision to the quiet in the call, if the service is behind.
+
+        It takes as long for silence that is injected. Return whether it is left to that: for as
+        long as the service has to do, and any of its rules needs, from its last answer on.
+        """
+        if not self._is_behind(now):
+            return False
+        if self._ask_by is None:
+            self._ask_by, self._left_to = self._decided_at, self._parts.backlog.end
+            self.ask_again_at = inf
+            # A new connection, which is not behind, is asked right there.
+            self._parts.backlog.flush()
+            self._wait_for_more()
+        return now < self._ask_by
 
     def _is_behind(self, now: float) -> bool:
         """Tell whether the service is behind live audio, by what it says and was sent since.
 
         One that is merely far away is as late from the first word on.
         """
-        late = (self._feed.lag or 0.0) - self._parts.backlog.drift.least_lag
-        return min(late, self._feed.ahead(now)) > _BEHIND and not self._parts.clock.is_early
+        later = (self._feed.lag or 0.0) - self._least_lag
+        is_late = min(later, self._feed.ahead(now)) > _TOO_FAR_BEHIND
+        return is_late and not self._parts.clock.is_early
 
     @property
     def _decided_at(self) -> float:
         """When a service at the pace of speech has decided on what it was sent; monotonic s."""
         return self._feed.drained_at + DECIDED_AFTER
 
-    def _put_off(self, now: float) -> bool:
-        """Leave the decision to the quiet in the caller's audio, if that comes no later.
+    def _wait_for_more(self) -> None:
+        self._start_timer(self._look_whether_to_ask)
 
-        A service that is behind takes as long for silence that is injected. Return whether it is
-        left to that; it is for as long as the service has to do, and any of its rules needs.
+    def _start_timer(self, call: Callable[[int], None]) -> None:
+        if not self._is_over:
+            self._timer.start(_NO_MORE_AFTER, call, self._parts.backlog.end)
+
+    def _look_whether_to_ask(self, position: int) -> None:
+        """Ask for what waits if no audio has come behind a position, or no word in what came.
+
+        Else wait on; once the service has caught up, or its time is over, for a pause.
         """
-        if not self._is_behind(now):
-            return False
-        if self._late_at is None:
-            self._late_at = self._decided_at
-            # A new connection, which is not behind, is asked right there.
-            self._parts.backlog.flush()
-        return now < self._late_at
-
-    def _notice_no_more(self, position: int) -> None:
-        """Ask for what was put off, if no audio has come behind a position, or it is time."""
-        if self._is_over or not (self.quiet.is_waiting or self._late_at is not None):
+        if not self.quiet.is_waiting and self._ask_by is None:
             return
-        if self._parts.backlog.end == position and not self._timer.is_late:
+        now, end = time.monotonic(), self._parts.backlog.end
+        if end == position and (not self._timer.is_late or self._excused == position):
             self._ask()
-        else:
-            if not self.quiet.is_waiting and not self._put_off(time.monotonic()):
-                self.quiet.wait_for_pause(self._parts.backlog)
-            self._wait_for_more()
+            return
+        self._excused = position if end == position else None
+        if self.quiet.is_waiting:
+            if self._is_no_speech(now):
+                self._ask()
+                return
+        elif not self._leave_to_quiet(now):
+            self.quiet.wait_for_pause(self._parts.backlog)
+        self._wait_for_more()
+
+    def _is_no_speech(self, now: float) -> bool:
+        """Tell whether what is said is no speech, as the service keeps up and hears no word."""
+        backlog, feed = self._parts.backlog, self._feed
+        if feed.lag is None or feed.ahead(now) > _NO_MORE_AFTER:
+            return False
+        unheard = (backlog.end - feed.heard_to) / backlog.sample_rate
+        return unheard - self._least_lag > _NO_WORD_AFTER
+
+    # -- asking ----------------------------------------------------------------------------------
 
     def _ask(self, *, again: bool = False) -> None:
         """Have silence sent behind what was pushed so far.
@@ -170,7 +218,7 @@ class Flusher:
         self.ask_again_at = inf if again else now + busy + _ASK_AGAIN_AFTER
         # A service at the pace of speech takes that long for it.
         self.quiet.asked(end, now + FLUSH_SILENCE)
-        self._late_at = None
+        self._ask_by = None
         if self._feed.flush(again=again):
             self._wake()
 
@@ -196,10 +244,8 @@ class Flusher:
         step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
         silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
         if self.quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
-            somebody_waits = self._parts.transcript.flush_pending
-            is_too_soon = self._put_off(now) if somebody_waits else self._is_behind(now)
             # In a monologue, the service would cut a word.
-            if backlog.end >= self.quiet.monologue_from or not is_too_soon:
+            if backlog.end >= self.quiet.monologue_from or not self._leave_to_quiet(now):
                 self._ask()
         self.quiet.look_again(quiet_from, step)
 
@@ -216,18 +262,6 @@ class Flusher:
         if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
             pause.noticed()
             self._ask(again=True)
-
-    def end_input(self) -> None:
-        """Have what is left brought to its end: no more audio comes."""
-        self._is_over = True
-        # What is too short for a chunk, and for a word, is sent all the same.
-        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
-        self._wake()
-
-    def close(self) -> None:
-        """Ask for nothing more."""
-        self._is_over = True
-        self._timer.cancel()
 
 
 def _is_behind_final(backlog: Backlog, clock: Clock) -> bool:
@@ -247,7 +281,7 @@ class _Timer:
     def is_late(self) -> bool:
         """Whether the loop has come to it late."""
         assert self._handle is not None
-        return asyncio.get_running_loop().time() - self._handle.when() > _LATE
+        return asyncio.get_running_loop().time() - self._handle.when() > _STALLED
 
     def start(self, seconds: float, call: Callable[[int], None], position: int) -> None:
         self.cancel()

@@ -151,7 +151,8 @@ class Recovery:
         self._began: Progress | None = None
         self._without_final = 0
         self._heard = 0.0
-        self._silent = self._unresponsive = 0
+        # Connections in a row without an answer; and those of them whose line was not dead.
+        self._without_answer = self._unresponsive = 0
         self._retried_after_drain = False
         self._found_nothing = 0
         self._left_at_the_end = 0
@@ -195,7 +196,7 @@ class Recovery:
         lasted = ending.answered or ending.age > budget.timeout
         self._proven = self._proven or lasted
         if ending.answered:
-            self._silent = self._unresponsive = 0
+            self._without_answer = self._unresponsive = 0
         # The service has not ended a line that is dead.
         is_dead = ending.reason is Reason.GONE
         healthy = lasted or is_dead or _had_nothing_to_answer(ending, progress)
@@ -243,10 +244,10 @@ class Recovery:
     def _after_silence(self, ending: Ending, progress: Progress) -> Next:
         """Go on after a connection that did not respond, unless it is not the first one."""
         self._count_without_final(ending, progress)
-        self._silent += 1
+        self._without_answer += 1
         # A dead line says nothing of how long a service takes to answer.
         self._unresponsive += ending.reason is Reason.UNRESPONSIVE
-        if self._silent > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
+        if self._without_answer > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
             raise errors.unresponsive(ending.unanswered)
         return Next.RECONNECT
 
@@ -311,7 +312,7 @@ class Recovery:
 
 
 def _had_nothing_to_answer(ending: Ending, progress: Progress) -> bool:
-    """Tell whether nobody spoke on a connection: then the service said nothing, as it should.
+    """Tell whether nobody spoke but for a moment: then the service said nothing, as it should.
 
     It may have a limit for that, which can strike when somebody has just begun. What it refuses, it
     refuses sooner.
