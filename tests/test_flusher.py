@@ -272,7 +272,7 @@ async def test_noise_is_no_word_to_wait_for() -> None:
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
         call.hear(hypothesis(0.9))
-        await call.push(QUIET, 6)
+        await call.push(QUIET, 40)
         await call.push(frame(50), 2)
         before = silence_on(call.wires.last)
         call.stream.flush()

@@ -655,10 +655,14 @@ def _draw_late_flush(seed: int, rng: Random) -> Trial:
     at = rng.randint(60, 160)
     shortest, longest = rng.choice(((26, 36), (120, 200)))
     words: list[Spoken] = []
+    starts: list[float] = []
     for _ in range(6):
-        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 60)))
-        at = words[-1].last + rng.randint(shortest, longest)
-    begun, twice = words[rng.randint(1, 4)].start, rng.random() < 0.5
+        starts.append(at / 100)
+        for _ in range(rng.randint(1, 4)):
+            words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 60)))
+            at = words[-1].last
+        at += rng.randint(shortest, longest)
+    begun, twice = starts[rng.randint(1, 4)], rng.random() < 0.5
     # Before 60 ms are loud, nothing is said: that is answered at once.
     flushed = round(begun + rng.choice((0.06, 0.08) if twice else (0.02, 0.04, 0.06, 0.08)), 2)
     flushes = {flushed: 1}

@@ -202,7 +202,8 @@ class Flusher:
         backlog, feed = self._parts.backlog, self._feed
         if feed.lag is None or feed.ahead(now) > _NO_MORE_AFTER:
             return False
-        unheard = (backlog.end - feed.heard_to) / backlog.sample_rate
+        heard_to = max(feed.heard_to, self.quiet.waits_from)
+        unheard = (backlog.end - heard_to) / backlog.sample_rate
         return unheard - self._least_lag > _NO_WORD_AFTER
 
     # -- asking ----------------------------------------------------------------------------------

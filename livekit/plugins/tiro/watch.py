@@ -157,6 +157,11 @@ class QuietWatch:
         """Whether somebody waits for a pause that nobody has asked in yet."""
         return self._postponed_from is not None
 
+    @property
+    def waits_from(self) -> int:
+        """The position from which on somebody does; 0 if nobody does."""
+        return self._postponed_from or 0
+
     def take_over(self, backlog: Backlog, *, somebody_waits: bool) -> None:
         """Ask in the next pause, if somebody waits who had to on the connection before."""
         if not somebody_waits:
