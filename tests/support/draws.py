@@ -274,6 +274,9 @@ def _draw_beside(rng: Random, kinds: list[str]) -> list[str]:
         # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
         # nor that what was said will follow seconds later.
         drawn.discard("empty responses")
+    if "talks on" in kinds:
+        # As such a one does behind the end.
+        drawn.discard("late")
     if (_UNTIMED | {"drift"}) & drawn:
         # Cuts are made by the times, and the next word is heard only if no sample of it is missing.
         drawn.discard("cuts")
