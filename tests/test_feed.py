@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, chunk_samples
 from livekit.plugins.tiro.feed import FLUSH_SILENCE, TRIM_INTERVAL, Feed
+from livekit.plugins.tiro.onset import SHORTEST_PAUSE
 
 from .support.caller import (
     RATE,
@@ -983,3 +984,16 @@ def test_how_far_the_service_is_behind_is_what_it_says(caller: Caller) -> None:
     assert caller.feed.lag == pytest.approx(2.0, abs=0.06)
     caller.reconnect()
     assert caller.feed.lag is None
+
+
+def test_a_final_without_times_says_nothing_of_what_is_newer(caller: Caller) -> None:
+    """A service that falls silent behind it has not answered that."""
+    caller.say(quiet(1.0) + tone(1.0) + quiet(1.0) + tone(0.3))
+    caller.final_without_times()
+    assert caller.feed.heard_to == caller.feed.sent_to - SHORTEST_PAUSE * RATE
+    assert caller.backlog.first_sound(caller.feed.heard_to) is not None
+    caller.reconnect()
+    caller.push(tone(1.0) + quiet(1.0) + tone(1.0) + quiet(6.0), waits=False)
+    caller.send()
+    caller.final_without_times()
+    assert caller.feed.heard_to == caller.backlog.start, "it is busy for longer with what was sent"

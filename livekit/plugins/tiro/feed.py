@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .monologue import Monologue
-from .onset import EMPTY_SEGMENT, Onset
+from .onset import EMPTY_SEGMENT, SHORTEST_PAUSE, Onset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -231,8 +231,7 @@ class Feed:
         heard = self.sent_to - round(self.ahead(now) * backlog.sample_rate)
         backlog.trim(heard=min(heard, self._acknowledged_to), newest=newest)
         bound = backlog.kept_from - round(KEEP_AT_MOST * backlog.sample_rate)
-        oldest = max(backlog.finalized_to, bound)
-        while len(segments) > 1 and segments[1].position <= oldest:
+        while len(segments) > 1 and segments[1].position <= max(backlog.finalized_to, bound):
             del segments[0]
 
     # -- what the service says -------------------------------------------------------------------
@@ -256,17 +255,19 @@ class Feed:
             now: Monotonic seconds.
         """
         if start is None or end is None:
-            self._note_unplaced(now)
             self._backlog.finalize_without_times(self.sent_to)
+            # No rule decides sooner behind a word: what is newer may yet be answered, or never be.
+            newer = round(max(SHORTEST_PAUSE, self.ahead(now)) * self._backlog.sample_rate)
+            self._note_unplaced(max(self._backlog.start, self.sent_to - newer), now)
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
         # Before anything is let go: whether somebody still talks is in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)
 
-    def _note_unplaced(self, now: float) -> None:
-        """Note an answer that does not say what it is about."""
-        self.heard_to = self.sent_to
+    def _note_unplaced(self, heard_to: int, now: float) -> None:
+        """Note an answer that does not say what it is about, but for what is behind a position."""
+        self.heard_to = max(self.heard_to, heard_to)
         self._backlog.answered(self.sent_to)
         if self.drained_at <= now + _BEHIND:
             self._monologue.decided(self.sent_to)
@@ -276,9 +277,9 @@ class Feed:
 
         Return False if all up to there is final by the times of finals.
         """
-        position = self._note_heard(second, now)
-        self.lag = (self.sent_to - position) / self._backlog.sample_rate
-        return position > self._backlog.finalized_to
+        backlog, position = self._backlog, self._note_heard(second, now)
+        self.lag = (self.sent_to - position) / backlog.sample_rate
+        return position > backlog.finalized_to
 
     def _note_heard(self, second: float, now: float) -> int:
         """Note how far the service is. Return the position of the second."""
@@ -295,14 +296,14 @@ class Feed:
         """Note that the service found no word in a segment; it does not say in which."""
         self._nothing_to = self.sent_to
         self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
-        self._note_unplaced(now)
+        self._note_unplaced(self.sent_to, now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
 
     @property
     def found_nothing_in_all(self) -> bool:
         """Whether the service last said that it heard no word, and no sound was sent since."""
-        backlog, heard = self._backlog, self._nothing_to
-        return heard is not None and backlog.first_sound(heard, backlog.end) is None
+        heard = self._nothing_to
+        return heard is not None and self._backlog.first_sound(heard) is None
 
     # -- seconds and positions -------------------------------------------------------------------
 
