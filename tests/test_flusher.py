@@ -72,6 +72,14 @@ def flusher_of(call: WiredCall) -> Flusher:
     return exchange._flusher
 
 
+async def begin_anew(call: WiredCall, *, behind: int = 6) -> None:
+    """Speak, pause for so many frames, and begin another word."""
+    await call.push(frame(50), 20)
+    call.hear(hypothesis(0.9))
+    await call.push(QUIET, behind)
+    await call.push(frame(50), 2)
+
+
 async def fall_behind(call: WiredCall, *, by: float = 2.5) -> None:
     """Speak, flush, and speak on to a service that has yet to work off that silence."""
     await call.push(frame(50), 20)
@@ -270,10 +278,7 @@ async def test_a_monologue_is_cut_at_a_breath_all_the_same() -> None:
 async def test_noise_is_no_word_to_wait_for() -> None:
     """It began like one, and the service, which keeps up, hears none in it."""
     async with wired(EMPTY) as call:
-        await call.push(frame(50), 20)
-        call.hear(hypothesis(0.9))
-        await call.push(QUIET, 40)
-        await call.push(frame(50), 2)
+        await begin_anew(call, behind=40)
         before = silence_on(call.wires.last)
         call.stream.flush()
         await call.push(frame(50, level=1500), 20)
@@ -288,9 +293,7 @@ async def test_a_loop_that_is_always_late_asks_all_the_same(
 ) -> None:
     monkeypatch.setattr(Timer, "is_late", True)
     async with wired(EMPTY) as call:
-        await call.push(frame(50), 20)
-        await call.push(QUIET, 6)
-        await call.push(frame(50), 2)
+        await begin_anew(call)
         before = silence_on(call.wires.last)
         call.stream.flush()
         await asyncio.sleep(0.4)
@@ -337,9 +340,7 @@ async def test_nothing_is_asked_of_a_connection_that_is_over() -> None:
 @in_virtual_time
 async def test_nor_of_one_that_begins_behind_the_end() -> None:
     async with wired(EMPTY) as call:
-        await call.push(frame(50), 20)
-        await call.push(QUIET, 6)
-        await call.push(frame(50), 2)
+        await begin_anew(call)
         call.stream.flush()
         call.stream.end_input()
         call.wires.last.die()

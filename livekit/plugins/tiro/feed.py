@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
+BEHIND = 0.3
+"""Seconds of work that a service has before it counts as behind what it is sent."""
+
 # s of audio from one clean-up to the next; up to so much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
@@ -42,8 +45,6 @@ _SILENCE_PIECE = 0.25
 # s that a result may be behind what was sent without being behind: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
-# s of work that a service has before it counts as behind what it is sent.
-_BEHIND = 0.3
 # How much faster than true the service's clock may run; a time farther ahead is no time.
 _FASTEST_CLOCK = 1.1
 
@@ -123,7 +124,7 @@ class Feed:
         if ready >= chunk and not self._silence_left:
             if self._onset.is_gathering:
                 find = self._onset.next_message
-            elif self.drained_at > now + _BEHIND and (first or not self._asking):
+            elif self.drained_at > now + BEHIND and (first or not self._asking):
                 find = self._onset.next_to_who_is_behind
             elif self._onset.is_pausing:
                 find = self._onset.next_in_pause
@@ -269,7 +270,7 @@ class Feed:
         """Note an answer that does not say what it is about, but for what is behind a position."""
         self.heard_to = max(self.heard_to, heard_to)
         self._backlog.answered(self.sent_to)
-        if self.drained_at <= now + _BEHIND:
+        if self.drained_at <= now + BEHIND:
             self._monologue.decided(self.sent_to)
 
     def hear(self, second: float, now: float) -> bool:
@@ -277,9 +278,9 @@ class Feed:
 
         Return False if all up to there is final by the times of finals.
         """
-        backlog, position = self._backlog, self._note_heard(second, now)
-        self.lag = (self.sent_to - position) / backlog.sample_rate
-        return position > backlog.finalized_to
+        position = self._note_heard(second, now)
+        self.lag = (self.sent_to - position) / self._backlog.sample_rate
+        return position > self._backlog.finalized_to
 
     def _note_heard(self, second: float, now: float) -> int:
         """Note how far the service is. Return the position of the second."""

@@ -7,7 +7,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from .feed import FLUSH_SILENCE
+from .feed import BEHIND, FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
 from .onset import DECIDED_AFTER
 from .watch import QuietWatch
@@ -200,7 +200,7 @@ class Flusher:
     def _is_no_speech(self, now: float) -> bool:
         """Tell whether what is said is no speech, as the service keeps up and hears no word."""
         backlog, feed = self._parts.backlog, self._feed
-        if feed.lag is None or feed.ahead(now) > _NO_MORE_AFTER:
+        if feed.lag is None or feed.ahead(now) > BEHIND:
             return False
         heard_to = max(feed.heard_to, self.quiet.waits_from)
         unheard = (backlog.end - heard_to) / backlog.sample_rate

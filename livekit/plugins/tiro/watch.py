@@ -145,7 +145,7 @@ class QuietWatch:
         """
         begun = has_begun_anew(backlog, behind_final=behind_final)
         if begun:
-            self._postpone(backlog.end, backlog.sample_rate)
+            self.wait_for_pause(backlog)
         return begun
 
     def wait_for_pause(self, backlog: Backlog) -> None:
