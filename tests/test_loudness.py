@@ -180,6 +180,13 @@ def test_a_stop_is_seen_however_many_frames_are_measured_at_a_time() -> None:
     assert sound(loudness) == pytest.approx(10.6)
 
 
+@pytest.mark.parametrize("behind", range(10))
+def test_a_stop_is_seen_wherever_it_is(behind: int) -> None:
+    """No frame of this noise is below its floor but those five."""
+    loudness = measured(tone(11), quiet(0.1), tone(0.02 * behind))
+    assert loudness.floor == 1
+
+
 @pytest.mark.parametrize("ms", [20, 40, 60, 80])
 @pytest.mark.parametrize("at", [0.0, 0.013])
 def test_what_lost_packets_leave_is_no_stop(ms: int, at: float) -> None:
