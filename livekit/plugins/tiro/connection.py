@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -98,7 +97,7 @@ class Connection:
         self._done_sending_at = self._news_at = self._opened_at
         self._idle = 0.0
         self._answered_in = inf
-        self._pings: deque[tuple[bytes, int]] = deque()
+        self._pings: list[tuple[bytes, int]] = []
         self._room: asyncio.Future[None] | None = None
         self._broken = False
         self._odd_path = odd_path
@@ -247,12 +246,13 @@ class Connection:
 
     def _on_pong(self, payload: bytes) -> None:
         """Note how far the peer has read: a pong answers its ping and all before it."""
-        if any(payload == sent for sent, _ in self._pings):
-            while payload != self._pings[0][0]:
-                self._pings.popleft()
-            self.acknowledged_to = max(self.acknowledged_to, self._pings.popleft()[1])
-            self._taken_at = time.monotonic()
-            self._answered_in = self._taken_at - self._pinged_at
+        for number, (sent, position) in enumerate(self._pings, 1):
+            if sent == payload:
+                self.acknowledged_to = max(self.acknowledged_to, position)
+                self._taken_at = time.monotonic()
+                self._answered_in = self._taken_at - self._pinged_at
+                del self._pings[:number]
+                return
 
     def note_news(self) -> None:
         """Note that the last response said something new of the audio, so that it was taken."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections import deque
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,7 +99,7 @@ class Redactor:
         Args:
             key: The key, as it is. A function that returns keys tells none yet.
         """
-        self._known: deque[tuple[_Secret, ...]] = deque(maxlen=_KEYS_REMEMBERED)
+        self._known: list[tuple[_Secret, ...]] = []
         if isinstance(key, str):
             self.learn(key)
 
@@ -115,7 +114,7 @@ class Redactor:
         secrets = dict.fromkeys([key, *(part for part in parts if len(part) >= _SHORTEST_SECRET)])
         known = tuple(_Secret(secret) for secret in secrets if secret)
         if known and known not in self._known:
-            self._known.append(known)
+            self._known = [*self._known, known][-_KEYS_REMEMBERED:]
 
     def __call__(self, text: str) -> str:
         """Return `text` without the secrets and other credentials, cut to a message."""

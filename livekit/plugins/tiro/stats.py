@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._delays: deque[float] = deque(maxlen=_DELAYS)
+        self._delays: list[float] = []
         self._longest_unanswered = 0.0
         self._pushed_at: float | None = None
         self._first_audio: float | None = None
@@ -116,6 +116,7 @@ class Tally:
         self._counts["finals"] += 1
         if delay is not None:
             self._delays.append(delay)
+            del self._delays[:-_DELAYS]
 
     def waited(self, seconds: float) -> None:
         """Note for how long audio that may be speech got no answer."""
@@ -144,6 +145,7 @@ class Tally:
             self._seconds[name] += seconds
         self._seconds["audio_sent_again"] += other._again
         self._delays.extend(other._delays)
+        del self._delays[:-_DELAYS]
         self.waited(other._longest_unanswered)
         if other._first_audio is not None:
             self._first_audio = max(self._first_audio or 0.0, other._first_audio)
