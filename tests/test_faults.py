@@ -129,6 +129,15 @@ async def test_a_fault_strikes_once_on_each_connection() -> None:
     assert sorted(fault.struck) == [0, 1]
 
 
+@pytest.mark.parametrize("when", [0.2, *Moment])
+@in_virtual_time
+async def test_a_fault_strikes_on_each_server_it_is_given_to(when: When) -> None:
+    """One that is made at the top of a module, or a parameter of tests, is given to several."""
+    fault = Fail(8, when)
+    assert [(await hear(fault))[1].status for _ in range(3)] == [8, 8, 8]
+    assert list(fault.struck) == [0]
+
+
 @in_virtual_time
 async def test_a_fault_says_nothing_of_what_it_does() -> None:
     class Unsaid(Fault):

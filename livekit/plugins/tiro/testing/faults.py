@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Literal, NoReturn, TypeVar
@@ -95,7 +96,12 @@ class Fault(Hooks):
             raise ValueError(f"when must be seconds of audio, or one of {known}, not {when!r}")
         self.when = when
         self.struck: dict[int, float] = {}
-        """The numbers of the connections it struck, and when, in seconds of the loop's clock."""
+        """The numbers of the connections it struck, and when, in seconds of the loop's clock.
+
+        Of several servers with the same fault, the latest connection of a number counts.
+        """
+        # The connections themselves: each server numbers its own from 0. A record goes in the end.
+        self._records: dict[int, weakref.ref[ConnectionRecord]] = {}
 
     def __repr__(self) -> str:
         when = self.when.name if isinstance(self.when, Moment) else f"{self.when:g} s"
@@ -105,10 +111,18 @@ class Fault(Hooks):
         """Strike; what it raises is what the hooks may raise."""
         raise NotImplementedError
 
-    async def _at(self, connection: ConnectionRecord, *moments: Moment) -> None:
-        if self.when in moments and connection.number not in self.struck:
-            self.struck[connection.number] = asyncio.get_running_loop().time()
-            await self.strike(connection)
+    async def _at(self, connection: ConnectionRecord, moment: Moment) -> None:
+        if self.when is moment:
+            await self._once(connection)
+
+    async def _once(self, connection: ConnectionRecord) -> None:
+        """Strike, unless the connection was struck before."""
+        number = connection.number
+        if number in self._records and self._records[number]() is connection:
+            return
+        self._records[number] = weakref.ref(connection)
+        self.struck[number] = asyncio.get_running_loop().time()
+        await self.strike(connection)
 
     async def opened(self, connection: ConnectionRecord) -> None:
         """Strike at OPENED."""
@@ -123,9 +137,7 @@ class Fault(Hooks):
         if self.when is Moment.FLUSH and not any(pcm):
             await self._at(connection, Moment.FLUSH)
         elif not isinstance(self.when, Moment) and connection.seconds >= self.when:
-            if connection.number not in self.struck:
-                self.struck[connection.number] = asyncio.get_running_loop().time()
-                await self.strike(connection)
+            await self._once(connection)
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
         """Strike at INTERIM or FINAL."""
