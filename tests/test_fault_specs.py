@@ -107,6 +107,11 @@ def test_faults_of_single_connections() -> None:
         ("delay:1,finals=no", "finals is true or false, not 'no'"),
         ("idle-limit:1,some", "code is a whole number or none, not 'some'"),
         ("delay", "seconds is missing"),
+        # What the fault itself refuses, in its words.
+        ("fail:503", "code must be a whole number from 1 to 99, not 503"),
+        ("close:final,70000", "code must be a whole number from 0 to 65535, not 70000"),
+        ("disconnect:-1", "when must be seconds of audio, 0 or more, or one of"),
+        ("drift:-1", "rate must be a number above -1"),
         ("refuse@0", "numbered from 1"),
         ("refuse@99999", "numbered from 1 to 1000"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ from .support.server_recordings import CONFIG, IS, audio_message, is_interim, tr
 from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 SILENCE = bytes(32000)
 END = audio_message(b"")
@@ -309,7 +310,7 @@ async def test_a_disconnect_sends_no_frame(reset: bool) -> None:
     assert reset or connection.closed_by == "server"
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 4000])
+@pytest.mark.parametrize("code", [1000, 1001, 4000, 65535])
 @in_virtual_time
 async def test_a_close_frame_has_any_code(code: int) -> None:
     client, _ = await hear(Close(Moment.CONFIG, code, "bless"))
@@ -343,6 +344,12 @@ async def test_an_error_has_any_shape(shape: Any) -> None:
     client, connection = await hear(Fail(8, message="no", shape=shape))
     assert client.frames == [SHAPES[shape]] == [error_frame(8, "no", shape)]
     assert connection.status == 8
+
+
+def test_a_code_that_grpc_does_not_have_is_written_like_one_that_is_not_known() -> None:
+    """As grpc-gateway does."""
+    error = json.loads(error_frame(99, "no", "v1"))["error"]
+    assert (error["grpcCode"], error["httpCode"]) == (99, 500)
 
 
 @pytest.mark.parametrize(
@@ -453,3 +460,47 @@ def test_a_moment_that_is_none_is_refused_where_it_is_given() -> None:
     """As text it is known on the command line alone; later it would look like the service's."""
     with pytest.raises(ValueError, match=r"seconds of audio, .* Moment\.INTERIM, .* not 'interim'"):
         Disconnect("interim")  # type: ignore[arg-type]
+
+
+NO_NUMBERS: list[Any] = ["1", None, True, math.nan, math.inf, 10**400]
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "message"),
+    [
+        (Disconnect, [-1, *NO_NUMBERS], "when must be seconds of audio, 0 or more, or one of"),
+        (Refuse, [199, 600, 503.0, *NO_NUMBERS], "status must be a whole number from 200 to 599"),
+        (lambda it: Refuse(delay=it), [-1, *NO_NUMBERS], "delay must be a number of 0 or more"),
+        (StalledHandshake, [-1, *NO_NUMBERS], "seconds must be a number of 0 or more"),
+        (lambda it: StopReading(seconds=it), [-1, *NO_NUMBERS], "seconds must be a number of 0"),
+        (SessionLimit, [-1, *NO_NUMBERS], "seconds must be a number of 0 or more"),
+        (IdleLimit, [-1, 0, *NO_NUMBERS], "seconds must be a number above 0"),
+        (Delay, [-1, *NO_NUMBERS], "seconds must be a number of 0 or more"),
+        (Drift, [-1, *NO_NUMBERS], "rate must be a number above -1"),
+        (Fail, [0, 100, 503, 14.0, *NO_NUMBERS], "code must be a whole number from 1 to 99"),
+        (lambda it: SessionLimit(1, it), [0, 100, True], "code must be a whole number from 1 to"),
+        (lambda it: IdleLimit(1, it), [0, 100, True], "code must be a whole number from 1 to 99"),
+        (
+            lambda it: Fail(shape=it),
+            ["v3", None],
+            "shape must be one of v1, v2, gateway v1, .* not",
+        ),
+        (
+            lambda it: Close(code=it),
+            [-1, 65536, *NO_NUMBERS],
+            "code must be a whole number from 0 to 65535",
+        ),
+        (
+            lambda it: Close(reason=it),
+            ["x" * 124, "\u00e6" * 62, "\udc80", None],
+            "reason must be text of 123 bytes at most in UTF-8",
+        ),
+    ],
+)
+def test_a_setting_that_is_nonsense_is_refused_where_it_is_given(
+    make: Callable[[Any], object], wrong: list[Any], message: str
+) -> None:
+    """At a connection it would look like a fault of the service, or be none."""
+    for value in wrong:
+        with pytest.raises(ValueError, match=message):
+            make(value)

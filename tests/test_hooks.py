@@ -99,11 +99,19 @@ async def test_a_connection_can_have_hooks_of_its_own() -> None:
     assert transcript(frames[0][0]) and frames[1] == ["1"]
 
 
-@pytest.mark.parametrize("wrong", [[Disconnect(1)], Disconnect])
-@pytest.mark.parametrize("take", [PerConnection, Combined, lambda it: TiroServer(hooks=it)])
+@pytest.mark.parametrize("wrong", [[Disconnect(1)], Disconnect, 1, "disconnect"])
+@pytest.mark.parametrize(
+    ("take", "message"),
+    [
+        (PerConnection, "each argument must be one fault, such as .* or None, not .*: give"),
+        (lambda it: PerConnection(then=it), "each argument must be one fault"),
+        (Combined, "each argument must be one fault"),
+        (lambda it: TiroServer(hooks=it), r"hooks must be one fault, .* faults\.PerConnection"),
+    ],
+)
 def test_what_is_no_hooks_is_refused_where_it_is_given(
-    take: Callable[[Any], object], wrong: object
+    take: Callable[[Any], object], message: str, wrong: object
 ) -> None:
     """At a connection it would look like a fault of the service."""
-    with pytest.raises(ValueError, match="hooks must be one fault, such as"):
+    with pytest.raises(ValueError, match=message):
         take(wrong)

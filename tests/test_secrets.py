@@ -71,6 +71,8 @@ HEADER = f"Basic {CANARY_KEY}+haus=="
 # What an error frame says is part of the exception, but for the key and the headers.
 ECHO = f"bad token={KEY} of {KEY}, {HEADER} or {HEADER[6:]}"
 BOTH = f"{ECHO} said {CANARY_WORD}"
+# A close frame has room for no more.
+REASON = f"bad token={KEY}, {HEADER} said {CANARY_WORD}"
 # Of the tests and the local server, who know both.
 KNOWING = str(Path(__file__).parent), str(Path(faults.__file__).parent)
 RETRIES = APIConnectOptions(max_retry=1, retry_interval=0.1, timeout=2.0)
@@ -80,8 +82,8 @@ Make = Callable[[When], Fault]
 STRIKES: dict[str, Make] = {
     "FIN": Disconnect,
     "RST": partial(Disconnect, reset=True),
-    "close": partial(Close, code=4001, reason=BOTH),
-    "close, stays": partial(Close, code=1000, reason=BOTH, stay=True),
+    "close": partial(Close, code=4001, reason=REASON),
+    "close, stays": partial(Close, code=1000, reason=REASON, stay=True),
     "code 14, stays": partial(Fail, 14, message=ECHO, stay=True),
     **{f"code {code}": partial(Fail, code, message=ECHO) for code in (3, 11, 14, 16, 99)},
     "mute": Mute,

@@ -25,8 +25,9 @@ import re
 import weakref
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
+from .checks import check_above, check_number, check_one_of, check_whole, is_number
 from .conversation import LONGEST_LINE
 from .hooks import Drop, HandshakeRefusal, Hooks, checked
 from .record import ConnectionRecord
@@ -34,6 +35,11 @@ from .wire import FrameStyle, StatusError
 
 _FINAL = '"isFinal":true'
 _INTERIM = '"results":[{'
+
+# gRPC has 16 codes of errors; with one that is none it can be tried what a client makes of that.
+_LARGEST_CODE = 99
+# Bytes; what a close frame has room for beside its code.
+_LONGEST_REASON = 123
 
 # Seconds between looks for a client that left during the handshake.
 _LOOK = 0.05
@@ -87,13 +93,15 @@ class Fault(Hooks):
         when: The moment it strikes.
 
     Raises:
-        ValueError: `when` is neither a moment nor a number.
+        ValueError: `when` is neither a moment nor a number of 0 or more.
     """
 
     def __init__(self, when: When = Moment.CONFIG) -> None:
-        if not isinstance(when, (Moment, int, float)):
+        if not isinstance(when, Moment) and not is_number(when):
             known = ", ".join(str(moment) for moment in Moment)
-            raise ValueError(f"when must be seconds of audio, or one of {known}, not {when!r}")
+            raise ValueError(
+                f"when must be seconds of audio, 0 or more, or one of {known}, not {when!r}"
+            )
         self.when = when
         self.struck: dict[int, float] = {}
         """The numbers of the connections it struck, and when, in seconds of the loop's clock.
@@ -155,6 +163,15 @@ class Fault(Hooks):
         await self._at(connection, Moment.DONE)
 
 
+def _argument(hooks: Any) -> Hooks:
+    """Return the hooks that an argument of `PerConnection` or `Combined` stands for."""
+    return checked(
+        hooks,
+        "each argument must be one fault, such as faults.Disconnect(2.5), or None",
+        "give several one by one, in no list, and with brackets behind the name of each",
+    )
+
+
 class PerConnection(Hooks):
     """Gives each connection its own hooks: the first the first, and so on.
 
@@ -164,8 +181,8 @@ class PerConnection(Hooks):
     """
 
     def __init__(self, *hooks: Hooks | None, then: Hooks | None = None) -> None:
-        self._hooks = [checked(each) for each in hooks]
-        self._then = checked(then)
+        self._hooks = [_argument(each) for each in hooks]
+        self._then = _argument(then)
 
     def __repr__(self) -> str:
         return f"PerConnection({', '.join(map(repr, self._hooks))}, then={self._then!r})"
@@ -185,7 +202,7 @@ class Combined(Hooks):
     """
 
     def __init__(self, *hooks: Hooks) -> None:
-        self._hooks = [checked(each) for each in hooks]
+        self._hooks = [_argument(each) for each in hooks]
 
     def __repr__(self) -> str:
         return f"Combined({', '.join(map(repr, self._hooks))})"
@@ -259,12 +276,15 @@ class Refuse(Hooks):
     """The handshake is answered with plain HTTP.
 
     Args:
-        status: Any HTTP status.
+        status: Any HTTP status from 200 to 599.
         body: The text of the answer.
         delay: Seconds until the answer.
     """
 
     def __init__(self, status: int = 503, body: str = "", *, delay: float = 0.0) -> None:
+        # Behind a lower one the client waits for another answer.
+        check_whole("status", status, 200, 599)
+        check_number("delay", delay)
         self._answer = HandshakeRefusal(status, body)
         self._delay = delay
 
@@ -286,6 +306,7 @@ class StalledHandshake(Hooks):
     """
 
     def __init__(self, seconds: float = 30.0) -> None:
+        check_number("seconds", seconds)
         self._seconds = seconds
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
@@ -342,7 +363,7 @@ class Close(Fault):
 
     Args:
         when: The moment it strikes.
-        code: Any close code, those that must not be sent included.
+        code: Any close code from 0 to 65535, those that must not be sent included.
         reason: Text of the frame, 123 bytes at most.
         stay: Leave it to the client to end the connection.
     """
@@ -356,6 +377,11 @@ class Close(Fault):
         stay: bool = False,
     ) -> None:
         super().__init__(when)
+        check_whole("code", code, 0, 65535)
+        if not _fits(reason):
+            raise ValueError(
+                f"reason must be text of {_LONGEST_REASON} bytes at most in UTF-8, not {reason!r}"
+            )
         self._code = code
         self._reason = reason
         self._stay = stay
@@ -366,6 +392,14 @@ class Close(Fault):
         if self._stay:
             await connection.line.wait_until_lost()
         raise Drop
+
+
+def _fits(reason: Any) -> bool:
+    """Tell whether a reason can be sent in a close frame."""
+    try:
+        return len(reason.encode()) <= _LONGEST_REASON
+    except (AttributeError, UnicodeEncodeError):
+        return False
 
 
 Shape = Literal["v1", "v2", "gateway v1", "gateway v2", "result", "text"]
@@ -381,7 +415,7 @@ class Fail(Fault):
     """An error frame.
 
     Args:
-        code: Any gRPC code.
+        code: Any gRPC code of an error, from 1 to 16, or one up to 99 that gRPC does not have.
         when: The moment it strikes.
         message: The text in the frame.
         shape: How it is written.
@@ -398,6 +432,8 @@ class Fail(Fault):
         stay: bool = False,
     ) -> None:
         super().__init__(when)
+        _check_code(code)
+        check_one_of("shape", shape, get_args(Shape))
         self.code = code
         self._message = message
         self._shape = shape
@@ -413,6 +449,10 @@ class Fail(Fault):
         if self._stay:
             await connection.line.wait_until_lost()
         raise Drop
+
+
+def _check_code(code: Any) -> None:
+    check_whole("code", code, 1, _LARGEST_CODE)
 
 
 def error_frame(code: int, message: str, shape: Shape) -> str:
@@ -459,6 +499,7 @@ class StopReading(Fault):
 
     def __init__(self, when: When = Moment.CONFIG, *, seconds: float = 30.0) -> None:
         super().__init__(when)
+        check_number("seconds", seconds)
         self._seconds = seconds
 
     async def strike(self, connection: ConnectionRecord) -> None:
@@ -492,6 +533,9 @@ class SessionLimit(Hooks):
     """
 
     def __init__(self, seconds: float, code: int | None = 11) -> None:
+        check_number("seconds", seconds)
+        if code is not None:
+            _check_code(code)
         self._seconds = seconds
         self._code = code
 
@@ -514,6 +558,9 @@ class IdleLimit(Hooks):
     """
 
     def __init__(self, seconds: float, code: int | None = 11) -> None:
+        check_above("seconds", seconds, 0)
+        if code is not None:
+            _check_code(code)
         self._seconds = seconds
         self._code = code
 
@@ -546,6 +593,7 @@ class Delay(Hooks):
     """
 
     def __init__(self, seconds: float, *, finals: bool = True) -> None:
+        check_number("seconds", seconds)
         self._seconds = seconds
         self._only = _FINAL if finals else ""
 
@@ -591,10 +639,11 @@ class Drift(Hooks):
     """The service's clock goes wrong: the times of words are multiplied by 1 + `rate`.
 
     Args:
-        rate: Seconds a second; 0.01 makes times 1 % too long, -0.01 too short.
+        rate: Seconds a second, above -1; 0.01 makes times 1 % too long, -0.01 too short.
     """
 
     def __init__(self, rate: float) -> None:
+        check_above("rate", rate, -1)
         self._rate = rate
 
     def __repr__(self) -> str:

@@ -68,8 +68,12 @@ class Hooks:
         """When all is said, before the connection is dropped."""
 
 
-def checked(hooks: Hooks | None) -> Hooks:
-    """Return the hooks given, or those that do nothing.
+def checked(
+    hooks: Hooks | None,
+    wanted: str = "hooks must be one fault, such as faults.Disconnect(2.5)",
+    advice: str = "for several, give faults.PerConnection(...) or faults.Combined(...)",
+) -> Hooks:
+    """Return the hooks given, or those that do nothing; `wanted` and `advice` are for the error.
 
     Raises:
         ValueError: They are no hooks, such as a list of them, or a class.
@@ -77,8 +81,5 @@ def checked(hooks: Hooks | None) -> Hooks:
     if hooks is None:
         return Hooks()
     if not isinstance(hooks, Hooks):
-        raise ValueError(
-            f"hooks must be one fault, such as faults.Disconnect(2.5), not {hooks!r}: "
-            "for several, give faults.PerConnection(...) or faults.Combined(...)"
-        )
+        raise ValueError(f"{wanted}, not {hooks!r}: {advice}")
     return hooks

@@ -484,7 +484,7 @@ class FrameStyle:
         if self.errors == "v2":
             body = {"code": status.code, "message": status.message}
         else:
-            http_code, http_status = HTTP_STATUS[status.code]
+            http_code, http_status = HTTP_STATUS.get(status.code, HTTP_STATUS[UNKNOWN])
             body = {
                 "grpcCode": status.code,
                 "httpCode": http_code,
