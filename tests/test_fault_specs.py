@@ -112,14 +112,35 @@ def test_faults_of_single_connections() -> None:
         ("close:final,70000", "code must be a whole number from 0 to 65535, not 70000"),
         ("disconnect:-1", "when must be seconds of audio, 0 or more, or one of"),
         ("drift:-1", "rate must be a number above -1"),
-        ("refuse@0", "numbered from 1"),
-        ("refuse@99999", "numbered from 1 to 1000"),
+        *(
+            (spec, "behind @ stands the number of one connection, from 1 to 1000")
+            for spec in (
+                "refuse@0",
+                "refuse@99999",
+                "refuse@" + "9" * 5000,
+                "refuse@",
+                "mute@x",
+                "mute@1@2",
+                "disconnect:x@y",
+                "disconnect:2.5@-1",
+                "disconnect:2.5@",
+                "disconnect:2.5@1.5",
+                "disconnect:2.5@1@2",
+                "disconnect:reset@x",
+                "fail:14@1-3",
+                "garbage:@x",
+            )
+        ),
+        ("disconnect:2,5@1", "not '5'; numbers are written with a point, 2.5$"),
+        ("disconnect:when=2,5", "not '5'; numbers are written with a point, 2.5$"),
+        ("delay:0,5@x", "not '5@x'; numbers are written with a point, 0.5$"),
+        ("drift:-0,01", "no setting for '01'; .* with a point, -0.01$"),
     ],
 )
 def test_a_text_that_is_no_fault(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_faults(["reset-handshake", spec])
-    assert spec.partition(":")[0] in str(caught.value)
+    assert re.split("[:@]", spec)[0] in str(caught.value)
     result = CliRunner().invoke(app, ["serve", "--fault", spec])
     assert result.exit_code == Exit.USAGE
     assert result.stderr == f"error: {caught.value}\n"

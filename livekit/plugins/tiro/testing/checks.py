@@ -15,7 +15,8 @@ _MOST = sys.float_info.max
 
 def is_number(value: Any, least: float = 0, most: float = _MOST) -> bool:
     """Tell whether a value is a finite number within bounds; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and least <= value <= most
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and bool(least <= value <= most)
 
 
 def check_number(name: str, value: Any, least: float = 0, most: float = _MOST) -> None:

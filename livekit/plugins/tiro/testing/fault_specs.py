@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from . import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .hooks import Hooks
 
@@ -20,9 +20,12 @@ NAME:SETTINGS@N, such as disconnect:2.5@1 or fail:14,when=final; @N strikes conn
 first is 1), without it every connection has the fault. Settings are given in order or by name; what
 is in CAPITALS has to be, all else is as below. `when` is seconds of audio on the connection, or:
 """
-_SPEC = re.compile(r"(?P<name>[^:@]+)(?::(?P<settings>.*?))?(?:@(?P<connection>\d+))?", re.DOTALL)
+_SPEC = re.compile(
+    r"(?P<name>[^:@]+)(?::(?P<settings>.*?))?(?:@(?P<connection>[0-9]{1,9}))?", re.DOTALL
+)
 # The connections that can have a fault of their own.
 MOST_CONNECTIONS = 1000
+_OF_CONNECTIONS = f"behind @ stands the number of one connection, from 1 to {MOST_CONNECTIONS}"
 
 
 def parse_faults(specs: Sequence[str]) -> Hooks:
@@ -94,6 +97,8 @@ def _told(fault: type[Hooks]) -> dict[str, str]:
 def _parse(spec: str) -> tuple[Hooks, int | None]:
     """A fault and the number of the connection that has it, None for every one."""
     match = _SPEC.fullmatch(spec)
+    if match is None and spec.partition("@")[0] in faults.CATALOGUE:
+        raise ValueError(f"fault {spec!r}: {_OF_CONNECTIONS}")
     if match is None or match["name"] not in faults.CATALOGUE:
         name, known = match["name"] if match else spec, sorted(faults.CATALOGUE)
         raise ValueError(f"there is no fault {name!r}; there are {', '.join(known)}")
@@ -108,29 +113,49 @@ def _connection(text: str | None) -> int | None:
     if text is None:
         return None
     if not 1 <= int(text) <= MOST_CONNECTIONS:
-        raise ValueError(f"connections are numbered from 1 to {MOST_CONNECTIONS}")
+        raise ValueError(_OF_CONNECTIONS)
     return int(text)
 
 
 def _make(fault: type[Hooks], parts: Sequence[str]) -> Hooks:
-    settings = _settings(fault)
     given: dict[str, Any] = {}
+    before = ""
     for part in filter(None, parts):
-        name, equals, text = part.partition("=")
-        if not equals and settings.get(name) is bool:
-            text = "true"
-        elif not equals:
-            name, text = next((each for each in settings if each not in given), ""), part
-        if name not in settings:
-            has = f"there are {', '.join(settings)}" if settings else "it has none"
-            raise ValueError(f"no setting for {part!r}; {has}")
-        if name in given:
-            raise ValueError(f"{name} is set twice")
-        given[name] = _value(name, settings[name], text)
+        try:
+            name, value = _setting(fault, given, part)
+        except ValueError as error:
+            raise ValueError(f"{error}{_hint(before, part)}") from None
+        given[name] = value
+        before = part
     for name, parameter in inspect.signature(fault).parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"{name} is missing")
     return fault(**given)
+
+
+def _setting(fault: type[Hooks], given: Mapping[str, Any], part: str) -> tuple[str, Any]:
+    """The name and the value of a setting; without a name it is the first that is not given."""
+    settings = _settings(fault)
+    name, equals, text = part.partition("=")
+    if not equals and settings.get(name) is bool:
+        text = "true"
+    elif not equals:
+        name, text = next((each for each in settings if each not in given), ""), part
+    if name not in settings:
+        has = f"there are {', '.join(settings)}" if settings else "it has none"
+        raise ValueError(f"no setting for {part!r}; {has}")
+    if name in given:
+        raise ValueError(f"{name} is set twice")
+    return name, _value(name, settings[name], text)
+
+
+def _hint(before: str, part: str) -> str:
+    """What may be meant with a part that cannot be read, and with the one before it."""
+    digits, at, _ = part.partition("@")
+    whole = before.rpartition("=")[2]
+    if re.fullmatch(r"[-+]?[0-9]+", whole) and re.fullmatch(r"[0-9]+", digits):
+        return f"; numbers are written with a point, {whole}.{digits}"
+    return f"; {_OF_CONNECTIONS}" if at else ""
 
 
 def _settings(fault: type[Hooks]) -> dict[str, Any]:
