@@ -130,6 +130,13 @@ def test_an_address_that_is_not_to_be_had(
     assert_failed(result, Exit.ADDRESS, f"here:80: {error.strerror}; choose another {option}")
 
 
+@pytest.mark.parametrize("host", ["", "  "])
+def test_an_address_that_is_empty(host: str) -> None:
+    """It would let everybody in, and be printed as none."""
+    result = run("serve", "--host", host)
+    assert_failed(result, Exit.USAGE, "--host must not be empty: give an address, as 127.0.0.1")
+
+
 @pytest.mark.parametrize("key", ["", "  ", "a\tb"])
 def test_a_key_that_no_client_can_give(key: str) -> None:
     """A client that is told to give it would fall back to another, or refuse."""

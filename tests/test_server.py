@@ -6,6 +6,7 @@ import ast
 import asyncio
 import contextlib
 import json
+import math
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 
 from livekit.plugins.tiro.testing import (
+    At,
     ConnectionRecord,
     HandshakeRefusal,
     Hooks,
@@ -106,6 +108,36 @@ async def test_any_key_is_taken_without_one_to_ask_for() -> None:
 def test_a_key_that_no_client_can_send_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="api_key must not be empty: give a key, or None"):
         TiroServer(api_key=key)
+
+
+NO_NUMBERS: list[Any] = ["1", None, True, -1, math.nan, math.inf]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("api_key", [7, b"key"], "api_key must be a text, or None to take any, not"),
+        ("host", ["", " ", None, 7], "host must be an address or a name, such as 127.0.0.1, not"),
+        ("port", [65536, 80.0, *NO_NUMBERS], "port must be a whole number from 0 to 65535, not"),
+        ("error_style", ["v3", None], "error_style must be one of v1, v2, not"),
+        ("recorded_bytes", [1.5, *NO_NUMBERS], "recorded_bytes must be a whole number of 0 or"),
+        ("max_connections", [1.5, *NO_NUMBERS], "max_connections must be a whole number of 0 or"),
+        ("endpoint_silence", NO_NUMBERS, "endpoint_silence must be a number of 0 or more, not"),
+        ("interim_interval", NO_NUMBERS, "interim_interval must be a number of 0 or more, not"),
+        (
+            "words_per_second",
+            [0, 1e-320, *NO_NUMBERS],
+            "words_per_second must be a number from 0.01 to 1000, not",
+        ),
+    ],
+)
+@pytest.mark.parametrize("script", [None, [At(1, "já")]], ids=["voice", "times"])
+def test_an_argument_that_is_nonsense_is_refused_where_it_is_given(
+    name: str, wrong: list[Any], message: str, script: Any
+) -> None:
+    for value in wrong:
+        with pytest.raises(ValueError, match=message):
+            TiroServer(script=script, **{name: value})
 
 
 async def test_closing_the_server_drops_every_session() -> None:

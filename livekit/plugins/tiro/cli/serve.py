@@ -82,6 +82,8 @@ def serve(
         if fault == ["help"]:
             _list_faults()
             return
+        if not host.strip():
+            raise CliError(Exit.USAGE, "--host must not be empty: give an address, as 127.0.0.1")
         key = _checked(api_key)
         words = None if script is None else _read(script)
         asyncio.run(_serve(host, port, key, words, _hooks(fault or [])))

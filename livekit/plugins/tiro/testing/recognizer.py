@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from .checks import check_number
 from .wire import SpeechConfig
 
 Samples = npt.NDArray[np.int16]
@@ -22,6 +23,8 @@ FRAME_SAMPLES = 320
 VOICED_RMS = 300.0
 # Words a second of voiced audio; a calm talker.
 WORDS_PER_SECOND = 2.5
+# Words a second, from a word in 100 s to one in 1 ms.
+PACES = 0.01, 1000
 # Marks that end a sentence of a script.
 SENTENCE_MARKS = ".!?…"
 # Marks that a transcript without punctuation does not have.
@@ -181,14 +184,13 @@ class ScriptedRecognizer:
         words_per_second: How many words a second of voiced audio gives.
 
     Raises:
-        ValueError: The script has no words, or is none, or the pace is not positive.
+        ValueError: The script has no words, or is none, or the pace is out of `PACES`.
     """
 
     def __init__(
         self, script: Script | None = None, *, words_per_second: float = WORDS_PER_SECOND
     ) -> None:
-        if words_per_second <= 0:
-            raise ValueError("words_per_second must be positive")
+        check_number("words_per_second", words_per_second, *PACES)
         self._words = script_words(DEFAULT_SCRIPT if script is None else script)
         if not self._words:
             raise ValueError("the script has no words")

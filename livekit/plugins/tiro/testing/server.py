@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from aiohttp import web
 
 from .backend import Backend, Timing
+from .checks import check_number, check_one_of, check_whole
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks, checked
 from .line import Line
@@ -69,7 +70,8 @@ class TiroServer:
         port: 0 for a free one.
 
     Raises:
-        ValueError: The key is empty, which is one that no client can send, or `hooks` are none.
+        ValueError: An argument is out of its range, the key is empty, which is one that no client
+            can send, or `hooks` or `script` are none.
     """
 
     def __init__(
@@ -90,8 +92,13 @@ class TiroServer:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        if api_key is not None and not api_key.strip():
-            raise ValueError("api_key must not be empty: give a key, or None to take any")
+        _check_key(api_key)
+        _check_address(host, port)
+        check_one_of("error_style", error_style, get_args(ErrorStyle))
+        check_number("endpoint_silence", endpoint_silence)
+        check_number("interim_interval", interim_interval)
+        check_whole("recorded_bytes", recorded_bytes)
+        check_whole("max_connections", max_connections)
         self._api_key = api_key
         self._style = FrameStyle(error_style, emit_unpopulated)
         self._timing = Timing(endpoint_silence, interim_interval)
@@ -320,6 +327,22 @@ class TiroServer:
         return web.Response(
             status=501 if known else 404, text=body, content_type="application/json"
         )
+
+
+def _check_key(api_key: Any) -> None:
+    if api_key is None:
+        return
+    if not isinstance(api_key, str):
+        raise ValueError(f"api_key must be a text, or None to take any, not {api_key!r}")
+    if not api_key.strip():
+        raise ValueError("api_key must not be empty: give a key, or None to take any")
+
+
+def _check_address(host: Any, port: Any) -> None:
+    if not isinstance(host, str) or not host.strip():
+        # An empty one would be all interfaces, and no address for a client.
+        raise ValueError(f"host must be an address or a name, such as 127.0.0.1, not {host!r}")
+    check_whole("port", port, 0, 65535)
 
 
 def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> RecognizerFactory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .checks import check_number, is_number
 from .recognizer import (
+    PACES,
     RECOGNIZER_RATE,
     WORDS_PER_SECOND,
     Ending,
@@ -69,10 +70,12 @@ class At:
     speaker: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seconds < math.inf:
-            raise ValueError(f"{self.seconds} is no time to say something at")
-        if self.speaker < 0:
-            raise ValueError("speakers are numbered from 1")
+        if not is_number(self.seconds):
+            raise ValueError(
+                f"{self.seconds!r} is no time to say something at: give seconds, 0 or more"
+            )
+        if not isinstance(self.speaker, int) or self.speaker < 0:
+            raise ValueError(f"speakers are numbered from 1, and 0 is nobody, not {self.speaker!r}")
         if not self.words:
             raise ValueError("there are no words to say")
 
@@ -131,12 +134,11 @@ class TimedRecognizer:
         words_per_second: The pace of the words of an utterance.
 
     Raises:
-        ValueError: There is no utterance, or the pace is not positive.
+        ValueError: There is no utterance, or the pace is out of `PACES`.
     """
 
     def __init__(self, script: Sequence[At], *, words_per_second: float = WORDS_PER_SECOND) -> None:
-        if words_per_second <= 0:
-            raise ValueError("words_per_second must be positive")
+        check_number("words_per_second", words_per_second, *PACES)
         if not script:
             raise ValueError("the script has no words")
         duration = 1 / words_per_second
