@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,22 +11,25 @@ from hypothesis import given, settings, strategies as st
 
 from livekit.plugins.tiro.testing import (
     DEFAULT_SCRIPT,
+    At,
     Recognition,
     Script,
     ScriptedRecognizer,
     SpeechConfig,
+    TiroServer,
     Word,
 )
 
-from .support.server_client import QUIET, VOICED
+from .support.server_client import QUIET, TEST, VOICED, connect, say
 from .support.server_recordings import (
+    IS,
     recording,
     samples,
     transcript,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def scripted(script: Script | None = None, *, per_second: float = 10, **config: Any) -> Recognition:
@@ -128,15 +132,40 @@ def test_senseless_settings(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("script", "advice"),
     [
-        ("examples/conversation.txt", "read_script"),
+        ("examples/conversation.txt", r"give read_script\('examples/conversation.txt'\)"),
+        ("my notes.TXT", "read_script"),
+        ("conversation.md", "read_script"),
+        (["a.txt"], "read_script"),
+        ("/tmp/script", "read_script"),
+        (r"C:\script", "read_script"),
+        (Path("examples/script"), r"give read_script\('examples/script'\)"),
+        (b"Hall\xf3.", "a script must be a text, or a list of sentences or of utterances"),
+        (7, "a script must be a text, or a list"),
+        (At(1.2, "Halló."), r"or of utterances such as At\(1.2, .*\), not At\("),
         ([(0.5, "Halló.")], "At"),
         ([("1", "Halló.")], "speaker's number"),
         ([7], "no sentence"),
     ],
 )
-def test_what_is_no_script_is_told_how_to_be_one(script: Any, advice: str) -> None:
+@pytest.mark.parametrize("take", [ScriptedRecognizer, lambda it: TiroServer(script=it)])
+def test_what_is_no_script_is_told_how_to_be_one(
+    take: Callable[[Any], object], script: Any, advice: str
+) -> None:
     with pytest.raises(ValueError, match=advice):
-        ScriptedRecognizer(script)
+        take(script)
+
+
+@pytest.mark.parametrize("script", ["og/eða.", "Já og/eða nei", "Sjá conversation.md.", "17. júní"])
+def test_a_sentence_is_no_path(script: str) -> None:
+    assert ScriptedRecognizer(script)
+
+
+@pytest.mark.parametrize("part", ["Halló.", At(1.2, "Halló.")])
+async def test_a_script_can_come_from_a_generator(part: Any) -> None:
+    async with TiroServer(script=(each for each in [part])) as server:  # type: ignore[arg-type]
+        async with connect(server, TEST) as client:
+            await say(client, IS)
+    assert transcript(client.settled[0]).split()[0] == "halló"
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=30))

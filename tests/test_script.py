@@ -78,7 +78,10 @@ def test_script_in_a_file(tmp_path: Path) -> None:
     file.write_bytes("\ufeff1.2 Já.\r\n2.5 Ó.\r\n".encode())
     assert read_script(file) == [At(1.2, "Já."), At(2.5, "Ó.")]
     file.write_bytes("Ó.".encode("latin-1"))
-    with pytest.raises(ValueError, match="UTF-8"):
+    with pytest.raises(ValueError, match=r"script\.txt: not UTF-8 text; save it"):
         read_script(str(file))
+    file.write_text("1.2 Já.\nnei", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"script\.txt: line 2: 'nei' is not a time"):
+        read_script(file)
     with pytest.raises(OSError):
         read_script(tmp_path / "none.txt")

@@ -500,6 +500,8 @@ def starts_at(recognizer: TimedRecognizer) -> float:
         (lambda: At(1, " ... "), "no words"),
         (lambda: At(1, "já", -2), "speakers"),
         (lambda: TimedRecognizer([]), "no words"),
+        (lambda: TimedRecognizer(["já"]), "'já' has no time: give At"),  # type: ignore[list-item]
+        (lambda: TimedRecognizer(CALL[0]), "a script must be"),  # type: ignore[arg-type]
         (lambda: TimedRecognizer(CALL, words_per_second=0), "words_per_second"),
         (lambda: TiroServer(script=[*CALL, "já"]), "all parts"),  # type: ignore[arg-type]
     ],

@@ -170,7 +170,7 @@ def _read(script: Path) -> list[str] | list[At]:
     except OSError as error:
         raise CliError(Exit.NO_FILE, f"{script}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise CliError(Exit.USAGE, f"{script}: {error}") from None
+        raise CliError(Exit.USAGE, str(error)) from None
 
 
 def _hooks(faults: list[str]) -> Hooks:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from os import PathLike, fspath
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,12 @@ PACES = 0.01, 1000
 SENTENCE_MARKS = ".!?…"
 # Marks that a transcript without punctuation does not have.
 MARKS = SENTENCE_MARKS + ",;:"
+
+# What is a path rather than a sentence: it has a separator and no space, or ends like a file.
+_PATH = re.compile(
+    r"\S*[/\\]\S*[^\s.!?…]|.*\.(?:txt|text|md|rst|csv|tsv|json|jsonl|ya?ml|srt|vtt|log|html?|docx?)",
+    re.IGNORECASE,
+)
 
 DEFAULT_SCRIPT = (
     "Góðan daginn og velkomin í prófunina.",
@@ -300,17 +308,38 @@ def variant(words: Hypothesis, number: int) -> Hypothesis:
     return (*words[:index], word, *words[index + 1 :])
 
 
+def script_parts(script: Any) -> list[Any]:
+    """Return the parts of a script, whatever they are; a text is one part.
+
+    Raises:
+        ValueError: It is neither a text nor several parts.
+    """
+    if isinstance(script, str):
+        return [script]
+    if isinstance(script, PathLike):
+        path = fspath(script)
+        raise ValueError(f"{path!r} is not read: give read_script({path!r}) for what is in it")
+    if isinstance(script, bytes | bytearray) or not isinstance(script, Iterable):
+        raise ValueError(
+            "a script must be a text, or a list of sentences or of utterances such as "
+            f'At(1.2, "Góðan daginn."), not {script!r}'
+        )
+    return list(script)
+
+
 def script_words(script: Script) -> list[ScriptWord]:
     """Return the words of a script in order, each with its two spellings.
 
     Raises:
-        ValueError: It is the name of a file, or a part of it is no sentence.
+        ValueError: It is none, or looks like the name of a file, or a part of it is no sentence.
     """
-    parts = [script] if isinstance(script, str) else script
-    if isinstance(script, str) and script.endswith(".txt"):
-        raise ValueError(f"{script!r} is said as it is: for what is in a file, give read_script")
     words: list[ScriptWord] = []
-    for part in parts:
+    for part in script_parts(script):
+        if isinstance(part, str) and _PATH.fullmatch(part):
+            raise ValueError(
+                f"{part!r} looks like the name of a file, which is not read: give "
+                f"read_script({part!r}) for what is in it, or end the sentence with a full stop"
+            )
         speaker, text = part if isinstance(part, tuple) else (0, part)
         if not isinstance(speaker, int) or not isinstance(text, str):
             raise ValueError(

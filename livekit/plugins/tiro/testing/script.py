@@ -23,13 +23,14 @@ def read_script(path: str | PathLike[str]) -> list[str] | list[At]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not UTF-8, or not a script.
+        ValueError: It is not UTF-8, or not a script; the message starts with the path.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        return parse_script(Path(path).read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    return parse_script(text)
+        raise ValueError(f"{path}: not UTF-8 text; save it as such") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def parse_script(text: str) -> list[str] | list[At]:

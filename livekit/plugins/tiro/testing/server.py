@@ -13,7 +13,13 @@ from .checks import check_number, check_one_of, check_whole
 from .conversation import STREAMING_PATH, UNARY_PATH, Conversation
 from .hooks import Hooks, checked
 from .line import Line
-from .recognizer import WORDS_PER_SECOND, RecognizerFactory, Script, ScriptedRecognizer
+from .recognizer import (
+    WORDS_PER_SECOND,
+    RecognizerFactory,
+    Script,
+    ScriptedRecognizer,
+    script_parts,
+)
 from .record import ConnectionRecord, Space
 from .sphinx import SphinxRecognizer
 from .timed import At, TimedRecognizer
@@ -347,10 +353,11 @@ def _check_address(host: Any, port: Any) -> None:
 
 def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> RecognizerFactory:
     """The recogniser of a script: by the clock if it has times."""
-    if script is None or isinstance(script, str):
-        return ScriptedRecognizer(script, words_per_second=words_per_second)
-    timed = [part for part in script if isinstance(part, At)]
-    plain = [part for part in script if not isinstance(part, At)]
+    if script is None:
+        return ScriptedRecognizer(words_per_second=words_per_second)
+    parts = script_parts(script)
+    timed = [part for part in parts if isinstance(part, At)]
+    plain = [part for part in parts if not isinstance(part, At)]
     if timed and plain:
         raise ValueError("either all parts of a script have a time, or none has")
     if timed:

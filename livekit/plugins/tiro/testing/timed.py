@@ -19,6 +19,7 @@ from .recognizer import (
     Samples,
     ScriptWord,
     Word,
+    script_parts,
     script_words,
     variant,
 )
@@ -139,12 +140,16 @@ class TimedRecognizer:
 
     def __init__(self, script: Sequence[At], *, words_per_second: float = WORDS_PER_SECOND) -> None:
         check_number("words_per_second", words_per_second, *PACES)
-        if not script:
+        utterances = script_parts(script)
+        if not utterances:
             raise ValueError("the script has no words")
+        for each in utterances:
+            if not isinstance(each, At):
+                raise ValueError(f'{each!r} has no time: give At(1.2, "Góðan daginn.")')
         duration = 1 / words_per_second
         self._cues = [
             Cue(word, utterance.seconds + n * duration, utterance.seconds + (n + 1) * duration)
-            for utterance in sorted(script, key=lambda utterance: utterance.seconds)
+            for utterance in sorted(utterances, key=lambda utterance: utterance.seconds)
             for n, word in enumerate(utterance.words)
         ]
         self._rests: list[Rest] = []
