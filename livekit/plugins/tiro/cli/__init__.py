@@ -49,7 +49,10 @@ app = typer.Typer(
     cls=Group,
     help="Tiro's Icelandic speech recognition: transcribe files, run a local server, find faults, "
     "measure the service.",
-    epilog=_exit_codes(MEANINGS),
+    epilog=_exit_codes(
+        MEANINGS,
+        {1: "a check of doctor or a question of probe failed, or a fault in this program"},
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
