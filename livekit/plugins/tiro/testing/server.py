@@ -339,7 +339,8 @@ def _check_key(api_key: Any) -> None:
     if api_key is None:
         return
     if not isinstance(api_key, str):
-        raise ValueError(f"api_key must be a text, or None to take any, not {api_key!r}")
+        kind = type(api_key).__name__
+        raise ValueError(f"api_key must be a text, or None to take any, not of type {kind}")
     if not api_key.strip():
         raise ValueError("api_key must not be empty: give a key, or None to take any")
 
