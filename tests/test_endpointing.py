@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.plugins import tiro
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
-from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection, Refuse
+from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection, Refuse, StalledHandshake
 from livekit.plugins.tiro.watch import QuietWatch
 
 from .support.caller import tone
@@ -171,6 +171,27 @@ async def test_so_it_does_on_a_new_connection(second: float) -> None:
     first, *_ = await finals_of(1.26, hooks=PerConnection(Disconnect(second)))
     assert first[1] == "einn tveir"
     assert 1.6 + 0.1 < first[0] < 1.6 + 0.6
+
+
+@pytest.mark.parametrize("granted_in", [0.02, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("asked", [1.22, 1.24, 1.26])
+@in_virtual_time
+async def test_so_it_does_while_there_is_no_connection(asked: float, granted_in: float) -> None:
+    hooks = PerConnection(Disconnect(1.15), StalledHandshake(granted_in))
+    first, second = await finals_of(asked, hooks=hooks, ms=10)
+    assert (first[1], second[1]) == ("einn tveir", "ekki")
+    assert first[0] < max(1.6 + 0.1, 1.15 + granted_in + 0.5) + 0.5
+
+
+@pytest.mark.parametrize("granted_in", [0.1, 0.3, 1.0])
+@in_virtual_time
+async def test_what_is_said_without_a_connection_is_asked_for(granted_in: float) -> None:
+    """The microphone goes off at the end of a short word."""
+    said = Talk((Spoken("einn", 50, 90), Spoken("ha", 120, 132), Spoken("ekki", 400, 440)), 800)
+    hooks = PerConnection(Disconnect(1.15), StalledHandshake(granted_in))
+    first, *_ = await finals_of(1.32, hooks=hooks, said=said, ms=10, is_muted=True)
+    assert first[1] == "einn ha"
+    assert first[0] < 1.32 + granted_in + 0.6
 
 
 @pytest.mark.parametrize("ms", [10, 50])

@@ -288,6 +288,46 @@ async def test_noise_is_no_word_to_wait_for() -> None:
 
 
 @in_virtual_time
+async def test_nor_is_it_to_a_service_that_has_a_little_to_do() -> None:
+    """Live audio keeps it so busy: it is no reason to wait for ever."""
+    async with wired(EMPTY) as call:
+        await begin_anew(call, behind=40)
+        before = silence_on(call.wires.last)
+        call.stream.flush()
+        call.stream._feed.drained_at += 0.4
+        await call.push(frame(50, level=1500), 45)
+        assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+
+
+@in_virtual_time
+async def test_nor_on_a_connection_that_was_opened_in_the_utterance() -> None:
+    """Its hypotheses are of an utterance that has begun on the one before."""
+    async with wired(EMPTY) as call:
+        await begin_anew(call)
+        call.stream.flush()
+        call.wires.last.die()
+        await call.push(frame(50, level=1500), 4)
+        assert len(call.wires.opened) == 2
+        call.hear(hypothesis(0.9))
+        await call.push(frame(50, level=1500), 20)
+        assert silence_on(call.wires.last) < 0.5, "it may be a word"
+        await call.push(frame(50, level=1500), 25)
+        assert silence_on(call.wires.last) == pytest.approx(0.3 + FLUSH_SILENCE, abs=0.2)
+
+
+@in_virtual_time
+async def test_an_empty_flush_stops_nobody_who_waits() -> None:
+    """The two have a timer between them."""
+    async with wired(EMPTY) as call:
+        await begin_anew(call)
+        before = silence_on(call.wires.last)
+        call.stream.flush()
+        flusher_of(call).send_held_unless_more_comes()
+        await asyncio.sleep(0.5)
+        assert silence_on(call.wires.last) - before == pytest.approx(FLUSH_SILENCE, abs=0.2)
+
+
+@in_virtual_time
 async def test_a_loop_that_is_always_late_asks_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

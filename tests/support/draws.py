@@ -653,7 +653,7 @@ def _draw_breaths(seed: int, rng: Random) -> Trial:
 def _draw_late_flush(seed: int, rng: Random) -> Trial:
     """A flush behind a pause that is just over, once or twice: a VAD is 0.1 s late.
 
-    The pause is of a sentence, or behind one that is final.
+    The pause is of a sentence, or behind one that is final; an option can just have changed.
     """
     at = rng.randint(60, 160)
     shortest, longest = rng.choice(((26, 36), (120, 200)))
@@ -672,7 +672,12 @@ def _draw_late_flush(seed: int, rng: Random) -> Trial:
     if twice:
         flushes[round(flushed + rng.uniform(0.05, 0.25), 2)] = 1
     said = Talk(tuple(words), at + _SHORTEST_GAP, 12000, rng.choice((1, 100)))
-    return Trial(seed, said, [], [], flushes=flushes, ms=rng.choice((10, 20, 50)))
+    trial = Trial(seed, said, [], [], flushes=flushes, ms=rng.choice((10, 20, 50)))
+    if rng.random() < 0.5:
+        return trial
+    # There is no connection then.
+    slow = StalledHandshake(round(rng.uniform(0.1, 0.4), 2))
+    return replace(trial, hooks=slow, changes=[round(flushed - rng.uniform(0, 0.1), 2)])
 
 
 def _draw_change_behind_flushes(seed: int, rng: Random) -> Trial:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
-BEHIND = 0.3
-"""Seconds of work that a service has before it counts as behind what it is sent."""
-
+# s of work that a service has before it counts as behind what it is sent.
+_BEHIND = 0.3
 # s of audio from one clean-up to the next; up to so much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
@@ -124,7 +123,7 @@ class Feed:
         if ready >= chunk and not self._silence_left:
             if self._onset.is_gathering:
                 find = self._onset.next_message
-            elif self.drained_at > now + BEHIND and (first or not self._asking):
+            elif self.drained_at > now + _BEHIND and (first or not self._asking):
                 find = self._onset.next_to_who_is_behind
             elif self._onset.is_pausing:
                 find = self._onset.next_in_pause
@@ -270,7 +269,7 @@ class Feed:
         """Note an answer that does not say what it is about, but for what is behind a position."""
         self.heard_to = max(self.heard_to, heard_to)
         self._backlog.answered(self.sent_to)
-        if self.drained_at <= now + BEHIND:
+        if self.drained_at <= now + _BEHIND:
             self._monologue.decided(self.sent_to)
 
     def hear(self, second: float, now: float) -> bool:

@@ -7,9 +7,9 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from .feed import BEHIND, FLUSH_SILENCE
+from .feed import FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
-from .onset import DECIDED_AFTER
+from .onset import DECIDED_AFTER, has_begun_anew
 from .watch import QuietWatch
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class Flusher:
             # Asked in the next pause: who is in the middle of a word is not done.
             return
         backlog = self._parts.backlog
-        behind_final = _is_behind_final(backlog, self._parts.clock)
-        if self.quiet.put_off(backlog, behind_final=behind_final):
+        if is_at_onset(backlog, self._parts.clock):
+            self.quiet.wait_for_pause(backlog)
             self._wait_for_more()
         elif self._leave_to_quiet(time.monotonic()):
             self._left_to = backlog.end
@@ -120,7 +120,8 @@ class Flusher:
 
     def send_held_unless_more_comes(self) -> None:
         """Have what is held back sent if no more audio comes: it can be the onset of a word."""
-        self._start_timer(self._release)
+        if not self.quiet.is_waiting and self._ask_by is None:
+            self._start_timer(self._release)
 
     def _release(self, position: int) -> None:
         if self._parts.backlog.end == position and self._feed.release():
@@ -200,11 +201,13 @@ class Flusher:
     def _is_no_speech(self, now: float) -> bool:
         """Tell whether what is said is no speech, as the service keeps up and hears no word."""
         backlog, feed = self._parts.backlog, self._feed
-        if feed.lag is None or feed.ahead(now) > BEHIND:
+        if feed.lag is None:
             return False
         heard_to = max(feed.heard_to, self.quiet.waits_from)
         unheard = (backlog.end - heard_to) / backlog.sample_rate
-        return unheard - self._least_lag > _NO_WORD_AFTER
+        # A new connection has told of no hypothesis but those of what was said before.
+        usual = max(min(self._least_lag, feed.lag), feed.ahead(now))
+        return unheard - usual > _NO_WORD_AFTER
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -265,11 +268,15 @@ class Flusher:
             self._ask(again=True)
 
 
-def _is_behind_final(backlog: Backlog, clock: Clock) -> bool:
-    """Tell whether somebody may yet ask for what was final a moment ago, and is talking on."""
+def is_at_onset(backlog: Backlog, clock: Clock) -> bool:
+    """Tell whether a word has begun just now, so that silence would cut it.
+
+    It may be behind what was final a moment ago: somebody may yet ask for that.
+    """
     final_to, rate = backlog.finalized_to, backlog.sample_rate
     is_recent = 0 < final_to and backlog.end - final_to < _ASKED_LATEST * rate
-    return is_recent and not clock.pauses_behind(final_to / rate)
+    behind_final = is_recent and not clock.pauses_behind(final_to / rate)
+    return has_begun_anew(backlog, behind_final=behind_final)
 
 
 class _Timer:

@@ -20,6 +20,7 @@ from .clock import Clock
 from .dial import Dialer
 from .exchange import Exchange, Parts
 from .feed import Feed
+from .flusher import is_at_onset
 from .journal import Journal
 from .options import (
     MAX_SAMPLE_RATE,
@@ -167,7 +168,9 @@ class SpeechStream(stt.RecognizeStream):
         elif self._exchange is not None:
             self._exchange.flush()
         else:
-            self._backlog.flush()
+            # At the onset of a word, the next connection waits for the next pause.
+            if not is_at_onset(self._backlog, self._clock):
+                self._backlog.flush()
             self._wanted.set()
 
     def end_input(self) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from .backlog import KEEP_AT_MOST
 from .monologue import BREATH, MONOLOGUE
-from .onset import has_begun_anew
 
 if TYPE_CHECKING:
     from .backlog import Backlog
@@ -133,21 +132,6 @@ class QuietWatch:
         """The position from which on the final may have to be asked for, whatever the options."""
         return self.monologue_from if self._postponed_from is None else self.look_from
 
-    def put_off(self, backlog: Backlog, *, behind_final: bool) -> bool:
-        """Ask in the next pause if a word has just begun. Return whether one has.
-
-        Whoever asks behind a pause can be late: silence would cut the word in two, and the caller
-        is not done.
-
-        Args:
-            backlog: The audio.
-            behind_final: Whether it may be a final that is asked for, which is here already.
-        """
-        begun = has_begun_anew(backlog, behind_final=behind_final)
-        if begun:
-            self.wait_for_pause(backlog)
-        return begun
-
     def wait_for_pause(self, backlog: Backlog) -> None:
         """Ask in the next pause, whatever is being said."""
         self._postpone(backlog.end, backlog.sample_rate)
@@ -166,7 +150,7 @@ class QuietWatch:
         """Ask in the next pause, if somebody waits who had to on the connection before."""
         if not somebody_waits:
             return
-        sound = backlog.first_sound(max([backlog.start, *backlog.flushes[-1:]]))
+        sound = backlog.first_loud(max([backlog.start, *backlog.flushes[-1:]]), backlog.end)
         if sound is not None:
             self._postpone(sound, backlog.sample_rate)
 
