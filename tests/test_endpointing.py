@@ -183,6 +183,18 @@ async def test_so_it_does_while_there_is_no_connection(asked: float, granted_in:
     assert first[0] < max(1.6 + 0.1, 1.15 + granted_in + 0.5) + 0.5
 
 
+@pytest.mark.parametrize("again_in", [0.05, 0.2, 0.3])
+@pytest.mark.parametrize("dropped", [1.15, 1.35])
+@in_virtual_time
+async def test_who_asks_again_without_a_connection_waits_too(
+    dropped: float, again_in: float
+) -> None:
+    hooks = PerConnection(Disconnect(dropped), StalledHandshake(0.4))
+    first, second = await finals_of(1.26, hooks=hooks, ms=10, again_in=again_in)
+    assert (first[1], second[1]) == ("einn tveir", "ekki")
+    assert first[0] < dropped + 0.4 + 1.0
+
+
 @pytest.mark.parametrize("granted_in", [0.1, 0.3, 1.0])
 @in_virtual_time
 async def test_what_is_said_without_a_connection_is_asked_for(granted_in: float) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .feed import FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
 from .onset import DECIDED_AFTER, has_begun_anew
-from .watch import QuietWatch
+from .watch import NEXT_PAUSE, QuietWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ class Flusher:
             # Asked in the next pause: who is in the middle of a word is not done.
             return
         backlog = self._parts.backlog
-        if is_at_onset(backlog, self._parts.clock):
+        if _is_at_onset(backlog, self._parts.clock):
             self.quiet.wait_for_pause(backlog)
             self._wait_for_more()
         elif self._leave_to_quiet(time.monotonic()):
@@ -268,7 +268,21 @@ class Flusher:
             self._ask(again=True)
 
 
-def is_at_onset(backlog: Backlog, clock: Clock) -> bool:
+def mark_flush(backlog: Backlog, clock: Clock, *, somebody_waits: bool) -> None:
+    """Have the next connection ask for what was pushed so far; in a word, in the pause behind it.
+
+    Args:
+        backlog: The audio.
+        clock: Knows of the pauses in it.
+        somebody_waits: Whether a final was asked for before, perhaps in that word.
+    """
+    latest = max(0, backlog.end - round(NEXT_PAUSE * backlog.sample_rate))
+    is_loud = somebody_waits and backlog.is_loud(latest, backlog.end)
+    if not is_loud and not _is_at_onset(backlog, clock):
+        backlog.flush()
+
+
+def _is_at_onset(backlog: Backlog, clock: Clock) -> bool:
     """Tell whether a word has begun just now, so that silence would cut it.
 
     It may be behind what was final a moment ago: somebody may yet ask for that.

@@ -20,7 +20,7 @@ from .clock import Clock
 from .dial import Dialer
 from .exchange import Exchange, Parts
 from .feed import Feed
-from .flusher import is_at_onset
+from .flusher import mark_flush
 from .journal import Journal
 from .options import (
     MAX_SAMPLE_RATE,
@@ -161,6 +161,7 @@ class SpeechStream(stt.RecognizeStream):
         """
         super().flush()
         self._take_in()
+        waited = self._transcript.flush_pending
         self._outlet.emit(self._transcript.flush())
         if not self._transcript.flush_pending:
             if self._exchange is not None:
@@ -168,9 +169,7 @@ class SpeechStream(stt.RecognizeStream):
         elif self._exchange is not None:
             self._exchange.flush()
         else:
-            # At the onset of a word, the next connection waits for the next pause.
-            if not is_at_onset(self._backlog, self._clock):
-                self._backlog.flush()
+            mark_flush(self._backlog, self._clock, somebody_waits=waited)
             self._wanted.set()
 
     def end_input(self) -> None:
