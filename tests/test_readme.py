@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
 
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, AgentSession
+from livekit.agents.voice.io import AgentInput
 from livekit.plugins import tiro
 from livekit.plugins.tiro import cli
 from livekit.plugins.tiro.cli.transcribe import Wanted
@@ -350,6 +352,18 @@ async def test_the_snippet_for_faults() -> None:
     first, *others = server.sessions
     assert first.closed_by == "server" and first.seconds >= 2.5 and not first.ended
     assert others and all(other.ended for other in others)
+
+
+def test_the_snippet_for_a_button() -> None:
+    snippet = next(block for block in blocks("python") if "let_go" in block)
+    defined = run_snippet(snippet)
+    session = mock.create_autospec(AgentSession, instance=True)
+    session.input = mock.create_autospec(AgentInput, instance=True)
+    defined["press"](session)
+    session.input.set_audio_enabled.assert_called_with(True)
+    defined["let_go"](session)
+    session.input.set_audio_enabled.assert_called_with(False)
+    session.commit_user_turn.assert_called_once_with()
 
 
 async def test_the_snippet_for_tests() -> None:
