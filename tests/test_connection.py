@@ -202,7 +202,10 @@ async def test_a_proxy_that_refuses_is_named() -> None:
         (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "SECRET")), "the proxy on the way"),
         (aiohttp.ClientConnectorCertificateError(KEY, ValueError("SECRET")), "certificate"),
         (aiohttp.ServerDisconnectedError("SECRET"), "ServerDisconnectedError"),
-        (aiohttp.InvalidURL("wss://SECRET"), "InvalidURL"),
+        (
+            aiohttp.InvalidURL("SECRET"),
+            "that of the proxy (HTTPS_PROXY, ALL_PROXY), is not a URL",
+        ),
         (OSError("SECRET"), "OSError"),
         (ValueError("SECRET"), "ValueError"),
         (RuntimeError("SECRET"), "RuntimeError"),

@@ -201,7 +201,7 @@ def test_the_host_is_fit_for_messages() -> None:
 @pytest.mark.parametrize(
     "base_url",
     ["host", "host:8080/path", "ftp://host", "wss://", "wss:///path", "//host", "wss://[::1"]
-    + [None, 7],
+    + ["wss://a b/", "wss://ö..x/", f"wss://{64 * 'a'}.is/", "wss:// /", None, 7],
 )
 def test_what_is_no_address_is_refused(base_url: Any) -> None:
     with pytest.raises(ValueError, match="base_url must be a ws"):

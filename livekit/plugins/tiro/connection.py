@@ -418,6 +418,8 @@ def reason_of(fault: Exception) -> str:
         return f"the TLS handshake failed ({reason}){advice}"
     if isinstance(fault, aiohttp.ClientProxyConnectionError):
         return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
+    if isinstance(fault, aiohttp.InvalidURL):
+        return "the address, or that of the proxy (HTTPS_PROXY, ALL_PROXY), is not a URL"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return "its name is not known"
     number = fault.errno if isinstance(fault, OSError) else None

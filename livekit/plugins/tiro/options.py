@@ -383,7 +383,9 @@ def _split(url: str) -> SplitResult | None:
     """Return the parts of an address, or None if it names no host."""
     try:
         parts = urlsplit(str(url).strip())
-        return parts if parts.hostname else None
+        # What can not be written in the domain name system is a ValueError.
+        host = (parts.hostname or "").encode("idna")
+        return parts if host and len(host.split()) == 1 else None
     except ValueError:
         return None
 
