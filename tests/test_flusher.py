@@ -12,11 +12,13 @@ from unittest import mock
 import pytest
 
 from livekit import rtc
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.feed import FLUSH_SILENCE
-from livekit.plugins.tiro.flusher import Flusher, _Timer as Timer
+from livekit.plugins.tiro.flusher import Flusher, _Timer as Timer, mark_flush
 
 from .support import virtual
-from .support.caller import samples
+from .support.caller import noise, quiet, samples, tone
 from .support.fake_socket import RATE, frame
 from .support.harness import FINAL, finals
 from .support.numbered import talk
@@ -388,3 +390,28 @@ async def test_nor_of_one_that_begins_behind_the_end() -> None:
         with mock.patch.object(flusher_of(call), "_ask") as ask:
             await asyncio.sleep(1.0)
         ask.assert_not_called()
+
+
+# -- without a connection --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peak", [0, 30, 100, 300])
+@pytest.mark.parametrize("silent", [0.5, 0.0])
+def test_a_flush_is_marked_in_the_pause_that_somebody_waits_for(silent: float, peak: int) -> None:
+    """It is quiet against the words before, however loud the line is."""
+    backlog = Backlog()
+    for pcm in (quiet(silent), tone(0.6), noise(0.35, peak)):
+        backlog.push(pcm, RATE)
+    mark_flush(backlog, Clock(), somebody_waits=True)
+    assert backlog.flushes == [backlog.end]
+
+
+@pytest.mark.parametrize("peak", [0, 30, 100, 300])
+@pytest.mark.parametrize("paused", [0.0, 0.1, 0.35])
+def test_none_is_marked_in_a_word(paused: float, peak: int) -> None:
+    """Silence would cut it: the next connection asks in the pause behind it."""
+    backlog = Backlog()
+    for pcm in (tone(0.6), noise(paused, peak), tone(0.08)):
+        backlog.push(pcm, RATE)
+    mark_flush(backlog, Clock(), somebody_waits=True)
+    assert not backlog.flushes

@@ -277,8 +277,11 @@ def mark_flush(backlog: Backlog, clock: Clock, *, somebody_waits: bool) -> None:
         somebody_waits: Whether a final was asked for before, perhaps in that word.
     """
     latest = max(0, backlog.end - round(NEXT_PAUSE * backlog.sample_rate))
-    is_loud = somebody_waits and backlog.is_loud(latest, backlog.end)
-    if not is_loud and not _is_at_onset(backlog, clock):
+    quiet_from = backlog.quiet_from()
+    # Where the noise of the line is louder than is known, it is quiet against the words before.
+    is_quiet = quiet_from is not None and quiet_from <= latest
+    is_talking = somebody_waits and not is_quiet and backlog.is_loud(latest, backlog.end)
+    if not is_talking and not _is_at_onset(backlog, clock):
         backlog.flush()
 
 
