@@ -6,6 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .backlog import KEEP_AT_MOST
+from .loudness import FRAMES_PER_SECOND
 from .monologue import BREATH, MONOLOGUE
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ class QuietWatch:
         if word is None:
             return quiet_from
         silent_from = backlog.last_loud(word, backlog.end) or word
+        if backlog.is_loud(backlog.end - backlog.sample_rate // FRAMES_PER_SECOND, backlog.end):
+            # What is too short to be measured yet can be the onset of a word.
+            silent_from = backlog.end
         # A soft word is quiet against the one before it.
         return min(silent_from, quiet_from) if quiet_from and quiet_from >= word else silent_from
 
