@@ -289,6 +289,16 @@ def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> No
     assert has_begun_anew(backlog)
 
 
+@pytest.mark.parametrize("peak", [1, 30, 100])
+def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
+    backlog = onset(tone(0.5) + noise(0.8, peak) + tone(0.08))._backlog
+    backlog.finalize(0, round(0.5 * RATE))
+    assert not backlog.loudness.is_learned
+    assert has_begun_anew(backlog, behind_final=True)
+    backlog.push(tone(0.2), RATE)
+    assert not has_begun_anew(backlog, behind_final=True), "it began some time ago"
+
+
 @pytest.mark.parametrize(
     "audio",
     [

@@ -655,7 +655,7 @@ def _draw_late_flush(seed: int, rng: Random) -> Trial:
 
     The pause is of a sentence, or behind one that is final; an option can just have changed.
     """
-    at = rng.randint(60, 160)
+    at = rng.choice((5, 60, 160))
     shortest, longest = rng.choice(((26, 36), (120, 200)))
     words: list[Spoken] = []
     starts: list[float] = []

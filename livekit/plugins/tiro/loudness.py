@@ -232,6 +232,11 @@ class Loudness:
                 return self.measured_to - quiet * self._frame
         return None
 
+    def is_quiet_behind_words(self, start: int, stop: int) -> bool:
+        """Tell whether it is quiet from `start` to `stop` against the words of the last final."""
+        loudest = max(self._between(start, stop), default=0)
+        return loudest <= self._word_level / _UTTERANCE_RATIO
+
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool
     ) -> tuple[int, int] | None:
