@@ -75,8 +75,8 @@ def test_every_figure_says_what_it_is() -> None:
 def test_percentiles(delays: list[float], p50: float, p95: float) -> None:
     tally = Tally()
     for delay in delays:
-        tally.final(delay)
-    tally.final(None)
+        tally.final(delay, 0.0)
+    tally.final(None, 0.0)
     stats = tally.snapshot()
     assert (stats.final_delay_last, stats.final_delay_p50) == (delays[-1], p50)
     assert (stats.final_delay_p95, stats.finals) == (p95, len(delays) + 1)
@@ -85,7 +85,7 @@ def test_percentiles(delays: list[float], p50: float, p95: float) -> None:
 def test_many_finals_take_no_more_memory() -> None:
     tally = Tally()
     for n in range(2000):
-        tally.final(float(n))
+        tally.final(float(n), float(n))
     assert tally.snapshot().final_delay_p50 == 1750
 
 
@@ -104,6 +104,21 @@ def test_tallies_add_up() -> None:
     assert (stats.connections, stats.failures) == (2, {"timeout": 2})
     assert (stats.audio_pushed, stats.audio_sent, stats.audio_given_up) == (4.0, 4.0, 4.0)
     assert (stats.longest_unanswered, stats.first_audio) == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_latest_final_of_all_is_the_last(order: tuple[int, int]) -> None:
+    """Streams are added up in no order."""
+    both, tallies = Tally(), [Tally(), Tally()]
+    for _ in range(501):
+        tallies[0].final(1.0, 10.0)
+        tallies[1].final(9.0, 5.0)
+    tallies[0].final(2.0, 11.0)
+    for number in order:
+        both.add(tallies[number])
+    stats = both.snapshot()
+    assert stats.final_delay_last == 2.0
+    assert (stats.final_delay_p50, stats.final_delay_p95) == (9.0, 9.0)
 
 
 # -- a stream --------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Journal:
             flush_answered: Whether somebody had waited for it.
         """
         for _ in range(finals):
-            self.tally.final(delay)
+            self.tally.final(delay, time.monotonic())
         if flush_answered:
             self.tally.count("flushes_answered")
 

@@ -44,10 +44,11 @@ class Stats:
     finals: int = 0
     """Finals with words."""
     final_delay_last: float | None = None
-    """Seconds from the last loud audio to its final, of the latest final with times in live audio;
-    for an `STT` of the stream that came last."""
+    """Seconds from the last loud audio to its final, of the latest final with times in live
+    audio."""
     final_delay_p50: float | None = None
-    """The median of that, over the latest 500 finals."""
+    """The median of that, over the latest 500 finals; for an `STT` over those of each open stream,
+    and of the closed ones together."""
     final_delay_p95: float | None = None
     """What 95 % of them did not exceed."""
     flushes_answered: int = 0
@@ -69,6 +70,8 @@ class Tally:
         self._failures: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._delays: list[float] = []
+        # When the latest final came, and its delay.
+        self._last_delay: tuple[float, float] | None = None
         self._longest_unanswered = 0.0
         self._pushed_at: float | None = None
         self._first_audio: float | None = None
@@ -111,12 +114,22 @@ class Tally:
         if self._first_audio is None and self._pushed_at is not None:
             self._first_audio = now - self._pushed_at
 
-    def final(self, delay: float | None) -> None:
-        """Count a final with words, and how long it took; None if that is not known."""
+    def final(self, delay: float | None, now: float) -> None:
+        """Count a final with words.
+
+        Args:
+            delay: Seconds that it took; None if that is not known.
+            now: Monotonic seconds.
+        """
         self._counts["finals"] += 1
         if delay is not None:
             self._delays.append(delay)
+            self._last_delay = now, delay
             del self._delays[:-_DELAYS]
+
+    def forget_old(self) -> None:
+        """Keep the latest of what is remembered of each final."""
+        del self._delays[:-_DELAYS]
 
     def waited(self, seconds: float) -> None:
         """Note for how long audio that may be speech got no answer."""
@@ -145,7 +158,8 @@ class Tally:
             self._seconds[name] += seconds
         self._seconds["audio_sent_again"] += other._again
         self._delays.extend(other._delays)
-        del self._delays[:-_DELAYS]
+        both = [last for last in (self._last_delay, other._last_delay) if last is not None]
+        self._last_delay = max(both, default=None)
         self.waited(other._longest_unanswered)
         if other._first_audio is not None:
             self._first_audio = max(self._first_audio or 0.0, other._first_audio)
@@ -159,7 +173,7 @@ class Tally:
             **counts,
             failures=dict(self._failures),
             longest_unanswered=self._longest_unanswered,
-            final_delay_last=self._delays[-1] if delays else None,
+            final_delay_last=None if self._last_delay is None else self._last_delay[1],
             final_delay_p50=delays[len(delays) // 2] if delays else None,
             final_delay_p95=delays[-(len(delays) // 20) - 1] if delays else None,
             first_audio=self._first_audio,
