@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+import threading
+
+import pytest
 
 # Loaded before, so that it stays loaded when a small suite is over and its modules are dropped.
 import livekit.plugins.tiro.testing  # noqa: F401
-
-if TYPE_CHECKING:
-    import pytest
 
 pytest_plugins = ["pytester"]
 
@@ -146,6 +145,26 @@ def test_a_fixture_in_another_loop_is_told_what_to_set(pytester: pytest.Pytester
     outcome = run(pytester, suite)
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines(["*'heard' uses tiro_server*set loop_scope=\"module\"*"])
+
+
+@pytest.mark.parametrize("options", ['{"scrip": "Halló."}', '{"script": ""}', '{"port": 99999}'])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_options_that_it_does_not_take_leave_nothing_that_runs_on(
+    pytester: pytest.Pytester, kind: str, options: str
+) -> None:
+    """A thread would keep the run from ending."""
+    pytester.makeconftest(ASK)
+    suite = f"""
+        @pytest.fixture
+        def tiro_server_options():
+            return {options}
+
+        {kind} test_nothing(tiro_server):
+            pass
+    """
+    before = set(threading.enumerate())
+    run(pytester, suite, "-o", "asyncio_mode=auto").assert_outcomes(errors=1)
+    assert set(threading.enumerate()) <= before
 
 
 def test_it_is_loaded_only_when_asked_for(pytester: pytest.Pytester) -> None:

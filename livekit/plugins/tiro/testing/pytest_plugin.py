@@ -125,14 +125,17 @@ def _is_async(function: Any) -> bool:
 
 @contextmanager
 def _in_thread(options: dict[str, Any]) -> Iterator[TiroServer]:
+    # First: what options it does not take is raised before there is a thread to end.
+    server = TiroServer(**options)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="tiro.testing.server")
     thread.start()
-    server = TiroServer(**options)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
-        yield server
-        asyncio.run_coroutine_threadsafe(server.aclose(), loop).result()
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(server.aclose(), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
