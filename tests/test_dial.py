@@ -150,6 +150,18 @@ async def test_the_key_takes_its_time_from_the_same_attempt() -> None:
 
 
 @in_virtual_time
+async def test_a_key_that_leaves_no_time_to_connect_is_told_as_such() -> None:
+    async def slow() -> str:
+        await asyncio.sleep(1.9)
+        return KEY
+
+    async with dialing() as (dial, server):
+        with pytest.raises(APIError, match="no key for Tiro: the function .* took so long"):
+            await dial.connect(api_key=slow)
+        assert not server.sessions
+
+
+@in_virtual_time
 async def test_a_connection_with_no_service_behind_it_is_one_more_try() -> None:
     """All tries of an outage take their time from the same attempt."""
     async with dialing() as (dial, server):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from livekit.agents import APIError
 
+from . import errors
 from .connection import Connection
 from .keys import with_key
 
@@ -28,7 +29,8 @@ _HANDSHAKE_SHARE = 0.5
 # s between the tries of one attempt to connect, doubled from the first to the last.
 _REDIAL_FIRST = 0.1
 _REDIAL_AT_MOST = 1.0
-# s that a try has at least: with less it fails whatever the service does, and hides what did.
+# s. A shorter try would time out at a healthy service too, and its error would take the place of
+# the one that explains the outage.
 _SHORTEST_TRY = 0.2
 
 
@@ -112,7 +114,10 @@ class Dialer:
     async def _open(self, options: Options, deadline: float) -> Connection:
         keyed = await with_key(options, _left(deadline))
         self._redact.learn(keyed.key, keyed.extra_headers.values())
-        return await Connection.open(self._http_session(), keyed, _left(deadline))
+        left = _left(deadline)
+        if keyed is not options and left < _SHORTEST_TRY:
+            raise errors.no_key("took so long that no time was left to connect")
+        return await Connection.open(self._http_session(), keyed, left)
 
 
 def _left(deadline: float) -> float:
