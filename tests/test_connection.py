@@ -198,13 +198,12 @@ async def test_a_proxy_that_refuses_is_named() -> None:
     ("fault", "told"),
     [
         (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "SECRET")), "refused"),
-        (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "SECRET")), "name is not known"),
         (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "SECRET")), "the proxy on the way"),
         (aiohttp.ClientConnectorCertificateError(KEY, ValueError("SECRET")), "certificate"),
         (aiohttp.ServerDisconnectedError("SECRET"), "ServerDisconnectedError"),
         (
             aiohttp.InvalidURL("SECRET"),
-            "that of the proxy (HTTPS_PROXY, ALL_PROXY), is not a URL",
+            "address of the proxy on the way is not a URL",
         ),
         (OSError("SECRET"), "OSError"),
         (ValueError("SECRET"), "ValueError"),
@@ -219,6 +218,27 @@ async def test_a_service_that_is_not_reached_is_told_by_the_kind_of_fault(
     assert error.retryable
     assert "localhost" in error.message
     assert told in error.message
+    assert error.message.endswith(
+        "Hosts in NO_PROXY are reached without one."
+        if "the proxy" in told
+        else "Check the network, and base_url or TIRO_BASE_URL."
+    )
+
+
+@pytest.mark.parametrize(("host", "advice"), [("localhost", "base_url"), ("proxy.lan", "HTTPS_PR")])
+async def test_a_name_that_is_not_known_is_told_be_it_the_proxys(host: str, advice: str) -> None:
+    key = ConnectionKey(host, 3128, False, True, None, None, None)
+    error = await refused(aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET")))
+    assert f"the name {host} is not known. " in error.message
+    assert advice in error.message
+
+
+async def test_a_proxy_of_another_kind_is_refused() -> None:
+    options = Options(api_key="SECRET", base_url="wss://localhost")
+    async with aiohttp.ClientSession(proxy="socks5://user:S3CRET@localhost:9") as session:
+        with pytest.raises(APIConnectionError, match="speaks SOCKS") as caught:
+            await Connection.open(session, options, 5.0)
+    assert "S3CRET" not in str(caught.value)
 
 
 def test_why_a_certificate_is_not_valid_is_told() -> None:

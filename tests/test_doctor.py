@@ -266,7 +266,7 @@ async def test_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", nobody)
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert list(failures(found)) == ["dns"]
-    assert "tiro.invalid: its name is not known" in found["dns"][1]
+    assert "tiro.invalid: the name tiro.invalid is not known" in found["dns"][1]
     assert found["connect"] == ("skipped", "it needs a host that is known")
     assert found["tls"] == ("skipped", "it needs a connection")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import time
 import unicodedata
+from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -67,7 +69,7 @@ def test_no_other_code_is_a_rotation() -> None:
     assert set(errors.ROTATION_CODES) == {1, 4, 10, 11}
 
 
-@pytest.mark.parametrize("code", [None, 0, 6, 17, -1, 401, 10**30])
+@pytest.mark.parametrize("code", [None, 0, 6, 17, -1, 399, 600, 10**30])
 def test_a_code_that_nobody_knows_is_a_fault_of_the_service(code: int | None) -> None:
     error = of_code(code)
     assert (error.status_code, error.retryable) == (500, True)
@@ -106,6 +108,10 @@ def test_the_code_counts_for_more_than_the_status_beside_it() -> None:
         ({"error": {"grpcCode": 16, "httpCode": 401, "message": "no"}}, 401),
         ({"error": "no", "message": "no", "code": 14, "details": []}, 503),
         ({"result": {"error": {"code": 8, "message": "no"}}}, 429),
+        # A gateway in front of it, with HTTP's statuses.
+        ({"code": 401, "message": "Unauthorized"}, 401),
+        ({"error": {"code": 503, "message": "busy"}}, 503),
+        ({"code": 99, "message": "?"}, 500),
     ],
 )
 def test_from_the_frame_to_the_exception(frame: object, status: int) -> None:
@@ -117,7 +123,7 @@ def test_from_the_frame_to_the_exception(frame: object, status: int) -> None:
 # -- the handshake -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 426, 501])
 def test_a_refused_handshake_fails_at_once(status: int) -> None:
     error = errors.from_handshake(status)
     assert (error.status_code, error.retryable) == (status, False)
@@ -129,9 +135,16 @@ def test_a_handshake_that_can_go_better_is_retried(status: int) -> None:
     assert (error.status_code, error.retryable) == (status, True)
 
 
-@pytest.mark.parametrize("status", [200, 301, 302, 307])
-def test_an_answer_without_an_upgrade_is_not_from_the_service(status: int) -> None:
-    assert not errors.from_handshake(status).retryable
+@pytest.mark.parametrize("status", [200, 204, 405, 410, 426])
+def test_an_answer_that_a_websocket_never_gives_is_not_from_the_service(status: int) -> None:
+    error = errors.from_handshake(status)
+    assert not error.retryable
+    assert "not Tiro's service; check base_url" in error.message
+
+
+def test_a_proxy_can_refuse_the_handshake_too() -> None:
+    """Without TLS it is asked for the address itself, and its answer looks like the service's."""
+    assert errors.from_handshake(407).message == errors.from_proxy(407).message
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308])
@@ -186,7 +199,7 @@ def test_what_a_retry_can_not_mend_is_not_retried() -> None:
         (errors.unusable_session("it is closed"), ["http_session", "it is closed", "event loop"]),
         (errors.from_proxy(407), ["proxy", "407", "HTTPS_PROXY", "ALL_PROXY", "password"]),
         (errors.from_handshake(302), ["redirects", "302", "not followed", "base_url"]),
-        (errors.unexpected(KeyError(KEY)), ["KeyError", "report"]),
+        (errors.as_api_error(KeyError(KEY)), ["KeyError", "report"]),
     ],
 )
 def test_every_message_says_what_to_do(error: APIError, told: list[str]) -> None:
@@ -238,7 +251,7 @@ ALL = [
     errors.connect_timeout("host", 10),
     errors.dropped("early"),
     errors.drain_timeout(5),
-    errors.unexpected(ValueError("x")),
+    errors.as_api_error(ValueError("x")),
 ]
 
 
@@ -264,10 +277,20 @@ def test_no_error_has_a_past() -> None:
 
 
 def test_the_text_of_a_foreign_exception_is_not_told() -> None:
-    error = errors.unexpected(RuntimeError(f"wss://host/?token={KEY}"))
+    error = errors.as_api_error(RuntimeError(f"wss://host/?token={KEY}"))
     for form in (str(error), repr(error), str(error.args)):
         assert "RuntimeError" in form
         assert KEY not in form
+
+
+def test_a_fault_of_our_own_is_told_with_its_lines() -> None:
+    """Whoever is asked to report it has nothing else."""
+    try:
+        decode(cast("Any", 5))
+    except TypeError as fault:
+        message = errors.as_api_error(fault).message
+    assert re.search(r"unexpected TypeError .* \(.*protocol\.py line \d+, test_errors\.py", message)
+    assert "Please report it" in message
 
 
 # -- redaction -----------------------------------------------------------------------------------

@@ -594,6 +594,20 @@ def test_a_final_without_times_behind_a_flush_is_about_all_before_it(caller: Cal
 # -- silence and pauses --------------------------------------------------------------------------
 
 
+def test_silence_is_planned_no_later_than_the_audio_goes() -> None:
+    """A resampler may yet hold what was pushed before a pause, by the clock."""
+    caller = Caller()
+    caller.push(1.0)
+    caller.clock.push(0.07, caller.now + 0.07)
+    caller.now += 1.5
+    caller.clock.push(0.01, caller.now)
+    caller.backlog.push(tone(0.01), RATE)
+    assert caller.clock.pauses_behind(0.0) == pytest.approx([1.07])
+    caller.reconnect()
+    assert all(caller.send())
+    assert caller.feed.sent_to == caller.backlog.end == round(1.01 * RATE)
+
+
 def test_silence_takes_time_of_the_service_and_none_of_the_stream(caller: Caller) -> None:
     caller.push(1.0)
     caller.feed.flush()

@@ -20,7 +20,7 @@ from livekit.agents import (
     APIStatusError,
     APITimeoutError,
 )
-from livekit.agents.stt import SpeechEvent
+from livekit.agents.stt import SpeechEvent, STTError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
     ConnectionRecord,
@@ -31,7 +31,13 @@ from livekit.plugins.tiro.testing import (
     StatusError,
     TiroServer,
 )
-from livekit.plugins.tiro.testing.faults import IdleLimit, Moment, Mute, PerConnection
+from livekit.plugins.tiro.testing.faults import (
+    IdleLimit,
+    Moment,
+    Mute,
+    PerConnection,
+    StalledHandshake,
+)
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support import virtual
@@ -49,6 +55,7 @@ from .support.harness import (
 from .support.numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time
 from .support.trial import hear
+from .support.wired import EMPTY, wired
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
@@ -284,7 +291,7 @@ async def test_a_fault_of_our_own_is_an_api_error() -> None:
     async with numbered_server(talk(2)) as server, new_stt(server) as stt:
         stream = stt.stream(conn_options=ONCE)
         broken = mock.patch.object(Transcript, "on_response", side_effect=KeyError)
-        with broken, pytest.raises(APIError):
+        with broken, pytest.raises(APIError, match=r"KeyError .*exchange\.py line \d+"):
             await collect(stream, frames(talk(2).pcm()))
         assert not stream.is_done
 
@@ -383,6 +390,63 @@ async def test_an_empty_stream_ends_at_once() -> None:
         assert await collect(stt.stream(), []) == []
         assert time.monotonic() - started < 1.0
         assert all(not session.sizes for session in server.sessions)
+
+
+@in_virtual_time
+async def test_nor_is_anything_wrong_with_one_that_is_connected(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "livekit.plugins.tiro")
+    async with wired() as call:
+        faults: list[STTError] = []
+        call.stream._stt.on("error", faults.append)
+        call.stream.end_input()
+        await call.over(within=1.0)
+        assert call.wires.last.sent == []
+        assert (call.events, call.fault, faults) == ([], None, [])
+        assert call.stream.is_done
+        reasons = [vars(record).get("tiro.reason") for record in caplog.records]
+        assert "closed" in reasons, "and not for a wait behind the end of audio"
+
+
+def hum() -> rtc.AudioFrame:
+    """Return 20 ms of 500 Hz."""
+    pcm = 8000 * np.sin(np.arange(960) * 2 * np.pi * 500 / 48000)
+    return rtc.AudioFrame(pcm.astype(np.int16).tobytes(), 48000, 1, 960)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+@in_virtual_time
+async def test_a_resampler_keeps_nothing_when_the_microphone_goes_off(rate: int) -> None:
+    """It holds up to 75 ms, which can be the end of a word."""
+    frame = hum()
+    async with wired(EMPTY, sample_rate=rate) as call:
+        await call.push(frame, 50)
+        await asyncio.sleep(2.0)
+        sent = np.frombuffer(call.wires.last.audio, np.int16)
+        loud = np.flatnonzero(np.abs(sent) > 1000)
+        assert loud[-1] / rate == pytest.approx(1.0, abs=0.005)
+
+
+@in_virtual_time
+async def test_nor_does_it_without_a_connection() -> None:
+    """What was said before a pause is in front of it."""
+    frame = hum()
+    async with TiroServer(hooks=StalledHandshake(4.0)) as server:
+        async with new_stt(server, sample_rate=8000) as stt, stt.stream() as stream:
+            for paused in (1.5, 0.0):
+                for _ in range(50):
+                    stream.push_frame(frame)
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(paused)
+                if paused:
+                    stream.push_frame(rtc.AudioFrame(bytes(960), 48000, 1, 480))
+            assert stream._clock.pauses_behind(0.0) == pytest.approx([1.0])
+            before, behind = (
+                np.abs(np.frombuffer(stream._backlog._read(8000 + at, 8000 + at + 64), np.int16))
+                for at in (-64, 8)
+            )
+            assert before.max() > 7000 > 100 > behind.max()
 
 
 @in_virtual_time

@@ -82,11 +82,14 @@ class WiredCall:
 
 
 @asynccontextmanager
-async def wired(*says: bytes) -> AsyncIterator[WiredCall]:
+async def wired(*says: bytes, **options: Any) -> AsyncIterator[WiredCall]:
     """Open a stream on wires, on each of which the service says something at first."""
     wires = Wires(says=says)
     stt = tiro.STT(
-        api_key="test", base_url="ws://localhost", http_session=cast("aiohttp.ClientSession", wires)
+        api_key="test",
+        base_url="ws://localhost",
+        http_session=cast("aiohttp.ClientSession", wires),
+        **options,
     )
     call = WiredCall(stt.stream(), wires)
     # Speech has quiet moments to learn the noise of a line from; this audio has none.

@@ -349,6 +349,9 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return errors.unusable_session("it is closed")
     if session._loop is not asyncio.get_running_loop():
         return errors.unusable_session("it was made in another event loop")
+    if str(getattr(session, "_default_proxy", "")).startswith("socks"):
+        reason = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
+        return errors.unreachable(options.host, reason, by_proxy=True)
     # Private to aiohttp, whose types of it change from version to version.
     ws_connect: Callable[..., Awaitable[_WebSocket]] = type(session)._ws_connect
     try:
@@ -367,7 +370,8 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
     except aiohttp.ClientHttpProxyError as refusal:
         return errors.from_proxy(refusal.status)
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
-        return errors.unreachable(options.host, reason_of(fault))
+        by_proxy = is_of_proxy(fault, options.url)
+        return errors.unreachable(options.host, reason_of(fault), by_proxy=by_proxy)
 
 
 def _limit_per_host(session: aiohttp.ClientSession) -> int:
@@ -404,6 +408,14 @@ def _drop(ws: _WebSocket) -> None:
         transport.abort()
 
 
+def is_of_proxy(fault: Exception, url: str) -> bool:
+    """Tell whether it is the proxy on the way that a connection to an address failed by."""
+    if isinstance(fault, aiohttp.ClientConnectorDNSError):
+        return fault.host != urlsplit(url).hostname
+    # That the address itself is a URL is known.
+    return isinstance(fault, aiohttp.ClientProxyConnectionError | aiohttp.InvalidURL)
+
+
 def reason_of(fault: Exception) -> str:
     """Name a failure to connect without the text of the exception, which can hold the URL."""
     if isinstance(fault, aiohttp.ClientConnectorCertificateError):
@@ -417,10 +429,10 @@ def reason_of(fault: Exception) -> str:
         advice = ". If the server has no TLS, use ws://" if plain else ""
         return f"the TLS handshake failed ({reason}){advice}"
     if isinstance(fault, aiohttp.ClientProxyConnectionError):
-        return "the proxy on the way (HTTPS_PROXY, ALL_PROXY) could not be reached"
+        return "the proxy on the way could not be reached"
     if isinstance(fault, aiohttp.InvalidURL):
-        return "the address, or that of the proxy (HTTPS_PROXY, ALL_PROXY), is not a URL"
+        return "the address of the proxy on the way is not a URL"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
-        return "its name is not known"
+        return f"the name {fault.host} is not known"
     number = fault.errno if isinstance(fault, OSError) else None
     return os.strerror(number) if number else type(fault).__name__

@@ -12,10 +12,12 @@ from __future__ import annotations
 import base64
 import html
 import re
+import traceback
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
 from .options import OWN_PATH, Key
 
@@ -82,6 +84,12 @@ _ADVICE = {
     429: "The quota or the rate limit is used up; wait, open fewer streams, or ask Tiro for more.",
     501: "The service does not know this method; check base_url or TIRO_BASE_URL.",
 }
+_ADVICE_ADDRESS = "What answers there is not Tiro's service; check base_url or TIRO_BASE_URL."
+_ADVICE_PROXY = (
+    "Check address, user and password of the proxy: it is that of WSS_PROXY, HTTPS_PROXY or "
+    "ALL_PROXY, or of the http_session or the worker that you gave one. Hosts in NO_PROXY are "
+    "reached without one."
+)
 _ADVICE_SERVER = "The fault is at the service; try again, and tell Tiro if it lasts."
 
 
@@ -194,7 +202,7 @@ def _any_form(character: str) -> str:
     ]
     named = html.escape(character)
     if named != character:
-        # Two ways to read one character would double the time for each, and never end.
+        # Two equal alternatives for a character would double the time to match, for each of them.
         escapes.append(named)
     plain = [character, "\\" + character, *(["+"] if character == " " else [])]
     forms = [*map(re.escape, plain), *(f"(?i:{re.escape(escape)})" for escape in escapes)]
@@ -210,7 +218,8 @@ def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
     """Return the exception for an error frame."""
     status = GRPC_STATUS.get(error.code) if error.code is not None else None
     if status is None:
-        given = error.http_status or 0
+        # A gateway may write an HTTP status where gRPC has its code, which is 16 at most.
+        given = error.http_status or error.code or 0
         http = given if 400 <= given < 600 else 500
         status = Status(f"HTTP {http}", http, http != 501)
     said = redact("; ".join(filter(None, (error.message, *error.violations))))
@@ -237,8 +246,11 @@ def from_handshake(http_status: int, odd_path: str = "") -> APIStatusError:
             status_code=http_status,
             retryable=False,
         )
-    # Redirects and answers without the upgrade come from an address that is not the service's.
-    retryable = http_status >= 400 and http_status != 501
+    if http_status == 407:
+        return from_proxy(http_status)
+    # What else is not worth a retry (2xx without the upgrade to a websocket, 405, 426) comes from
+    # a server that is not Tiro's.
+    retryable = http_status in (408, 429, 499) or (http_status >= 500 and http_status != 501)
     return _status_error(
         f"Tiro refused the connection with HTTP {http_status}", http_status, retryable, odd_path
     )
@@ -247,8 +259,7 @@ def from_handshake(http_status: int, odd_path: str = "") -> APIStatusError:
 def from_proxy(http_status: int) -> APIStatusError:
     """Return the exception for a proxy that did not let a connection through."""
     return APIStatusError(
-        f"the proxy on the way to Tiro answered HTTP {http_status}. Check the address, user and "
-        "password of the proxy in HTTPS_PROXY or ALL_PROXY, or of the http_session that you gave.",
+        f"the proxy on the way to Tiro answered HTTP {http_status}. {_ADVICE_PROXY}",
         status_code=http_status,
         retryable=http_status >= 500,
     )
@@ -267,17 +278,16 @@ def unusable_session(why: str) -> APIConnectionError:
     )
 
 
-def unreachable(host: str, reason: str) -> APIConnectionError:
+def unreachable(host: str, reason: str, *, by_proxy: bool = False) -> APIConnectionError:
     """Return the exception for a connection that could not be made.
 
     Args:
         host: Host and port, without path and query.
         reason: Kind of failure, free of the URL.
+        by_proxy: Whether it is the proxy on the way that fails.
     """
-    return APIConnectionError(
-        f"could not connect to Tiro at {host}: {reason}. "
-        "Check the network, and base_url or TIRO_BASE_URL."
-    )
+    advice = _ADVICE_PROXY if by_proxy else "Check the network, and base_url or TIRO_BASE_URL."
+    return APIConnectionError(f"could not connect to Tiro at {host}: {reason}. {advice}")
 
 
 def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
@@ -350,18 +360,25 @@ def closed_while_recognizing() -> APIConnectionError:
     )
 
 
-def unexpected(error: Exception) -> APIConnectionError:
-    """Return the exception for a fault of this package, so that the framework can recover.
+def as_api_error(error: Exception) -> APIError:
+    """Return an `APIError` as it is, and anything else as a fault of this package.
 
-    Only the type is named: the text of a foreign exception can hold anything.
+    So the framework can recover. Of a fault only its type and the lines that it came through are
+    named: the text of a foreign exception can hold anything.
     """
+    if isinstance(error, APIError):
+        return error
+    calls = reversed(traceback.extract_tb(error.__traceback__))
+    lines = ", ".join(f"{Path(call.filename).name} line {call.lineno}" for call in calls)
+    where = f" ({lines})" if lines else ""
     return APIConnectionError(
-        f"unexpected {type(error).__name__} in the Tiro plugin. Please report it."
+        f"unexpected {type(error).__name__} in the Tiro plugin{where}. Please report it."
     )
 
 
 def _status_error(message: str, http_status: int, retryable: bool, odd_path: str) -> APIStatusError:
-    advice = _ADVICE.get(http_status, _ADVICE_SERVER)
+    other = _ADVICE_SERVER if retryable else _ADVICE_ADDRESS
+    advice = _ADVICE.get(http_status, other)
     if odd_path and http_status == 404:
         advice += f" Its path is {odd_path}, where Tiro's own address has {OWN_PATH}."
     return APIStatusError(f"{message}. {advice}", status_code=http_status, retryable=retryable)

@@ -21,6 +21,8 @@ from .watch import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .backlog import Backlog
     from .clock import Clock
     from .connection import Connection
@@ -59,6 +61,8 @@ class Parts(NamedTuple):
     outlet: Outlet
     journal: Journal
     pause: PauseWatch
+    take_rest: Callable[[], None]
+    """Has audio that was pushed and is not in the backlog, as it is being resampled, put there."""
 
 
 class Exchange:
@@ -127,12 +131,11 @@ class Exchange:
             self._flusher.notice_end_of_utterance(seconds, now)
 
     def flush(self) -> None:
-        """Bring the service's endpointer to a decision on what was pushed so far."""
-        self._flusher.flush()
-
-    def send_held_unless_more_comes(self) -> None:
-        """Send what is held back if no more audio comes, in which there could be a word."""
-        self._flusher.send_held_unless_more_comes()
+        """Bring the service's endpointer to a decision on what was pushed, if that is open."""
+        if self._parts.transcript.flush_pending:
+            self._flusher.flush()
+        else:
+            self._flusher.send_held_unless_more_comes()
 
     def end_input(self) -> None:
         """Send what is left, silence behind it, and the end marker."""
@@ -181,7 +184,8 @@ class Exchange:
                         self._connection, self._feed, self._patience, writable=sending.result()
                     )
                     if patience <= 0:
-                        return Reason.DRAIN_TIMEOUT
+                        ended = self._connection.end_sent
+                        return Reason.DRAIN_TIMEOUT if ended else Reason.CLOSED
                 timeout = min(patience, _LOOK_INTERVAL)
                 await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 self._flusher.ask_again()

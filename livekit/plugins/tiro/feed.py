@@ -428,7 +428,8 @@ def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     rate = backlog.sample_rate
     edge, soon = round(_EDGE * rate), round(_SOON * rate)
     pauses = {
-        round(seconds * rate)
+        # A resampler may yet hold what was pushed up to there.
+        min(round(seconds * rate), backlog.end)
         for seconds in clock.pauses_behind(start / rate)
         # Audio that is only late may be so in the middle of a word.
         if seconds < clock.settled_to or not is_in_word(round(seconds * rate))

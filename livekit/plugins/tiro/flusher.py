@@ -130,8 +130,9 @@ class Flusher:
     def end_input(self) -> None:
         """Have what is left brought to its end: no more audio comes."""
         self.close()
-        # What is too short for a chunk, and for a word, is sent all the same.
-        self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
+        if self._parts.backlog.end:
+            # What is too short for a message, and for a word, is sent all the same.
+            self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
         self._wake()
 
     def close(self) -> None:
@@ -261,6 +262,7 @@ class Flusher:
         clock, pause = self._parts.clock, self._parts.pause
         if self._is_over or not clock.is_paused(now):
             return
+        self._parts.take_rest()
         if self._feed.release():
             self._wake()
         if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():

@@ -1,4 +1,4 @@
-"""One live transcription: the reconnect loop, a task that sends and a task that receives."""
+"""One live transcription: what the caller does, and the loop that opens the connections."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SpeechStream(stt.RecognizeStream):
         self._dialer = Dialer(http_session, self._recovery, redact, journal)
         send, usage = self._event_ch.send_nowait, self._reports_usage
         self._outlet = outlet = Outlet(send, backlog, said, usage=usage)
-        self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch())
+        self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch(), self._take_rest)
         self._exchange: Exchange | None = None
         self._wanted = asyncio.Event()
         self._ended = False
@@ -110,8 +110,6 @@ class SpeechStream(stt.RecognizeStream):
     @start_time_offset.setter
     def start_time_offset(self, value: float) -> None:
         # Not the base class's copy, to which it adds the time of each retry: the audio runs on.
-        if value < 0:
-            raise ValueError("start_time_offset must be non-negative")
         self._transcript.set_offset(value)
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
@@ -140,6 +138,8 @@ class SpeechStream(stt.RecognizeStream):
             # As the base class does, without a detour over its channel.
             backlog.push(frame.data, rate)
         else:
+            if self._clock.is_paused(now):
+                self._take_rest()
             super().push_frame(frame)
             self._take_in()
         seconds = samples / rate
@@ -163,12 +163,9 @@ class SpeechStream(stt.RecognizeStream):
         self._take_in()
         waited = self._transcript.flush_pending
         self._outlet.emit(self._transcript.flush())
-        if not self._transcript.flush_pending:
-            if self._exchange is not None:
-                self._exchange.send_held_unless_more_comes()
-        elif self._exchange is not None:
+        if self._exchange is not None:
             self._exchange.flush()
-        else:
+        elif self._transcript.flush_pending:
             mark_flush(self._backlog, self._clock, somebody_waits=waited)
             self._wanted.set()
 
@@ -194,6 +191,11 @@ class SpeechStream(stt.RecognizeStream):
             item = self._input_ch.recv_nowait()
             if isinstance(item, rtc.AudioFrame):
                 self._backlog.push(item.data, item.sample_rate)
+
+    def _take_rest(self) -> None:
+        """Take in what the resampler holds: no more audio comes for a while."""
+        for frame in self._resampler.flush() if self._resampler else ():
+            self._backlog.push(frame.data, frame.sample_rate)
 
     def update_options(
         self,
@@ -252,9 +254,8 @@ class SpeechStream(stt.RecognizeStream):
         """Close the stream now, whatever the service does."""
         if self._exchange is not None:
             self._exchange.send_held()
-        # Cancel first: closing the input would make the send task flush and wait for a last final.
+        # First: this ends the events, and with them the metrics task, which has one report to read.
         await utils.aio.cancel_and_wait(self._task)
-        # The base class would cancel its metrics task, which is yet to read the last usage report.
         if self._metrics_task is not None:
             await asyncio.wait({self._metrics_task}, timeout=_METRICS_TIMEOUT)
         await super().aclose()
@@ -267,10 +268,8 @@ class SpeechStream(stt.RecognizeStream):
         try:
             while await self._run_connection() is not Next.DONE:
                 pass
-        except APIError as error:
-            failure = error
         except Exception as error:
-            failure = errors.unexpected(error)
+            failure = errors.as_api_error(error)
         finally:
             self._outlet.report_usage(at_least=0.0)
         if failure is None:

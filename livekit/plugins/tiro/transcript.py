@@ -63,7 +63,13 @@ class Transcript:
         self.request_id, self._feed = request_id, feed
 
     def set_offset(self, seconds: float) -> None:
-        """Add `seconds` to all times from now on."""
+        """Add `seconds` to all times from now on.
+
+        Raises:
+            ValueError: They are less than 0.
+        """
+        if seconds < 0:
+            raise ValueError(f"start_time_offset must be 0 or more seconds, not {seconds!r}")
         self.offset = seconds
 
     def set_language(self, tag: str) -> None:

@@ -18,7 +18,7 @@ import typer
 from livekit.agents import APIError
 
 from .. import errors
-from ..connection import new_http_session, proxy_for, reason_of
+from ..connection import is_of_proxy, new_http_session, proxy_for, reason_of
 from ..environment import (
     KEY_VARIABLES,
     URL_VARIABLE,
@@ -201,7 +201,7 @@ class _Examination:
             lookup = asyncio.get_running_loop().getaddrinfo(host, None)
             await asyncio.wait_for(lookup, _TIMEOUT)
         except (OSError, UnicodeError, asyncio.TimeoutError):
-            raise _Failed(_unreachable(options, "its name is not known")) from None
+            raise _Failed(_unreachable(options, f"the name {host} is not known")) from None
         self._named = options
         return f"{host} is known"
 
@@ -218,7 +218,8 @@ class _Examination:
         except aiohttp.ClientSSLError as fault:
             self._tls_fault = reason_of(fault)
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
-            raise _Failed(_unreachable(options, reason_of(fault))) from None
+            by_proxy = is_of_proxy(fault, options.url)
+            raise _Failed(_unreachable(options, reason_of(fault), by_proxy=by_proxy)) from None
         except aiohttp.ClientError:
             # It hung up on a request that is not for a websocket, as it may.
             pass
@@ -289,5 +290,5 @@ def _needed(value: T | None, what: str) -> T:
     return value
 
 
-def _unreachable(options: Options, reason: str) -> str:
-    return errors.unreachable(options.host, reason).message
+def _unreachable(options: Options, reason: str, *, by_proxy: bool = False) -> str:
+    return errors.unreachable(options.host, reason, by_proxy=by_proxy).message
