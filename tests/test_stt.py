@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from livekit.agents import APIConnectOptions, APIError, utils
+from livekit.agents import APIConnectOptions, APIError, LanguageCode, utils
+from livekit.agents.stt import SpeechData, SpeechEvent
+from livekit.agents.types import TimedString
 from livekit.plugins import tiro
-from livekit.plugins.tiro.stt import _BatchStream
+from livekit.plugins.tiro.stt import _BatchStream, _joined
 from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.faults import Mute, PerConnection, Refuse
 
@@ -164,6 +166,20 @@ async def test_recognize_joins_the_finals() -> None:
     assert data.start_time == pytest.approx(0.5, abs=0.06)
     assert data.end_time == pytest.approx(SAID.words[-1].end, abs=0.06)
     assert sum(m.audio_duration for m in metrics) == pytest.approx(SAID.seconds, abs=0.1)
+
+
+def test_recognize_names_who_says_most() -> None:
+    def final(text: str, speaker: str | None) -> SpeechEvent:
+        said = [TimedString(word, speaker_id=speaker) for word in text.split()]
+        data = SpeechData(LanguageCode("is-IS"), text, words=said, speaker_id=speaker)
+        return SpeechEvent(FINAL, alternatives=[data])
+
+    def named(*finals: SpeechEvent) -> str | None:
+        return _joined(list(finals), "is-IS").alternatives[0].speaker_id
+
+    assert named(final("já", "1"), final("einn tveir", "2"), final("þrír", "2")) == "2"
+    assert named(final("já", "1"), final("einn tveir", None)) == "1"
+    assert named(final("já", None)) is None
 
 
 @in_virtual_time

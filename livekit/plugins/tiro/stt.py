@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -204,6 +205,7 @@ class STT(stt.STT[Any]):
     def _keep_counts(self, stream: SpeechStream) -> None:
         self._counting.discard(stream)
         self._tally.add(stream.tally())
+        self._tally.forget_old()
 
     async def _recognize_impl(
         self,
@@ -395,12 +397,15 @@ def _joined(finals: list[stt.SpeechEvent], language: str) -> stt.SpeechEvent:
     spoken = [event.alternatives[0] for event in finals if event.alternatives[0].text]
     data = stt.SpeechData(event_language(language), "")
     if spoken:
+        words = [word for part in spoken for word in part.words or ()]
+        speakers = Counter(word.speaker_id for word in words if word.speaker_id)
         data = replace(
             spoken[0],
             text=" ".join(part.text for part in spoken),
             end_time=spoken[-1].end_time,
             confidence=sum(part.confidence for part in spoken) / len(spoken),
-            words=[word for part in spoken for word in part.words or ()] or None,
+            words=words or None,
+            speaker_id=speakers.most_common(1)[0][0] if speakers else spoken[0].speaker_id,
         )
     request_id = finals[-1].request_id if finals else ""
     return stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, request_id, [data])
