@@ -318,7 +318,10 @@ async def test_a_selection_has_the_times_of_the_file(
 
 
 async def test_a_signal_ends_the_batch_behind_the_file_of_the_moment(
-    server: TiroServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: TiroServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     interruption = Interruption()
 
@@ -339,6 +342,9 @@ async def test_a_signal_ends_the_batch_behind_the_file_of_the_moment(
         f"fox.{ending}" for ending in ("html", "json", "srt", "tsv", "txt", "vtt")
     ]
     assert json.loads((tmp_path / "fox.json").read_text())["complete"] is False
+    first, second = capsys.readouterr().err.splitlines()
+    assert "interrupted at 0.0 s" in first
+    assert "1 more FILEs were not tried, because of the interruption" in second
 
 
 # -- the terminal --------------------------------------------------------------------------------

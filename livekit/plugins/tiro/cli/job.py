@@ -80,13 +80,12 @@ class Job:
             tried = 0
             for group, files in readable:
                 tried += await self._transcribe_group(engine, group, files)
-                if self._interruption.came.is_set():
-                    return
-                if self._gave_up:
+                if self._gave_up or self._interruption.came.is_set():
                     break
         left = sum(len(files) for _, files in readable) - tried
         if left:
-            note(f"{left} more FILEs were not tried, because the service fails")
+            why = "because the service fails" if self._gave_up else "because of the interruption"
+            note(f"{left} more FILEs were not tried, {why}")
 
     def _left_to_do(self, groups: Sequence[Group]) -> Sequence[Group]:
         if not self._task.skip_existing:
@@ -152,8 +151,10 @@ class Job:
             view = _View(screen, output, audio.start)
             realtime = self._task.realtime
             hearing = Hearing(reader, transcript, view, self._interruption, realtime=realtime)
-            if not await hearing.run(engine):
-                return
+            is_whole = await hearing.run(engine)
+        if not is_whole:
+            note(f"{file}: interrupted at {transcript.duration:.1f} s")
+            return
         output.done()
         self._failures = 0
         _tell(file, audio, transcript)
