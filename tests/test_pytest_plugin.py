@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +167,15 @@ def test_options_that_it_does_not_take_leave_nothing_that_runs_on(
     before = set(threading.enumerate())
     run(pytester, suite, "-o", "asyncio_mode=auto").assert_outcomes(errors=1)
     assert set(threading.enumerate()) <= before
+
+
+def test_the_example_of_the_readme(pytester: pytest.Pytester) -> None:
+    readme = Path(__file__).parent.parent / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "pytest_plugins" in block]
+    pytester.makepyfile(example)
+    scope = "asyncio_default_fixture_loop_scope=function"
+    pytester.runpytest_inprocess("-W", "error", "-o", scope).assert_outcomes(passed=1)
 
 
 def test_it_is_loaded_only_when_asked_for(pytester: pytest.Pytester) -> None:
