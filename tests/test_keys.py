@@ -77,8 +77,8 @@ async def waits_for_a_cancelled() -> str:
     [
         (fails(ValueError(KEY)), "raised ValueError"),
         (fails(APIStatusError(KEY, status_code=401)), "raised APIStatusError"),
-        (lambda: "", "returned what can be no key"),
-        (lambda: f"{KEY}\n{KEY}", "returned what can be no key"),
+        (lambda: "", "returned what cannot be a key"),
+        (lambda: f"{KEY}\n{KEY}", "returned what cannot be a key"),
         (waits_for_a_cancelled, "was cancelled"),
     ],
 )
@@ -103,10 +103,10 @@ async def later(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (None, "returned None, which is no key"),
-        (7, "returned a value of type int, which is no key"),
-        (KEY.encode(), "returned a value of type bytes, which is no key"),
-        ([KEY], "returned a value of type list, which is no key"),
+        (None, "returned None, which is not a key"),
+        (7, "returned a value of type int, which is not a key"),
+        (KEY.encode(), "returned a value of type bytes, which is not a key"),
+        ([KEY], "returned a value of type list, which is not a key"),
     ],
 )
 @pytest.mark.parametrize("plain", [True, False])

@@ -182,6 +182,13 @@ def test_recognize_names_who_says_most() -> None:
     assert named(final("já", None)) is None
 
 
+@pytest.mark.parametrize("buffer", [b"1234", "call.wav", None, ["call.wav"]])
+async def test_recognize_of_no_frames_says_what_makes_them(buffer: Any) -> None:
+    async with tiro.STT(api_key=KEY, base_url="ws://localhost") as stt:
+        with pytest.raises(TypeError, match="audio_frames_from_file"):
+            await stt.recognize(buffer)
+
+
 @in_virtual_time
 async def test_recognize_of_silence_is_empty() -> None:
     async with TiroServer(api_key=KEY) as server, new_stt(server, language="is-IS-x-exp") as stt:

@@ -37,7 +37,7 @@ _AT_ONCE = 0.5
 _CLOSE_FRAME_TIMEOUT = 0.5
 # What a write raises on a connection that is gone; uvloop's transports raise a RuntimeError.
 _GONE = (aiohttp.ClientError, ConnectionError, RuntimeError)
-# Bytes; the gateway cuts lines at 64 KiB, so a longer one is not the service's.
+# Bytes of a frame at most. The gateway's are 64 KiB at most; this bounds memory.
 _MAX_MESSAGE = 4 * 1024 * 1024
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -208,7 +208,8 @@ class Connection:
         else:
             sending.close()
             assert self._room is not None
-            # As a task does with what it is to wait for; else nobody could wait for it any more.
+            # As a task does with what it is to wait for; else a task that waits for the same future
+            # would be told that nobody awaited it.
             self._room._asyncio_future_blocking = False
             self._room.add_done_callback(_ignore)
         return False

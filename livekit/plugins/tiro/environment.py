@@ -17,7 +17,7 @@ def key_of_environment() -> tuple[str, Key] | None:
     """Return the name of the variable that holds a key, and the key; None if none does.
 
     Raises:
-        ValueError: What it holds can be no key. The message names the variable.
+        ValueError: What it holds cannot be a key. The message names the variable.
     """
     for name in KEY_VARIABLES:
         if os.environ.get(name):

@@ -287,7 +287,8 @@ class Exchange:
                 self.is_direct = connection.configured is not None
                 self._more.clear()
                 self._parts.outlet.report_usage()
-                if backlog.end >= self._quiet.due_from:  # For who is behind, too.
+                # What this task sent has not been looked at; `send_now` looks at what it sends.
+                if backlog.end >= self._quiet.due_from:
                     seconds = backlog.chunk / backlog.sample_rate
                     self._flusher.notice_end_of_utterance(seconds, now)
                 await self._more.wait()

@@ -68,8 +68,8 @@ class Feed:
             backlog: The audio.
             clock: Knows of the pauses in it.
             now: Monotonic seconds.
-            asking: Whether the service is to say so even if it hears no word: its voice gate is
-                opened by a first message of 20 ms, and a flush is longer.
+            asking: Whether the service is to answer even if it hears no word. Then the first
+                message is of 20 ms, which opens its voice gate, and a flush is of 6 s.
         """
         backlog.begin()
         self.sent_to = _first_to_send(backlog, clock)
@@ -206,7 +206,7 @@ class Feed:
         return max(0.0, self.drained_at - now)
 
     def must_wait(self, now: float, most: float) -> float:
-        """Return the seconds to wait before more is sent: only what was heard may be forgotten.
+        """Return the seconds to wait before more is sent, so that what is not heard is still kept.
 
         Args:
             now: Monotonic seconds.
@@ -266,7 +266,7 @@ class Feed:
         self._trim(now, self.sent_to)
 
     def _note_unplaced(self, heard_to: int, now: float) -> None:
-        """Note an answer that does not say what it is about, but for what is behind a position."""
+        """Note an answer without times: it may be about all that is in front of a position."""
         self.heard_to = max(self.heard_to, heard_to)
         self._backlog.answered(self.sent_to)
         if self.drained_at <= now + _BEHIND:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s without more audio, after which nobody waits for a pause or a word in it.
+# s without more audio, after which a flush that waits for a pause is sent all the same.
 _NO_MORE_AFTER = 0.3
 # s that the timer for that may be late: more, and the loop stalled, so that audio had to wait, too.
 _STALLED = 0.02
-# s of audio without a word of the service's, in which nobody waits for a pause: it is no speech.
+# s of audio in which the service hears no word, after which such a flush is sent, too: it is not
+# speech.
 _NO_WORD_AFTER = 1.5
 # s behind the end of a final up to which somebody may ask for it: the framework's detectors of the
 # end of a turn wait for 3 s at most.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .options import Key, Options
 
-# s for a function that is cancelled to end.
+# s that a function has to end once it is cancelled.
 _TO_END = 0.1
 
 
@@ -29,8 +29,8 @@ async def with_key(options: Options, timeout: float) -> Options:
         timeout: Seconds that the function may take.
 
     Raises:
-        APIConnectionError: It failed, returned what can be no key, or took too long. Only if it
-            returned anything but a `str`, another try is no use.
+        APIConnectionError: It raised, returned what cannot be a key, or took too long. Retryable,
+            unless it returned something other than a `str`.
     """
     source = options.api_key
     if isinstance(source, str):
@@ -64,11 +64,11 @@ async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectio
         return errors.no_key(f"raised {type(fault).__name__}")
     if not isinstance(key, str):
         # A mistake in the program, which is there the next time too.
-        return errors.no_key(f"returned {_kind(key)}, which is no key", retryable=False)
+        return errors.no_key(f"returned {_kind(key)}, which is not a key", retryable=False)
     try:
         return checked_key(key)
     except ValueError:
-        return errors.no_key("returned what can be no key")
+        return errors.no_key("returned what cannot be a key")
 
 
 def _kind(value: object) -> str:

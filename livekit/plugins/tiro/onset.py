@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .backlog import Backlog
 
-# s; the length of a message of quiet audio, of which the gate looks at all, and how much of the
-# newest quiet audio waits: the onset of a word can be too soft to be told from noise.
+# s. Quiet audio goes out in messages of this length, five of the gate's frames of 30 ms. As much of
+# the newest is held back: the onset of a word can be too soft to be told from noise.
 _HELD_BACK = 0.15
 # s of audio behind the first loud frame that go in the same message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1

@@ -55,8 +55,7 @@ def wire_language(language: str) -> str:
     service matches it letter by letter.
 
     Raises:
-        ValueError: If it is not a language tag; names of other languages, such as `english`, are
-            none.
+        ValueError: It is not a language tag, as the names of other languages are not: `english`.
     """
     tag = language.strip() if isinstance(language, str) else ""
     if tag.lower() in _ICELANDIC:
@@ -113,8 +112,8 @@ class KeySource:
         return "'***'"
 
 
-class NoText:
-    """Stands where a text is wanted for what is none; it shows the type of that alone."""
+class WrongType:
+    """Stands in for a value that should be text and is not; its repr shows the type alone."""
 
     __slots__ = ("kind",)
 
@@ -126,15 +125,15 @@ class NoText:
         return f"<{self.kind}>"
 
 
-def _hidden(value: Any) -> Key | NoText:
-    """Return what does not show in a `repr`; `Options` refuses what is no text."""
-    if isinstance(value, NoText):
+def _hidden(value: Any) -> Key | WrongType:
+    """Return a value that does not show in a `repr`; `Options` refuses what is not a `str`."""
+    if isinstance(value, WrongType):
         return value
-    return Key(value) if isinstance(value, str) else NoText(value)
+    return Key(value) if isinstance(value, str) else WrongType(value)
 
 
 def hidden_key(api_key: Any) -> Any:
-    """Return what shows no key in a traceback with locals; nothing stays what it is."""
+    """Return a key so that a traceback with locals does not show it; None stays None."""
     if callable(api_key):
         return KeySource.of(api_key)
     return _hidden(api_key) if api_key or isinstance(api_key, str) else api_key
@@ -263,11 +262,11 @@ def checked_key(key: Any) -> Key:
     """Return a key without the blanks around it.
 
     Raises:
-        ValueError: It can be no key; it is not repeated.
+        ValueError: It cannot be a key. The message does not repeat it.
     """
     # The value is in no local: it is a key all the same.
     if not isinstance(key, str):
-        what = key if isinstance(key, NoText) else NoText(key)
+        what = key if isinstance(key, WrongType) else WrongType(key)
         raise ValueError(
             f"api_key must be a str, or a function that returns one, not {what.kind}: "
             "give the key as text"
@@ -286,11 +285,11 @@ def _checked_headers(headers: Any) -> dict[str, Key]:
     headers = hidden_headers(headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            # A name that is none may hold the value: "Name: value".
+            # It may be a whole line, value included: "Name: value".
             raise ValueError("extra_headers must have names such as 'X-Tenant', without a colon")
         if _RESERVED_HEADERS.fullmatch(name):
             raise ValueError(f"extra_headers must not set {name}")
-        if isinstance(value, NoText):
+        if isinstance(value, WrongType):
             raise ValueError(
                 f"extra_headers must have a str for each name, not {value.kind}: "
                 f"give that of {name} as text, or leave it out"
@@ -391,7 +390,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _has_possible_port(parts: SplitResult) -> bool:
-    """Tell whether an address has a port that can be, or none."""
+    """Tell whether the port of an address is valid, or left out."""
     try:
         return parts.port != 0
     except ValueError:

@@ -173,7 +173,11 @@ def _plain_text(text: str) -> Response | None:
 
 
 def _error(holder: dict[str, Any]) -> ServiceError | None:
-    """Find the error in a frame or in its `result`, whichever of the four shapes it has."""
+    """Find the error in a frame or in its `result`.
+
+    The gateway writes it as an object or a text under `error`, or as `code` and `message` at the
+    top.
+    """
     error = holder.get("error")
     # A status of code 0 with nothing else in it is gRPC's OK.
     if isinstance(error, dict) and any(error.values()):
@@ -219,7 +223,7 @@ def _results(raw: Any) -> tuple[Result, ...]:
 
 
 def _interim(best: dict[str, Any]) -> Result:
-    """Build a hypothesis, which lives 350 ms: of its best reading, and without words."""
+    """Build a hypothesis of its best reading, without words: the next one replaces it soon."""
     words = best.get("words")
     first = last = None
     if isinstance(words, list) and words:

@@ -19,7 +19,7 @@ from .watch import DRAIN_TIMEOUT
 if TYPE_CHECKING:
     from .protocol import ServiceError
 
-# After three such connections in a row, report an error instead of reconnecting.
+# Connections in a row that end without a final before an error is reported.
 _MAX_WITHOUT_FINAL = 3
 # Connections in a row that heard nothing in what is left, before that is taken for true.
 _NOTHING_FOR_CERTAIN = 3

@@ -66,7 +66,7 @@ class SpeechStream(stt.RecognizeStream):
         options: Options,
         conn_options: APIConnectOptions,
         http_session: Callable[[], aiohttp.ClientSession],
-        over: Callable[[SpeechStream], None],
+        on_closed: Callable[[SpeechStream], None],
     ) -> None:
         """Start the stream; use `STT.stream` instead.
 
@@ -75,7 +75,7 @@ class SpeechStream(stt.RecognizeStream):
             options: Its settings.
             conn_options: Retries and timeouts.
             http_session: Returns the HTTP session to connect with.
-            over: Called when nothing more happens on it.
+            on_closed: Called once, when its task has ended.
         """
         super().__init__(
             stt=stt, conn_options=conn_options, sample_rate=options.sample_rate or NOT_GIVEN
@@ -97,8 +97,8 @@ class SpeechStream(stt.RecognizeStream):
         self._ended = False
         self._done = False
         self._await_audio = False
-        self._over = over
-        self._task.add_done_callback(self._on_over)
+        self._on_closed = on_closed
+        self._task.add_done_callback(self._on_task_done)
 
     # -- the caller's side -----------------------------------------------------------------------
 
@@ -286,9 +286,9 @@ class SpeechStream(stt.RecognizeStream):
         self._journal.no_more_finals(self._transcript.flush_pending)
         self._outlet.emit(self._transcript.finish())
 
-    def _on_over(self, _: asyncio.Task[None]) -> None:
+    def _on_task_done(self, _: asyncio.Task[None]) -> None:
         self._journal.no_more_finals(self._transcript.flush_pending)
-        self._over(self)
+        self._on_closed(self)
 
     async def _run_connection(self) -> Next:
         """Run one connection from its opening to its end."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from livekit import rtc
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions, stt, utils
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
@@ -90,13 +91,13 @@ class STT(stt.STT[Any]):
                 empty list, those that an `AgentSession` sets or finds are sent as well. Tiro's API
                 definition has them; what the live service makes of them is not known.
             api_key: Tiro's key, or a function, plain or async, that returns one: it is called for
-                each connection, has half of `conn_options.timeout`, and must not block. What it
-                raises is an `APIConnectionError`, without its text. Else `TIRO_API_KEY`, then
-                `TIRO_SPEECH_KEY` of the environment.
+                each connection, shares half of `conn_options.timeout` with the handshake, and must
+                not block. What it raises is an `APIConnectionError`, without its text. Else
+                `TIRO_API_KEY`, then `TIRO_SPEECH_KEY` of the environment.
             base_url: Where the service is; else `TIRO_BASE_URL` of the environment, then
                 `wss://speech.talgreinir.is/v2beta1`.
             extra_headers: Sent with the handshake of each connection, as a gateway of your own may
-                want; None is none. Their values are shown as little as the key.
+                want. Their values are never shown, like the key.
             http_session: The session to connect with, which stays the caller's; else that of the
                 LiveKit job, or outside a job one that `aclose` closes.
 
@@ -196,7 +197,7 @@ class STT(stt.STT[Any]):
             options=changed_options(self._options, given({"language": language})),
             conn_options=conn_options,
             http_session=self._http_session,
-            over=self._keep_counts,
+            on_closed=self._keep_counts,
         )
         self._streams.add(stream)
         self._counting.add(stream)
@@ -217,10 +218,17 @@ class STT(stt.STT[Any]):
         """Transcribe a whole buffer: the same connection as a stream, and the finals joined."""
         # `recognize` itself retries, and starts over with the whole buffer.
         once = replace(conn_options, max_retry=0)
+        frames = buffer if isinstance(buffer, list) else [buffer]
+        for frame in frames:
+            if not isinstance(frame, rtc.AudioFrame):
+                raise TypeError(
+                    f"recognize takes an rtc.AudioFrame or a list, not {type(frame).__name__}: "
+                    "livekit.agents.utils.audio.audio_frames_from_file makes them of a file"
+                )
         finals: list[stt.SpeechEvent] = []
         stream = self._start(_BatchStream, language, once)
         async with stream:
-            for frame in buffer if isinstance(buffer, list) else [buffer]:
+            for frame in frames:
                 stream.push_frame(frame)
             stream.end_input()
             async for event in stream:

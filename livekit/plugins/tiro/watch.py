@@ -31,7 +31,7 @@ noise that the service does not answer looks the same; and where no hypotheses a
 because a final can take 20 s."""
 
 NEXT_PAUSE = 0.2
-"""Seconds of quiet behind a word in the middle of which somebody asked for the final."""
+"""Seconds of quiet that end a word. A flush in the middle of the word waits for them."""
 
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST

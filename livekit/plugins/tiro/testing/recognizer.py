@@ -192,7 +192,7 @@ class ScriptedRecognizer:
         words_per_second: How many words a second of voiced audio gives.
 
     Raises:
-        ValueError: The script has no words, or is none, or the pace is out of `PACES`.
+        ValueError: The script has no words or the wrong type, or the pace is out of `PACES`.
     """
 
     def __init__(
@@ -331,7 +331,8 @@ def script_words(script: Script) -> list[ScriptWord]:
     """Return the words of a script in order, each with its two spellings.
 
     Raises:
-        ValueError: It is none, or looks like the name of a file, or a part of it is no sentence.
+        ValueError: It has the wrong type, looks like the name of a file, or has a part that is not
+            a sentence.
     """
     words: list[ScriptWord] = []
     for part in script_parts(script):

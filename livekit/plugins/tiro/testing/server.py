@@ -77,7 +77,7 @@ class TiroServer:
 
     Raises:
         ValueError: An argument is out of its range, the key is empty, which is one that no client
-            can send, or `hooks` or `script` are none.
+            can send, or `hooks` or `script` has the wrong type.
     """
 
     def __init__(

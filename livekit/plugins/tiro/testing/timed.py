@@ -34,7 +34,8 @@ ROOM = 0.002
 # Seconds of audio that `tiro.STT` sends again after silence, with interims and without.
 RESENT = 3.0
 RESENT_WITHOUT_INTERIMS = 60.0
-# Of 32767; what `tiro.STT` takes for speech, so that it sends all of it again until it is answered.
+# Of 32767: what counts as speech here, of which `tiro.STT` sends all again until it is answered. It
+# goes by the noise of the line instead, so that softer speech is not followed exactly.
 LOUD = 328
 # Seconds behind the end of a word for which a sound is the rest of it.
 REST_OF_WORD = 0.4
