@@ -218,13 +218,7 @@ class STT(stt.STT[Any]):
         """Transcribe a whole buffer: the same connection as a stream, and the finals joined."""
         # `recognize` itself retries, and starts over with the whole buffer.
         once = replace(conn_options, max_retry=0)
-        frames = buffer if isinstance(buffer, list) else [buffer]
-        for frame in frames:
-            if not isinstance(frame, rtc.AudioFrame):
-                raise TypeError(
-                    f"recognize takes an rtc.AudioFrame or a list, not {type(frame).__name__}: "
-                    "livekit.agents.utils.audio.audio_frames_from_file makes them of a file"
-                )
+        frames = _frames(buffer)
         finals: list[stt.SpeechEvent] = []
         stream = self._start(_BatchStream, language, once)
         async with stream:
@@ -390,6 +384,22 @@ def _find_url(base_url: NotGivenOr[str]) -> str:
     if is_given(base_url) and base_url is not None:
         return base_url
     return url_of_environment() or DEFAULT_BASE_URL
+
+
+def _frames(buffer: AudioBuffer) -> list[rtc.AudioFrame]:
+    """Return the frames of what `recognize` is given.
+
+    Raises:
+        TypeError: It is anything else.
+    """
+    frames = buffer if isinstance(buffer, list) else [buffer]
+    for frame in frames:
+        if not isinstance(frame, rtc.AudioFrame):
+            raise TypeError(
+                f"recognize takes an rtc.AudioFrame or a list of them, not {type(frame).__name__}: "
+                "livekit.agents.utils.audio.audio_frames_from_file makes them of a file"
+            )
+    return frames
 
 
 def _abandon(session: aiohttp.ClientSession) -> None:
