@@ -220,8 +220,7 @@ class STT(stt.STT[Any]):
         once = replace(conn_options, max_retry=0)
         frames = _frames(buffer)
         finals: list[stt.SpeechEvent] = []
-        stream = self._start(_BatchStream, language, once)
-        async with stream:
+        async with self._start(_BatchStream, language, once) as stream:
             for frame in frames:
                 stream.push_frame(frame)
             stream.end_input()
