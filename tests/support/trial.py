@@ -68,8 +68,10 @@ FULL_SOCKET = 345_000
 # What is said of an error that is a mistake of the plugin.
 _OWN_FAULT = "Please report it"
 # s; what was heard is brought to its end by then: a dead peer is noticed within 15 s, and where the
-# noise of the line is not known yet, it is asked three times whether there are words in it.
-_LONGEST_DRAIN = 90.0
+# noise of the line is not known yet, it is asked three times whether there are words in it, by 6 s
+# of silence each, for which a service at half the pace of speech takes twice as long, and answers
+# late on top.
+_LONGEST_DRAIN = 120.0
 # s; no answer of the service is waited for.
 _AT_ONCE = 0.05
 # s for which the framework waits for the answer to a flush.
