@@ -162,6 +162,13 @@ async def test_a_key_that_leaves_no_time_to_connect_is_told_as_such() -> None:
 
 
 @in_virtual_time
+async def test_a_short_timeout_is_not_blamed_on_a_key_that_is_there() -> None:
+    async with dialing(faults.StalledHandshake()) as (dial, _):
+        with pytest.raises(APIError, match=r"no connection to Tiro at .* within 0\.15 s"):
+            await dial.connect(BUDGET._replace(timeout=0.3))
+
+
+@in_virtual_time
 async def test_a_connection_with_no_service_behind_it_is_one_more_try() -> None:
     """All tries of an outage take their time from the same attempt."""
     async with dialing() as (dial, server):

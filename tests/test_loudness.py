@@ -397,6 +397,13 @@ def test_soft_words_between_loud_ones_are_no_silence() -> None:
     assert longest(loudness, 0, 3.5) is None
 
 
+@pytest.mark.parametrize(("level", "quiet_behind"), [(0, True), (250, True), (600, False)])
+def test_it_is_quiet_behind_words_at_20_db_below_them(level: int, quiet_behind: bool) -> None:
+    loudness = measured(tone(0.5, 3000), tone(0.5, level))
+    loudness.learn_words(0, RATE // 2)
+    assert loudness.is_quiet_behind_words(RATE // 2, RATE) is quiet_behind
+
+
 def test_without_anything_louder_nothing_is_quiet() -> None:
     assert longest(measured(noise(2, 900)), 0, 2) is None
     assert longest(measured(tone(1), noise(1, 900)), 0, 2) is None

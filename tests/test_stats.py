@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -119,6 +120,16 @@ def test_the_latest_final_of_all_is_the_last(order: tuple[int, int]) -> None:
     stats = both.snapshot()
     assert stats.final_delay_last == 2.0
     assert (stats.final_delay_p50, stats.final_delay_p95) == (9.0, 9.0)
+
+
+def test_streams_that_are_over_take_no_more_memory() -> None:
+    over, stt = Tally(), tiro.STT(api_key="test", base_url="ws://localhost")
+    for n in range(400):
+        over.final(float(n), 0.0)
+    for _ in range(10):
+        stt._keep_counts(mock.Mock(tally=lambda: over))
+    assert stt.stats.finals == 4000
+    assert len(stt._tally._delays) == 500
 
 
 # -- a stream --------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ _OWN_FAULT = "Please report it"
 # noise of the line is not known yet, it is asked three times whether there are words in it, by 6 s
 # of silence each, for which a service at half the pace of speech takes twice as long, and answers
 # late on top.
-_LONGEST_DRAIN = 120.0
+_LONGEST_DRAIN = 150.0
 # s; no answer of the service is waited for.
 _AT_ONCE = 0.05
 # s for which the framework waits for the answer to a flush.
