@@ -84,8 +84,7 @@ class SpeechStream(stt.RecognizeStream):
         self._clock = clock = Clock()
         self._backlog = backlog = Backlog()
         self._feed = Feed(backlog, clock, time.monotonic())
-        self._transcript = said = Transcript(clock, backlog, self._feed)
-        self._journal = journal = Journal(clock, backlog)
+        said, journal = Transcript(clock, backlog, self._feed), Journal(clock, backlog)
         redact = errors.Redactor(options.api_key)
         self._recovery = Recovery(redact)
         self._dialer = Dialer(http_session, self._recovery, redact, journal)
@@ -97,20 +96,19 @@ class SpeechStream(stt.RecognizeStream):
         self._ended = False
         self._done = False
         self._await_audio = False
-        self._on_closed = on_closed
-        self._task.add_done_callback(self._on_task_done)
+        self._task.add_done_callback(lambda _: self._on_task_done(on_closed))
 
     # -- the caller's side -----------------------------------------------------------------------
 
     @property
     def start_time_offset(self) -> float:
         """Seconds added to all times; the framework sets it before the first audio."""
-        return self._transcript.offset
+        return self._parts.transcript.offset
 
     @start_time_offset.setter
     def start_time_offset(self, value: float) -> None:
         # Not the base class's copy, to which it adds the time of each retry: the audio runs on.
-        self._transcript.set_offset(value)
+        self._parts.transcript.set_offset(value)
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
         """Push audio to be recognised.
@@ -131,7 +129,7 @@ class SpeechStream(stt.RecognizeStream):
         now, exchange, backlog = time.monotonic(), self._exchange, self._backlog
         rate = frame.sample_rate
         if not self._pushed_sr:
-            self._journal.tally.audio_in(now)
+            self._parts.journal.tally.audio_in(now)
             if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
                 self._needed_sr = self._needed_sr or _FALLBACK_RATE
         if exchange and exchange.is_direct and self._pushed_sr == rate == backlog.sample_rate:
@@ -161,11 +159,11 @@ class SpeechStream(stt.RecognizeStream):
         """
         super().flush()
         self._take_in()
-        waited = self._transcript.flush_pending
-        self._outlet.emit(self._transcript.flush())
+        waited = self._parts.transcript.flush_pending
+        self._outlet.emit(self._parts.transcript.flush())
         if self._exchange is not None:
             self._exchange.flush()
-        elif self._transcript.flush_pending:
+        elif self._parts.transcript.flush_pending:
             mark_flush(self._backlog, self._clock, somebody_waits=waited)
             self._wanted.set()
 
@@ -240,7 +238,7 @@ class SpeechStream(stt.RecognizeStream):
 
     def tally(self) -> Tally:
         """Return its counts, which go on."""
-        return self._journal.up_to_date(self._feed)
+        return self._parts.journal.up_to_date(self._feed)
 
     @property
     def is_done(self) -> bool:
@@ -276,19 +274,19 @@ class SpeechStream(stt.RecognizeStream):
             self._done = True
             self._finish()
             return
-        self._journal.failed(failure)
+        self._parts.journal.failed(failure)
         progress = _progress(self._parts, self._feed)
         if not self._recovery.after_failure(failure, progress, self._budget()):
             self._finish()
         raise failure
 
     def _finish(self) -> None:
-        self._journal.no_more_finals(self._transcript.flush_pending)
-        self._outlet.emit(self._transcript.finish())
+        self._parts.journal.no_more_finals(self._parts.transcript.flush_pending)
+        self._outlet.emit(self._parts.transcript.finish())
 
-    def _on_task_done(self, _: asyncio.Task[None]) -> None:
-        self._journal.no_more_finals(self._transcript.flush_pending)
-        self._on_closed(self)
+    def _on_task_done(self, on_closed: Callable[[SpeechStream], None]) -> None:
+        self._parts.journal.no_more_finals(self._parts.transcript.flush_pending)
+        on_closed(self)
 
     async def _run_connection(self) -> Next:
         """Run one connection from its opening to its end."""
@@ -308,7 +306,7 @@ class SpeechStream(stt.RecognizeStream):
 
     async def _after(self, ending: Ending, request_id: str) -> Next:
         """Go on after the end of a connection, or raise what went wrong."""
-        self._journal.ended(request_id, ending)
+        self._parts.journal.ended(request_id, ending)
         try:
             progress = _progress(self._parts, self._feed)
             after = self._recovery.after(ending, progress, self._budget())
@@ -319,7 +317,7 @@ class SpeechStream(stt.RecognizeStream):
             await self._dialer.wait_after(failure, self._budget())
             return Next.RECONNECT
         self._dialer.start_over()
-        self._journal.went_on(ending, after)
+        self._parts.journal.went_on(ending, after)
         self._await_audio = after is Next.RECONNECT_ON_AUDIO
         return after
 
@@ -328,12 +326,12 @@ class SpeechStream(stt.RecognizeStream):
         now = time.monotonic()
         self._wanted.clear()
         self._feed.limit(now)
-        self._journal.up_to_date(self._feed)
+        self._parts.journal.up_to_date(self._feed)
         asking = self._ended and self._recovery.retried_after_drain
         self._feed = feed = Feed(self._backlog, self._clock, now, asking=asking)
-        self._transcript.begin(connection.id, feed)
+        self._parts.transcript.begin(connection.id, feed)
         self._recovery.connected(_progress(self._parts, feed))
-        self._journal.connected(connection.id, connection.opened_in, feed)
+        self._parts.journal.connected(connection.id, connection.opened_in, feed)
         parts, ended, patience = self._parts, self._ended, self._recovery.patience
         return Exchange(connection, feed, parts, self._options, ended=ended, patience=patience)
 
