@@ -52,6 +52,12 @@ _MAX_BEHIND = 30.0
 _PING_INTERVAL = 2.0
 
 
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Let who waits for a future go on; a future takes a third of the memory of an event."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
 class Parts(NamedTuple):
     """The parts of a stream that outlive its connections."""
 
@@ -95,8 +101,10 @@ class Exchange:
         self._ended = ended
         self._patience = patience
         self._watch = AnswerWatch(time.monotonic())
-        self._more = asyncio.Event()
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        # What the send task waits for.
+        self._more: asyncio.Future[None] = loop.create_future()
+        self._changed: asyncio.Future[None] = loop.create_future()
         # Words to listen for, which wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
@@ -166,7 +174,7 @@ class Exchange:
 
     def _wake_sender(self) -> None:
         self.is_direct = False
-        self._more.set()
+        wake(self._more)
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -285,13 +293,13 @@ class Exchange:
                 return connection.configured is not None and await connection.end()
             else:
                 self.is_direct = connection.configured is not None
-                self._more.clear()
+                self._more = more = asyncio.get_running_loop().create_future()
                 self._parts.outlet.report_usage()
                 # What this task sent has not been looked at; `send_now` looks at what it sends.
                 if backlog.end >= self._quiet.due_from:
                     seconds = backlog.chunk / backlog.sample_rate
                     self._flusher.notice_end_of_utterance(seconds, now)
-                await self._more.wait()
+                await more
                 if not await connection.drain():
                     return False
 

@@ -18,7 +18,7 @@ from . import errors
 from .backlog import Backlog
 from .clock import Clock
 from .dial import Dialer
-from .exchange import Exchange, Parts
+from .exchange import Exchange, Parts, wake
 from .feed import Feed
 from .flusher import mark_flush
 from .journal import Journal
@@ -92,7 +92,7 @@ class SpeechStream(stt.RecognizeStream):
         self._outlet = outlet = Outlet(send, backlog, said, usage=usage)
         self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch(), self._take_rest)
         self._exchange: Exchange | None = None
-        self._wanted = asyncio.Event()
+        self._wanted = asyncio.get_running_loop().create_future()
         self._ended = False
         self._done = False
         self._await_audio = False
@@ -147,7 +147,7 @@ class SpeechStream(stt.RecognizeStream):
             if backlog.sent_to >= self._outlet.report_at:
                 self._outlet.report_usage()
         else:
-            self._wanted.set()
+            wake(self._wanted)
 
     def flush(self) -> None:
         """Ask for the final of what was pushed so far, now.
@@ -165,7 +165,7 @@ class SpeechStream(stt.RecognizeStream):
             self._exchange.flush()
         elif self._parts.transcript.flush_pending:
             mark_flush(self._backlog, self._clock, somebody_waits=waited)
-            self._wanted.set()
+            wake(self._wanted)
 
     def end_input(self) -> None:
         """Say that no more audio comes: all that was pushed is brought to its final.
@@ -181,7 +181,7 @@ class SpeechStream(stt.RecognizeStream):
             self._exchange.end_input()
         else:
             self._backlog.flush()
-            self._wanted.set()
+            wake(self._wanted)
 
     def _take_in(self) -> None:
         """Move what the base class left in its channel, resampled or not, to the backlog."""
@@ -324,7 +324,7 @@ class SpeechStream(stt.RecognizeStream):
     def _begin(self, connection: Connection) -> Exchange:
         """Feed the new connection with all that no final covers."""
         now = time.monotonic()
-        self._wanted.clear()
+        self._wanted = asyncio.get_running_loop().create_future()
         self._feed.limit(now)
         self._parts.journal.up_to_date(self._feed)
         asking = self._ended and self._recovery.retried_after_drain
@@ -341,7 +341,7 @@ class SpeechStream(stt.RecognizeStream):
     async def _wait_for_audio(self) -> bool:
         """Wait until there is something to connect for. Return False if that will never be."""
         if self._await_audio and not self._ended and not self._backlog.has_unsent_chunk:
-            await self._wanted.wait()
+            await self._wanted
         self._await_audio = False
         return not self._ended or self._backlog.has_unsent or self._backlog.may_hold_words()
 

@@ -142,9 +142,8 @@ class STT(stt.STT[Any]):
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
-        # What streams counted that are over, and those that are not.
+        # What streams counted that are over, and so are not among them any more.
         self._tally = Tally()
-        self._counting: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
 
     @property
     def model(self) -> str:
@@ -161,7 +160,7 @@ class STT(stt.STT[Any]):
         """What all streams did so far together, those of `recognize` and closed ones too."""
         tally = Tally()
         tally.add(self._tally)
-        for stream in list(self._counting):
+        for stream in list(self._streams):
             tally.add(stream.tally())
         return tally.snapshot()
 
@@ -200,11 +199,10 @@ class STT(stt.STT[Any]):
             on_closed=self._keep_counts,
         )
         self._streams.add(stream)
-        self._counting.add(stream)
         return stream
 
     def _keep_counts(self, stream: SpeechStream) -> None:
-        self._counting.discard(stream)
+        self._streams.discard(stream)
         self._tally.add(stream.tally())
         self._tally.forget_old()
 
@@ -315,7 +313,6 @@ class STT(stt.STT[Any]):
             # What ran in an earlier `asyncio.run` ended with that.
             if not stream._task.get_loop().is_closed():
                 await stream.aclose()
-        self._streams.clear()
         own, self._own_session = self._own_session, None
         if own is not None:
             if own._loop is asyncio.get_running_loop():
