@@ -299,6 +299,15 @@ def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
     assert not has_begun_anew(backlog, behind_final=True), "it began some time ago"
 
 
+def test_soft_words_that_are_open_are_no_pause_behind_loud_ones_that_are_final() -> None:
+    loud, soft = (np.frombuffer(tone(0.5), np.int16) for _ in range(2))
+    audio = loud.tobytes() + noise(0.8, 1) + (soft // 12).tobytes() * 4
+    backlog = onset(audio)._backlog
+    backlog.finalize(0, round(0.5 * RATE))
+    backlog.set_speaking(True)
+    assert not has_begun_anew(backlog, behind_final=True)
+
+
 @pytest.mark.parametrize(
     "audio",
     [

@@ -64,10 +64,11 @@ def has_begun_anew(backlog: Backlog, *, behind_final: bool = False) -> bool:
         return False
     if backlog.first_loud(pause, word) is None:
         return True
-    # Where the noise of the line is louder than is known, it is quiet against the words before, be
-    # they final or not.
-    latest = round(_LATEST * rate)
-    if backlog.loudness.is_quiet_behind_words(pause, word - latest):
+    # Where the noise of the line is louder than is known, it is quiet against the words before: the
+    # final ones, if no others are open.
+    latest, loudness = round(_LATEST * rate), backlog.loudness
+    is_behind_words = behind_final and not backlog.speaking
+    if is_behind_words and loudness.is_quiet_behind_words(pause, word - latest):
         return True
     quiet = backlog.longest_quiet(start, pause, word, silent=False)
     return quiet is not None and quiet[1] - quiet[0] >= word - pause - latest
