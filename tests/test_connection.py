@@ -24,6 +24,7 @@ from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.connection import (
     Connection,
     _OneAddress,
+    is_of_proxy,
     new_http_session,
     proxy_for,
     reason_of,
@@ -225,12 +226,22 @@ async def test_a_service_that_is_not_reached_is_told_by_the_kind_of_fault(
     )
 
 
-@pytest.mark.parametrize(("host", "advice"), [("localhost", "base_url"), ("proxy.lan", "HTTPS_PR")])
-async def test_a_name_that_is_not_known_is_told_be_it_the_proxys(host: str, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "host", "by_proxy"),
+    [
+        ("wss://localhost", "localhost", False),
+        ("wss://localhost", "proxy.lan", True),
+        ("wss://örn.lan:81/x", "xn--rn-eka.lan", False),
+        ("wss://örn.lan:81/x", "proxy.lan", True),
+    ],
+)
+def test_a_name_that_is_not_known_can_be_the_proxys(
+    address: str, host: str, by_proxy: bool
+) -> None:
     key = ConnectionKey(host, 3128, False, True, None, None, None)
-    error = await refused(aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET")))
-    assert f"the name {host} is not known. " in error.message
-    assert advice in error.message
+    fault = aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET"))
+    assert reason_of(fault) == f"the name {host} is not known"
+    assert is_of_proxy(fault, address) is by_proxy
 
 
 async def test_a_proxy_of_another_kind_is_refused() -> None:

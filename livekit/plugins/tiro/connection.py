@@ -412,7 +412,9 @@ def _drop(ws: _WebSocket) -> None:
 def is_of_proxy(fault: Exception, url: str) -> bool:
     """Tell whether it is the proxy on the way that a connection to an address failed by."""
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
-        return fault.host != urlsplit(url).hostname
+        # It names an international host as DNS does.
+        host = urlsplit(url).hostname or ""
+        return fault.host not in (host, host.encode("idna").decode())
     # That the address itself is a URL is known.
     return isinstance(fault, aiohttp.ClientProxyConnectionError | aiohttp.InvalidURL)
 
