@@ -55,7 +55,7 @@ from .support.harness import (
 from .support.numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time
 from .support.trial import hear
-from .support.wired import EMPTY, wired
+from .support.wired import EMPTY, hypothesis, wired
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
@@ -426,6 +426,26 @@ async def test_a_resampler_keeps_nothing_when_the_microphone_goes_off(rate: int)
         sent = np.frombuffer(call.wires.last.audio, np.int16)
         loud = np.flatnonzero(np.abs(sent) > 1000)
         assert loud[-1] / rate == pytest.approx(1.0, abs=0.005)
+
+
+@in_virtual_time
+async def test_nor_when_somebody_waits_for_the_end_of_a_word() -> None:
+    """Who lets go of a button in a word that has just begun, and is muted then."""
+    quiet = rtc.AudioFrame(bytes(1920), 48000, 1, 960)
+    async with wired(EMPTY, sample_rate=8000) as call:
+        await call.push(hum(), 50)
+        call.hear(hypothesis(0.9))
+        await call.push(quiet, 20)
+        await call.push(hum(), 4)
+        call.stream.flush()
+        await call.push(hum(), 6)
+        await asyncio.sleep(0.9)
+        sent = np.frombuffer(call.wires.last.audio, np.int16)
+        assert np.flatnonzero(np.abs(sent) > 1000)[-1] / 8000 == pytest.approx(1.6, abs=0.005)
+        assert len(sent) / 8000 > 1.6 + 2.4, "silence was sent behind it"
+        pieces = len(call.stream._backlog._pieces)
+        await asyncio.sleep(10.0)
+        assert len(call.stream._backlog._pieces) <= pieces, "nothing is none"
 
 
 @in_virtual_time

@@ -125,8 +125,10 @@ class Flusher:
             self._start_timer(self._release)
 
     def _release(self, position: int) -> None:
-        if self._parts.backlog.end == position and self._feed.release():
-            self._wake()
+        if self._parts.backlog.end == position:
+            self._parts.take_rest()
+            if self._feed.release():
+                self._wake()
 
     def end_input(self) -> None:
         """Have what is left brought to its end: no more audio comes."""
@@ -189,6 +191,7 @@ class Flusher:
             return
         now, end = time.monotonic(), self._parts.backlog.end
         if end == position and (not self._timer.is_late or self._excused == position):
+            self._parts.take_rest()
             self._ask()
             return
         self._excused = position if end == position else None

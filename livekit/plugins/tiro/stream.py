@@ -193,7 +193,8 @@ class SpeechStream(stt.RecognizeStream):
     def _take_rest(self) -> None:
         """Take in what the resampler holds: no more audio comes for a while."""
         for frame in self._resampler.flush() if self._resampler else ():
-            self._backlog.push(frame.data, frame.sample_rate)
+            if frame.samples_per_channel:
+                self._backlog.push(frame.data, frame.sample_rate)
 
     def update_options(
         self,
