@@ -43,6 +43,7 @@ _SECONDS_REMEMBERED = 10
 # Frames in a row that are quieter than the noise: it has stopped. A packet or two that are lost
 # leave less. That is remembered until whole seconds behind it tell the same, or that it goes on.
 _STOPPED_FRAMES = FRAMES_PER_SECOND // 10
+_STOPPED = b"\1" * _STOPPED_FRAMES
 _STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND + _STOPPED_FRAMES - 1
 # Frames of audio without words that say how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
@@ -134,8 +135,9 @@ class Loudness:
         A gap in it, which is over soon, is soon forgotten.
         """
         recent, floor = self._recent, self._learned
-        # So many frames in a row hold one of these.
-        if min(recent[_STOPPED_FRAMES - 1 :: _STOPPED_FRAMES], default=floor) < floor:
+        # So many frames in a row hold one of these. Most quiet moments of speech are shorter.
+        is_quiet = min(recent[_STOPPED_FRAMES - 1 :: _STOPPED_FRAMES], default=floor) < floor
+        if is_quiet and bytes([level < floor for level in recent]).find(_STOPPED) >= 0:
             loudest = map(max, *(recent[number:] for number in range(_STOPPED_FRAMES)))
             floor = min(floor, max(1.0, min(loudest, default=floor)))
         self._use_floor(floor)
