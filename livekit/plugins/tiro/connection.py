@@ -371,8 +371,7 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
     except aiohttp.ClientHttpProxyError as refusal:
         return errors.from_proxy(refusal.status)
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
-        by_proxy = is_of_proxy(fault, options.url)
-        return errors.unreachable(options.host, reason_of(fault), by_proxy=by_proxy)
+        return not_reached(fault, options)
 
 
 def _limit_per_host(session: aiohttp.ClientSession) -> int:
@@ -407,6 +406,12 @@ def _drop(ws: _WebSocket) -> None:
     ws._response.close()
     if transport is not None:
         transport.abort()
+
+
+def not_reached(fault: Exception, options: Options) -> APIError:
+    """Return the exception for a connection that could not be made, by what aiohttp raised."""
+    by_proxy = is_of_proxy(fault, options.url)
+    return errors.unreachable(options.host, reason_of(fault), by_proxy=by_proxy)
 
 
 def is_of_proxy(fault: Exception, url: str) -> bool:

@@ -18,7 +18,7 @@ import typer
 from livekit.agents import APIError
 
 from .. import errors
-from ..connection import is_of_proxy, new_http_session, proxy_for, reason_of
+from ..connection import new_http_session, not_reached, proxy_for, reason_of
 from ..environment import (
     KEY_VARIABLES,
     URL_VARIABLE,
@@ -218,8 +218,7 @@ class _Examination:
         except aiohttp.ClientSSLError as fault:
             self._tls_fault = reason_of(fault)
         except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
-            by_proxy = is_of_proxy(fault, options.url)
-            raise _Failed(_unreachable(options, reason_of(fault), by_proxy=by_proxy)) from None
+            raise _Failed(not_reached(fault, options).message) from None
         except aiohttp.ClientError:
             # It hung up on a request that is not for a websocket, as it may.
             pass
@@ -290,5 +289,5 @@ def _needed(value: T | None, what: str) -> T:
     return value
 
 
-def _unreachable(options: Options, reason: str, *, by_proxy: bool = False) -> str:
-    return errors.unreachable(options.host, reason, by_proxy=by_proxy).message
+def _unreachable(options: Options, reason: str) -> str:
+    return errors.unreachable(options.host, reason).message
