@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit.agents.stt import SpeechEvent, SpeechEventType
+from livekit.agents import APIConnectOptions, APIError
+from livekit.agents.stt import RecognitionUsage, SpeechEvent, SpeechEventType
+from livekit.plugins import tiro
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.feed import Feed
-from livekit.plugins.tiro.outlet import Outlet
+from livekit.plugins.tiro.outlet import EventStream, Outlet
 from livekit.plugins.tiro.transcript import Transcript
 
-from .support.harness import END, FINAL, START, USAGE, usage
+from .support.harness import END, FINAL, INTERIM, START, USAGE, usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from livekit.agents.metrics import STTMetrics
 
 RATE = 16000
 
@@ -30,7 +35,9 @@ class Stream:
         transcript = Transcript(clock, self.backlog, feed)
         transcript.begin("tiro_1", feed)
         self.events: list[SpeechEvent] = []
-        self.outlet = Outlet(self.events.append, self.backlog, transcript, usage=usage)
+        self.counted: list[SpeechEvent] = []
+        send, count = self.events.append, self.counted.append
+        self.outlet = Outlet(send, count, self.backlog, transcript, usage=usage)
 
     def send(self, seconds: float) -> None:
         """Send audio, and report as a stream does that sends it as it is pushed."""
@@ -69,6 +76,7 @@ def test_a_report_says_on_which_connection() -> None:
     stream.outlet.report_usage(at_least=0.0)
     stream.outlet.report_usage(at_least=0.0)
     assert stream.kinds == [START, FINAL, END, USAGE], "nothing was sent in between"
+    assert stream.counted == [stream.events[1], stream.events[3]]
     assert usage(stream.events) == pytest.approx(0.3)
     assert stream.events[-1].request_id == "tiro_1"
 
@@ -86,3 +94,90 @@ def test_who_reports_usage_himself_gets_no_report() -> None:
     stream.emit(START, END)
     stream.outlet.report_usage(at_least=0.0)
     assert stream.kinds == [START, END]
+
+
+class Scripted(EventStream):
+    """A stream that does what it is told."""
+
+    def __init__(self, stt: tiro.STT) -> None:
+        self.told: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+        super().__init__(stt=stt, conn_options=APIConnectOptions(max_retry=2, retry_interval=0))
+
+    async def _run(self) -> None:
+        while True:
+            (await self.told.get())()
+
+    def tell(self, *kinds: SpeechEventType) -> None:
+        used = RecognitionUsage(audio_duration=1.5)
+        for kind in kinds:
+            event = SpeechEvent(kind, recognition_usage=used if kind is USAGE else None)
+            self.told.put_nowait(lambda event=event: self._hand_out(event))  # type: ignore[misc]
+
+    def _hand_out(self, event: SpeechEvent) -> None:
+        self._event_ch.send_nowait(event)
+        if event.type in (FINAL, USAGE):
+            self.count(event)
+
+    def fail(self) -> None:
+        def fail() -> None:
+            raise APIError("the service is down", retryable=True)
+
+        self.told.put_nowait(fail)
+
+
+async def test_who_gives_up_waiting_for_an_event_gets_the_next_one() -> None:
+    stream = Scripted(tiro.STT(api_key="t"))
+    for kind in (START, INTERIM, FINAL):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.__anext__(), 0.001)
+        stream.tell(kind)
+        assert (await stream.__anext__()).type is kind
+    await stream.aclose()
+    assert [event async for event in stream] == []
+
+
+async def test_a_failure_comes_behind_the_last_event_and_stays() -> None:
+    stream = Scripted(tiro.STT(api_key="t"))
+    stream.tell(START)
+    for _ in range(3):
+        stream.fail()
+    assert (await stream.__anext__()).type is START
+    for _ in range(2):
+        with pytest.raises(APIError, match="after 2 attempts"):
+            await stream.__anext__()
+    await stream.aclose()
+
+
+async def test_the_framework_counts_usage_once_and_forgives_failures_behind_a_final() -> None:
+    stt = tiro.STT(api_key="t")
+    metrics: list[STTMetrics] = []
+    stt.on("metrics_collected", metrics.append)
+    stream = Scripted(stt)
+    for _ in range(3):
+        stream.fail()
+        stream.tell(INTERIM, FINAL, USAGE)
+    events = [await stream.__anext__() for _ in range(9)]
+    assert [event.type for event in events] == 3 * [INTERIM, FINAL, USAGE]
+    stream.tell(USAGE)
+    assert (await stream.__anext__()).type is USAGE
+    await stream.aclose()
+    assert [(one.audio_duration, one.streamed) for one in metrics] == 4 * [(1.5, True)]
+
+
+async def test_what_is_reported_as_a_stream_closes_is_counted() -> None:
+    stt = tiro.STT(api_key="t")
+    metrics: list[STTMetrics] = []
+    stt.on("metrics_collected", metrics.append)
+
+    class Closing(Scripted):
+        async def _run(self) -> None:
+            try:
+                await super()._run()
+            finally:
+                used = RecognitionUsage(audio_duration=0.5)
+                self._hand_out(SpeechEvent(USAGE, recognition_usage=used))
+
+    stream = Closing(stt)
+    await asyncio.sleep(0)
+    await stream.aclose()
+    assert [one.audio_duration for one in metrics] == [0.5]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from livekit.agents.stt import RecognitionUsage, SpeechEvent, SpeechEventType
+from livekit.agents.stt import RecognitionUsage, RecognizeStream, SpeechEvent, SpeechEventType
+from livekit.agents.utils.aio import ChanClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
     from .backlog import Backlog
     from .transcript import Transcript
@@ -24,6 +26,7 @@ class Outlet:
     def __init__(
         self,
         send: Callable[[SpeechEvent], None],
+        count: Callable[[SpeechEvent], None],
         backlog: Backlog,
         transcript: Transcript,
         *,
@@ -33,6 +36,7 @@ class Outlet:
 
         Args:
             send: Takes each event.
+            count: Takes each one that the framework counts, behind that.
             backlog: Knows how much audio was sent.
             transcript: Knows the id of the connection.
             usage: Whether usage is reported.
@@ -40,6 +44,7 @@ class Outlet:
         self.report_at = 0
         """The position up to which audio has to be sent for the next report."""
         self._send = send
+        self._count = count
         self._backlog = backlog
         self._transcript = transcript
         self._usage = usage
@@ -48,6 +53,8 @@ class Outlet:
         """Send events."""
         for event in events:
             self._send(event)
+            if event.type is SpeechEventType.FINAL_TRANSCRIPT:
+                self._count(event)
 
     def report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
         """Report the audio sent since the last report, if it is more than `at_least` seconds."""
@@ -57,4 +64,35 @@ class Outlet:
             self.report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
             usage = RecognitionUsage(audio_duration=seconds)
             kind, request_id = SpeechEventType.RECOGNITION_USAGE, self._transcript.request_id
-            self._send(SpeechEvent(kind, request_id, recognition_usage=usage))
+            event = SpeechEvent(kind, request_id, recognition_usage=usage)
+            self._send(event)
+            self._count(event)
+
+
+class EventStream(RecognizeStream):
+    """A stream whose events go straight to whoever iterates over it.
+
+    The base class reads each of them a second time, for its metrics. That costs a fifth of an
+    interim, and whoever gives up waiting for an event (`asyncio.wait_for`) can never read another.
+    """
+
+    def count(self, event: SpeechEvent) -> None:
+        """Have the base class count an event: usage goes into the metrics, a final ends retries."""
+        counting = super()._metrics_monitor_task(_only(event))
+        self._metrics_task = asyncio.create_task(counting, name="tiro.metrics")
+
+    async def _metrics_monitor_task(self, event_aiter: AsyncIterable[SpeechEvent]) -> None:
+        """Read nothing: `count` is given what counts."""
+
+    async def __anext__(self) -> SpeechEvent:
+        try:
+            return await self._event_ch.recv()
+        except ChanClosed:
+            failure = None if self._task.cancelled() else self._task.exception()
+        if failure is not None:
+            raise failure
+        raise StopAsyncIteration
+
+
+async def _only(event: SpeechEvent) -> AsyncIterator[SpeechEvent]:
+    yield event

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, stt, utils
+from livekit.agents import APIConnectOptions, APIError, stt
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import is_given
 
@@ -31,7 +31,7 @@ from .options import (
     hidden_headers,
     hidden_key,
 )
-from .outlet import Outlet
+from .outlet import EventStream, Outlet
 from .recovery import Budget, Ending, Next, Progress, Recovery
 from .transcript import Transcript
 from .watch import PauseWatch
@@ -44,11 +44,9 @@ if TYPE_CHECKING:
 
 # Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
 _FALLBACK_RATE = 16000
-# s for the framework's metrics task to read the last usage report.
-_METRICS_TIMEOUT = 1.0
 
 
-class SpeechStream(stt.RecognizeStream):
+class SpeechStream(EventStream):
     """A live transcription. Make it with `STT.stream`.
 
     Push audio with `push_frame` (16-bit, any rate and number of channels) and iterate over the
@@ -89,7 +87,7 @@ class SpeechStream(stt.RecognizeStream):
         self._recovery = Recovery(redact)
         self._dialer = Dialer(http_session, self._recovery, redact, journal)
         send, usage = self._event_ch.send_nowait, self._reports_usage
-        self._outlet = outlet = Outlet(send, backlog, said, usage=usage)
+        self._outlet = outlet = Outlet(send, self.count, backlog, said, usage=usage)
         self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch(), self._take_rest)
         self._exchange: Exchange | None = None
         self._wanted = asyncio.get_running_loop().create_future()
@@ -253,10 +251,6 @@ class SpeechStream(stt.RecognizeStream):
         """Close the stream now, whatever the service does."""
         if self._exchange is not None:
             self._exchange.send_held()
-        # First: this ends the events, and with them the metrics task, which has one report to read.
-        await utils.aio.cancel_and_wait(self._task)
-        if self._metrics_task is not None:
-            await asyncio.wait({self._metrics_task}, timeout=_METRICS_TIMEOUT)
         await super().aclose()
 
     # -- the loop --------------------------------------------------------------------------------
