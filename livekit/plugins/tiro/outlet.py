@@ -77,7 +77,10 @@ class EventStream(RecognizeStream):
     """
 
     def count(self, event: SpeechEvent) -> None:
-        """Have the base class count an event: usage goes into the metrics, a final ends retries."""
+        """Count an event as the base class does: behind a final, the budget of retries is whole."""
+        if event.type is SpeechEventType.FINAL_TRANSCRIPT:
+            self._num_retries = 0
+            return
         counting = super()._metrics_monitor_task(_only(event))
         self._metrics_task = asyncio.create_task(counting, name="tiro.metrics")
 
