@@ -208,10 +208,10 @@ async def test_a_final_costs_some_calls_a_word() -> None:
         for n, words in enumerate((1, 10, 100)):
             with counted_calls() as calls:
                 await call.hear(phrase(n, 4.0 + n / 10, words=words, final=True))
-            # 93, 5 of which are two events for whoever reads them; and 2 a word: its times and its
+            # 92, 4 of which are two events for whoever reads them; and 2 a word: its times and its
             # text. The first measures what is new, and what the service's clock is worth, for 20
             # more.
-            assert sum(calls.values()) <= (113 if n == 0 else 93) + 2 * words, calls
+            assert sum(calls.values()) <= (112 if n == 0 else 92) + 2 * words, calls
 
 
 def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:

@@ -36,7 +36,7 @@ class Outlet:
 
         Args:
             send: Takes each event.
-            count: Takes each one that the framework counts, behind that.
+            count: Takes reports of usage as well, after `send`.
             backlog: Knows how much audio was sent.
             transcript: Knows the id of the connection.
             usage: Whether usage is reported.
@@ -53,8 +53,6 @@ class Outlet:
         """Send events."""
         for event in events:
             self._send(event)
-            if event.type is SpeechEventType.FINAL_TRANSCRIPT:
-                self._count(event)
 
     def report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
         """Report the audio sent since the last report, if it is more than `at_least` seconds."""
@@ -76,16 +74,16 @@ class EventStream(RecognizeStream):
     interim, and whoever gives up waiting for an event (`asyncio.wait_for`) can never read another.
     """
 
-    def count(self, event: SpeechEvent) -> None:
-        """Count an event as the base class does: behind a final, the budget of retries is whole."""
-        if event.type is SpeechEventType.FINAL_TRANSCRIPT:
-            self._num_retries = 0
-            return
-        counting = super()._metrics_monitor_task(_only(event))
+    def count(self, usage: SpeechEvent) -> None:
+        """Have the base class make metrics of a report of usage."""
+        counting = super()._metrics_monitor_task(_only(usage))
         self._metrics_task = asyncio.create_task(counting, name="tiro.metrics")
 
     async def _metrics_monitor_task(self, event_aiter: AsyncIterable[SpeechEvent]) -> None:
-        """Read nothing: `count` is given what counts."""
+        """Read nothing: `count` is given what goes into the metrics.
+
+        Finals, by which the base class forgives failures, are up to the subclass.
+        """
 
     async def __anext__(self) -> SpeechEvent:
         try:

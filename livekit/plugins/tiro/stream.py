@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from livekit import rtc
-from livekit.agents import APIConnectOptions, APIError, stt
+from livekit.agents import APIConnectOptions, APIError, stt, utils
 from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import is_given
 
@@ -251,6 +251,8 @@ class SpeechStream(EventStream):
         """Close the stream now, whatever the service does."""
         if self._exchange is not None:
             self._exchange.send_held()
+        # Before the input ends: until the stream is closed, it may be pushed to.
+        await utils.aio.cancel_and_wait(self._task)
         await super().aclose()
 
     # -- the loop --------------------------------------------------------------------------------
@@ -290,12 +292,16 @@ class SpeechStream(EventStream):
         if not await self._wait_for_audio():
             return Next.DONE
         connection = await self._dialer.connect(lambda: self._options, self._budget)
+        finals = self._parts.transcript.finals
         try:
             exchange = self._exchange = self._begin(connection)
             self._report_connection_acquired(connection.opened_in, False)
             reason = await exchange.run()
         finally:
             self._exchange = None
+            if self._parts.transcript.finals > finals:
+                # What worked makes the budget of retries whole.
+                self._num_retries = 0
             await connection.close()
         return await self._after(exchange.ending(reason), connection.id)
 
