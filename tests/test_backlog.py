@@ -560,3 +560,17 @@ def test_a_word_behind_a_flush_is_no_rest_of_the_last_one() -> None:
     backlog.push(word, RATE)
     assert backlog.may_hold_words()
     assert backlog.first_sound(backlog.start) == pytest.approx(0.2 * RATE, abs=RATE / 50)
+
+
+def test_no_more_of_a_long_piece_is_copied_than_is_asked_for() -> None:
+    """A file can come as one frame."""
+    pcm = noise(60.0, 3000)
+    backlog = holding(pcm)
+    tracemalloc.start()
+    try:
+        for position in range(1, 55 * RATE, RATE):
+            assert backlog.take(position, position + 800) == pcm[2 * position : 2 * position + 1600]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000

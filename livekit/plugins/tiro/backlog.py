@@ -1,7 +1,8 @@
 """The caller's audio that no final covers: what a new connection is sent again. No I/O.
 
-Only evidence lets audio go: a final with times that covers it, or the bound of 60 s. Quiet audio in
-front of the first sound that can be a word is kept for some seconds.
+Only evidence lets audio go: a final that covers it (one without times covers the least that it can
+be about), or the limit of 60 s. Quiet audio in front of the first sound that can be a word is kept
+for some seconds.
 
 A *position* counts samples of the caller's audio from its start.
 """
@@ -78,12 +79,9 @@ class Backlog:
         # Behind that there is digital silence only, as a mute, noise suppression and DTX have it.
         self._silent_from = 0
         self._lookback = LOOKBACK
-        self._released_to = 0
-        self._answered_to = 0
-        self._given_up = 0
-        self._unplaced_finals = 0
-        self._sent_once = 0
-        self._reported = 0
+        self._released_to = self._answered_to = 0
+        self._given_up = self._unplaced_finals = 0
+        self._sent_once = self._reported = 0
         self._set_rate(16000)
 
     # -- in and out ------------------------------------------------------------------------------
@@ -132,10 +130,13 @@ class Backlog:
             return b""
         first, behind = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
         pieces = self._pieces[first:behind]
-        # Cut first: what is whole is not copied, and a file can come in one piece.
-        pieces[-1] = pieces[-1][: (stop - self._starts[behind - 1]) * BYTES_PER_SAMPLE]
-        pieces[0] = pieces[0][(start - self._starts[first]) * BYTES_PER_SAMPLE :]
-        return b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        skipped = (start - self._starts[first]) * BYTES_PER_SAMPLE
+        wanted = (stop - self._starts[behind - 1]) * BYTES_PER_SAMPLE
+        if len(pieces) == 1:
+            # What is whole is not copied, and of a file in one piece only what is asked for.
+            return pieces[0][skipped:wanted]
+        pieces[0], pieces[-1] = pieces[0][skipped:], pieces[-1][:wanted]
+        return b"".join(pieces)
 
     @property
     def has_unsent(self) -> bool:
