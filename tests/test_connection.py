@@ -749,3 +749,15 @@ async def test_nothing_is_left_of_a_socket_that_nobody_reads() -> None:
         assert socket.fileno() == -1
     over.set()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("timeout", [asyncio.TimeoutError(), aiohttp.ServerTimeoutError()])
+async def test_the_timeout_of_the_session_is_told_as_such(timeout: Exception) -> None:
+    """Python 3.10 has another `TimeoutError` than asyncio."""
+
+    class Impatient(FakeSocket):
+        async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
+            raise timeout
+
+    with pytest.raises(APIConnectionError, match="longer than the timeout of the HTTP session"):
+        await opening(Impatient())

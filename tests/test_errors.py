@@ -87,6 +87,7 @@ def test_the_framework_keeps_what_the_table_says(code: int) -> None:
 @pytest.mark.parametrize(
     ("given", "status", "retryable"),
     [(404, 404, False), (401, 401, False), (429, 429, True), (503, 503, True), (501, 501, False)]
+    + [(405, 405, False), (410, 410, False), (408, 408, True), (499, 499, True)]
     + [(None, 500, True), (0, 500, True), (200, 500, True), (-5, 500, True), (10**40, 500, True)],
 )
 def test_an_http_status_without_a_code(given: int | None, status: int, retryable: bool) -> None:

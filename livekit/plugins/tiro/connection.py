@@ -370,7 +370,7 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return errors.from_handshake(refusal.status, path)
     except aiohttp.ClientHttpProxyError as refusal:
         return errors.from_proxy(refusal.status)
-    except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as fault:
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError, RuntimeError) as fault:
         return not_reached(fault, options)
 
 
@@ -442,5 +442,7 @@ def reason_of(fault: Exception) -> str:
         return "the address of the proxy on the way is not a URL"
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         return f"the name {fault.host} is not known"
+    if isinstance(fault, asyncio.TimeoutError) and not getattr(fault, "errno", None):
+        return "it took longer than the timeout of the HTTP session"
     number = fault.errno if isinstance(fault, OSError) else None
     return os.strerror(number) if number else type(fault).__name__

@@ -221,7 +221,7 @@ def from_service(error: ServiceError, redact: Redactor) -> APIStatusError:
         # A gateway may write an HTTP status where gRPC has its code, which is 16 at most.
         given = error.http_status or error.code or 0
         http = given if 400 <= given < 600 else 500
-        status = Status(f"HTTP {http}", http, http != 501)
+        status = Status(f"HTTP {http}", http, _is_worth_a_retry(http))
     said = redact("; ".join(filter(None, (error.message, *error.violations))))
     return _status_error(
         f"Tiro answered {status.name}: {said or 'no reason given'}",
@@ -248,12 +248,19 @@ def from_handshake(http_status: int, odd_path: str = "") -> APIStatusError:
         )
     if http_status == 407:
         return from_proxy(http_status)
-    # What else is not worth a retry (2xx without the upgrade to a websocket, 405, 426) comes from
-    # a server that is not Tiro's.
-    retryable = http_status in (408, 429, 499) or (http_status >= 500 and http_status != 501)
+    retryable = _is_worth_a_retry(http_status)
     return _status_error(
         f"Tiro refused the connection with HTTP {http_status}", http_status, retryable, odd_path
     )
+
+
+def _is_worth_a_retry(http_status: int) -> bool:
+    """Tell whether a request that was answered with `http_status` may be answered otherwise.
+
+    What has no advice of its own (2xx without the upgrade to a websocket, 405, 426) comes from a
+    server that is not Tiro's.
+    """
+    return http_status in (408, 429, 499) or (http_status >= 500 and http_status != 501)
 
 
 def from_proxy(http_status: int) -> APIStatusError:
