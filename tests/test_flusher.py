@@ -415,3 +415,27 @@ def test_none_is_marked_in_a_word(paused: float, peak: int) -> None:
         backlog.push(pcm, RATE)
     mark_flush(backlog, Clock(), somebody_waits=True)
     assert not backlog.flushes
+
+
+@pytest.mark.parametrize("ms", [50, 200, 500])
+@in_virtual_time
+async def test_a_word_is_not_cut_between_two_long_frames(ms: int) -> None:
+    """Each comes as late as it is long, and no pause is before it."""
+    async with wired() as call:
+        await call.push(frame(500), 2)
+        call.hear(hypothesis(0.9))
+        await call.push(_ends_loud(500))
+        call.stream.flush()
+        for _ in range(2000 // ms):
+            await asyncio.sleep(ms / 1000)
+            call.stream.push_frame(frame(ms))
+        assert silence_on(call.wires.last) < 0.5, "what was said"
+        await asyncio.sleep(ms / 1000 + 0.5)
+        assert silence_on(call.wires.last) >= FLUSH_SILENCE, "no more comes"
+
+
+def _ends_loud(ms: int) -> rtc.AudioFrame:
+    """Return quiet in which a word begins 0.1 s before its end."""
+    said = frame(100).data.tobytes()
+    pcm = bytes(2 * RATE * (ms - 100) // 1000) + said
+    return rtc.AudioFrame(pcm, RATE, 1, len(pcm) // 2)

@@ -49,10 +49,13 @@ class Clock:
         "_starts",
         "_steady_at",
         "_steady_since",
+        "latest",
     )
 
     def __init__(self) -> None:
         """Start before any audio."""
+        self.latest = 0.0
+        """Seconds of audio that were pushed last."""
         self._audio = 0.0
         self._last: float | None = None
         self._began = 0.0
@@ -84,7 +87,7 @@ class Clock:
         elif self._gains_from < _GAP and now - self._steady_since >= _SETTLED_AFTER:
             self._settle(ahead, now)
         self._audio += seconds
-        self._last = now
+        self._last, self.latest = now, seconds
 
     def _note_gap(self, ahead: float, now: float) -> None:
         """Note that no audio has come for a while; it is `ahead` of the present now."""
@@ -153,7 +156,7 @@ class Clock:
 
     @property
     def settled_to(self) -> float:
-        """The second of audio from which on a pause may turn out to be none: audio was late."""
+        """The second of audio after which a pause may yet turn out to be audio that is late."""
         return self._starts[-len(self._credits)] if self._credits else inf
 
     @property

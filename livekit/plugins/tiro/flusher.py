@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s without more audio, after which a flush that waits for a pause is sent all the same.
+# s without more audio, after which a flush that waits for a pause is sent all the same; but frames
+# of any length may come at their own pace, each as late as a network makes it.
 _NO_MORE_AFTER = 0.3
+_LATE = 0.2
 # s that the timer for that may be late: more, and the loop stalled, so that audio had to wait, too.
 _STALLED = 0.02
 # s of audio in which the service hears no word, after which such a flush is sent, too: it is not
@@ -68,10 +70,12 @@ class Flusher:
         self._wake = wake
         self._timer = _Timer()
         self._is_over = ended
-        # Of what is left to the quiet in the call: until when, and what it is about.
+        # While a flush is left to the caller's quiet: by when the service must have decided, and
+        # the position up to which the final was asked for.
         self._ask_by: float | None = None
         self._left_to = 0
         self._least_lag = inf
+        # Where the timer was late once, as the loop had stalled; the second time counts.
         self._excused: int | None = None
         self.note_options(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
@@ -180,7 +184,8 @@ class Flusher:
 
     def _start_timer(self, call: Callable[[int], None]) -> None:
         if not self._is_over:
-            self._timer.start(_NO_MORE_AFTER, call, self._parts.backlog.end)
+            wait = max(_NO_MORE_AFTER, self._parts.clock.latest + _LATE)
+            self._timer.start(wait, call, self._parts.backlog.end)
 
     def _look_whether_to_ask(self, position: int) -> None:
         """Ask for what waits if no audio has come behind a position, or no word in what came.
