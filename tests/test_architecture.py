@@ -34,7 +34,7 @@ LAYERS = [
     {"connection", "transcript", "journal", "flusher"},
     {"recovery", "feed", "protocol"},
     {"watch"},
-    {"monologue"},
+    {"monologue", "replay"},
     {"backlog", "keys"},
     {"loudness", "drift", "clock", "errors", "onset", "environment"},
     {"options", "log", "version", "stats"},

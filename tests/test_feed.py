@@ -28,6 +28,7 @@ from .support.caller import (
     numbers,
     quiet,
     samples,
+    silence_of,
     tone,
 )
 
@@ -38,12 +39,6 @@ WORD = tone(0.4) + quiet(1)
 @pytest.fixture
 def caller() -> Caller:
     return Caller()
-
-
-def silence_of(sent: list[bytes] | bytes) -> float:
-    """Return the seconds of zeros in what was sent."""
-    pcm = sent if isinstance(sent, bytes) else b"".join(sent)
-    return float(np.count_nonzero(samples(pcm) == 0)) / RATE
 
 
 # -- before anybody speaks -----------------------------------------------------------------------
@@ -261,42 +256,6 @@ def test_a_flush_is_in_the_order_of_the_audio(caller: Caller) -> None:
     assert np.argmax(np.diff(voiced)) == 0.33 * RATE - 1
 
 
-def test_a_new_connection_gets_silence_where_the_caller_paused(caller: Caller) -> None:
-    """What is said on either side of a mute is not one utterance."""
-    caller.say(1.0)
-    caller.now += 5.0
-    caller.say(1.2)
-    assert caller.reconnect() == 0
-    sent = samples(b"".join(caller.send()))
-    assert not sent[RATE : round((1 + FLUSH_SILENCE) * RATE)].any()
-    assert np.count_nonzero(sent) == 2.2 * RATE
-
-
-def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> None:
-    """It is opened while the caller's audio catches up."""
-    caller.say(1.0)
-    caller.now += 1.6
-    for _ in range(6):
-        caller.now += 0.01
-        caller.push(0.05, waits=False)
-    assert caller.clock.pauses_behind(0) == pytest.approx([1.0])
-    assert caller.reconnect() == 0
-    sent = caller.send()
-    assert (len(b"".join(sent)), silence_of(sent)) == (2 * 1.3 * RATE, 0)
-
-
-@pytest.mark.parametrize("before", [True, False])
-def test_a_mute_beside_quiet_is_one_at_once(caller: Caller, before: bool) -> None:
-    """Whether the audio behind it is late is not known yet, but there is no word to cut."""
-    parts = (tone(0.8), quiet(0.2)) if before else (tone(1.0),)
-    for part in parts:
-        caller.say(part)
-    caller.now += 5.0
-    caller.say(tone(0.2) if before else quiet(0.2))
-    assert caller.reconnect() == 0
-    assert silence_of(caller.send()) >= FLUSH_SILENCE
-
-
 def test_flushes_in_a_row_are_one(caller: Caller) -> None:
     """Those that wait, and those behind one that is out; with quiet frames in between."""
     caller.push(0.5)
@@ -341,110 +300,11 @@ def test_a_flush_of_nothing_is_a_flush(caller: Caller) -> None:
     assert FLUSH_SILENCE <= silence_of(sent) < FLUSH_SILENCE + 0.3
 
 
-def test_a_flush_is_made_again_on_a_new_connection(caller: Caller) -> None:
-    caller.push(0.5)
-    caller.feed.flush()
-    caller.send()
-    caller.push(0.5)
-    caller.send()
-    caller.reconnect()
-    sent = samples(b"".join(caller.send()))
-    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
-    assert not sent[8000 : 8000 + round(FLUSH_SILENCE * RATE)].any()
-
-
-def test_silence_that_was_cut_off_is_made_again_in_its_place(caller: Caller) -> None:
-    caller.push(0.5)
-    caller.feed.flush()
-    caller.send(limit=12)
-    caller.reconnect()
-    sent = samples(b"".join(caller.send()))
-    assert all(sent[:8000])
-    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
-
-
-def test_a_flush_that_no_connection_got_is_made_though_all_is_quiet(caller: Caller) -> None:
-    caller.push(quiet(0.5))
-    caller.backlog.flush()
-    caller.reconnect()
-    assert silence_of(caller.send()) >= 0.5 + FLUSH_SILENCE
-
-
-def test_a_flush_of_quiet_audio_is_not_made_again(caller: Caller) -> None:
-    caller.push(quiet(0.5))
-    caller.feed.flush()
-    caller.send()
-    caller.reconnect()
-    assert silence_of(caller.send()) == 0.5
-
-
-def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> None:
-    """Though all the audio is final, and none is left: somebody has to conclude it."""
-    caller.push(0.5)
-    caller.feed.flush()
-    caller.send()
-    caller.final(0, 0.5)
-    caller.backlog.set_speaking(True)
-    assert caller.reconnect() == 0.5
-    assert silence_of(caller.send()) >= FLUSH_SILENCE
-
-
-def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Caller) -> None:
-    """Behind it is what is said now: silence before that would only make the service wait."""
-    caller.say(tone(0.5) + quiet(0.5))
-    caller.feed.flush()
-    caller.send()
-    caller.final(0, 0.5)
-    caller.say(quiet(1.0) + tone(1.0))
-    caller.backlog.set_speaking(True)
-    caller.reconnect()
-    assert silence_of(caller.send()) < 2.0
-
-
-@pytest.mark.parametrize(("gap", "is_made"), [(0.5, True), (1.0, True), (2.5, False)])
-def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
-    caller: Caller, gap: float, is_made: bool
-) -> None:
-    """The service listens to it, and its endpointer would decide at the onset of what follows."""
-    caller.say(tone(0.5) + quiet(0.3))
-    caller.feed.flush()
-    caller.send()
-    caller.final(0, 0.44)
-    caller.say(quiet(gap - 0.3) + tone(1.0))
-    caller.backlog.set_speaking(True)
-    assert caller.reconnect() == 0.44
-    assert (silence_of(caller.send()) > gap + 1.0) == is_made
-
-
 def test_a_flush_is_made_after_others_were_forgotten(caller: Caller) -> None:
     for _ in range(5):
         caller.say(10.0)
         caller.feed.flush()
         assert silence_of(caller.send()) >= FLUSH_SILENCE
-
-
-def test_a_flush_behind_what_is_final_is_not_made_again(caller: Caller) -> None:
-    caller.push(0.5)
-    caller.feed.flush()
-    caller.push(0.5)
-    caller.send()
-    caller.final(0, 0.5 + FLUSH_SILENCE + 0.2)
-    caller.backlog.set_speaking(True)
-    caller.reconnect()
-    assert all(samples(b"".join(caller.send())))
-
-
-def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> None:
-    """Nothing was said since the last one, so that it sends nothing here."""
-    caller.push(0.5)
-    caller.feed.flush()
-    caller.send()
-    caller.push(quiet(0.03))
-    caller.feed.flush()
-    assert caller.send() == []
-    caller.reconnect()
-    sent = b"".join(caller.send())
-    assert len(sent) / 2 / RATE >= 0.53 + FLUSH_SILENCE
 
 
 def test_a_service_that_is_asked_hears_the_start_and_more_silence(caller: Caller) -> None:
@@ -1011,3 +871,52 @@ def test_a_final_without_times_says_nothing_of_what_is_newer(caller: Caller) -> 
     caller.send()
     caller.final_without_times()
     assert caller.feed.heard_to == caller.backlog.start, "it is busy for longer with what was sent"
+
+
+def test_a_flush_of_a_soft_hypothesis_is_made(caller: Caller) -> None:
+    """What the service hears can be too soft to stand out from the noise of the line."""
+    caller.say(noise(4.0, 100))
+    assert caller.feed.flush()
+    caller.send()
+    caller.say(noise(0.8, 250))
+    assert not caller.feed.flush(), "nothing stands out"
+    caller.backlog.set_speaking(True)
+    caller.feed.hear(4.7 + FLUSH_SILENCE, caller.now)
+    assert caller.feed.flush()
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
+    assert not caller.feed.flush(), "not twice for the same words"
+
+
+def test_finals_without_times_leave_no_work_behind_but_the_silence(caller: Caller) -> None:
+    """A service that answers each flush does not get farther behind with each of them."""
+    for _ in range(20):
+        caller.say(tone(0.8) + quiet(0.3))
+        caller.feed.flush()
+        caller.send()
+        caller.final_without_times()
+        assert caller.feed.ahead(caller.now) <= FLUSH_SILENCE + 0.01
+
+
+def test_a_final_without_times_leaves_the_work_on_what_is_open(caller: Caller) -> None:
+    caller.push(20 * (tone(0.8) + quiet(0.6)), waits=False)
+    caller.send()
+    before = caller.feed.ahead(caller.now)
+    caller.final_without_times()
+    assert before > 15
+    assert caller.feed.ahead(caller.now) == before
+
+
+def test_no_more_of_a_file_is_looked_at_than_is_sent_next() -> None:
+    caller = gathering()
+    for _ in range(3):
+        caller.push(tone(4.0) + quiet(60.0))
+    looked: list[int] = []
+    is_loud = caller.backlog.is_loud
+
+    def look(start: int, stop: int) -> bool:
+        looked.append(stop - start)
+        return is_loud(start, stop)
+
+    with mock.patch.object(caller.backlog, "is_loud", look):
+        caller.send()
+    assert max(looked) <= 0.3 * RATE

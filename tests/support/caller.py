@@ -59,6 +59,12 @@ def noise(seconds: float, peak: int, rate: int = RATE) -> bytes:
     return drawn.astype(np.int16).tobytes()
 
 
+def silence_of(sent: list[bytes] | bytes) -> float:
+    """Return the seconds of zeros in what was sent."""
+    pcm = sent if isinstance(sent, bytes) else b"".join(sent)
+    return float(np.count_nonzero(samples(pcm) == 0)) / RATE
+
+
 class Caller:
     """Pushes audio into a backlog, and sends it on one connection after the other."""
 

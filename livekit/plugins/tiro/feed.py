@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .monologue import Monologue
 from .onset import EMPTY_SEGMENT, SHORTEST_PAUSE, Onset
+from .replay import due_flushes, first_to_send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,11 +27,6 @@ _BEHIND = 0.3
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
 _LOOK_INTERVAL = 0.4
-# s on either side of a pause that are loud if it is in the middle of a word.
-_EDGE = 0.1
-# s of quiet from a flush to the next sound: behind more, the service has decided by itself; with
-# less, that and the silence of the flush are less than the 5 s of an empty segment.
-_SOON = 1.5
 # s behind what is final, within which a sound is the rest of it.
 _REST = 0.1
 # s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
@@ -72,7 +68,7 @@ class Feed:
                 message is of 20 ms, which opens its voice gate, and a flush is of 6 s.
         """
         backlog.begin()
-        self.sent_to = _first_to_send(backlog, clock)
+        self.sent_to = first_to_send(backlog, clock)
         """The caller's sample up to which audio was handed out."""
         self.heard_to = self.sent_to
         """The position up to which the service has said what is in the audio, as far as known."""
@@ -86,7 +82,7 @@ class Feed:
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
         self._monologue = Monologue(backlog, self.sent_to)
-        self._pending_flushes = _due_flushes(backlog, clock, self.sent_to)
+        self._pending_flushes = due_flushes(backlog, clock, self.sent_to)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
         self._samples = self._silence_left = 0
@@ -106,7 +102,7 @@ class Feed:
         self._backlog.flush()
         end, flushes = self._backlog.end, self._pending_flushes
         last = flushes[-1] if flushes else self._silent_at
-        asked = last is not None and self._backlog.first_sound(last, end) is None
+        asked = last is not None and not _is_said_behind(last, self._backlog, self.heard_to)
         if asked and flushes:
             # What waits to be flushed takes this along.
             flushes.pop()
@@ -121,14 +117,13 @@ class Feed:
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
         if ready >= chunk and not self._silence_left:
+            find = None
             if self._onset.is_gathering:
                 find = self._onset.next_message
             elif self.drained_at > now + _BEHIND and (first or not self._asking):
                 find = self._onset.next_to_who_is_behind
             elif self._onset.is_pausing:
                 find = self._onset.next_in_pause
-            else:
-                find = None
             if find is not None:
                 chunk = find(start, start + ready, chunk, bool(self._pending_flushes))
         if self._silence_left or (ready < chunk and self._pending_flushes):
@@ -206,11 +201,9 @@ class Feed:
         return max(0.0, self.drained_at - now)
 
     def must_wait(self, now: float, most: float) -> float:
-        """Return the seconds to wait before more is sent, so that what is not heard is still kept.
+        """Return the seconds to wait until the service is at most `most` seconds behind.
 
-        Args:
-            now: Monotonic seconds.
-            most: Seconds that the service may be behind. Quiet audio is not waited for.
+        So what it has not heard is still kept. Quiet audio is not waited for.
         """
         wait = self.ahead(now) - most
         if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
@@ -256,7 +249,10 @@ class Feed:
         """
         if start is None or end is None:
             self._backlog.finalize_without_times(self.sent_to)
-            # No rule decides sooner behind a word: what is newer may yet be answered, or never be.
+            if self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
+                # All that it can have left to hear is the silence after the last sound.
+                self.drained_at = min(self.drained_at, now + FLUSH_SILENCE)
+            # The service decides 0.5 s after a word at the earliest: this is about no newer audio.
             newer = round(max(SHORTEST_PAUSE, self.ahead(now)) * self._backlog.sample_rate)
             self._note_unplaced(max(self._backlog.start, self.sent_to - newer), now)
         else:
@@ -308,7 +304,7 @@ class Feed:
     # -- seconds and positions -------------------------------------------------------------------
 
     def is_possible(self, second: float) -> bool:
-        """Tell whether a second of the connection can be over, as its audio was sent."""
+        """Tell whether a time that the service gives is within what was sent, 10 % to spare."""
         return second <= _FASTEST_CLOCK * max(1.0, self._samples / self._backlog.sample_rate)
 
     def span(self, start: float, end: float) -> tuple[float, float]:
@@ -360,6 +356,15 @@ class Feed:
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
 
 
+def _is_said_behind(position: int, backlog: Backlog, heard_to: int) -> bool:
+    """Tell whether there can be words behind a position: a sound, or what the service heard there.
+
+    A hypothesis can be of what is too soft for a sound.
+    """
+    is_heard = backlog.speaking and heard_to > position
+    return is_heard or backlog.first_sound(position) is not None
+
+
 def _sounds_by_connection(
     backlog: Backlog, sent_to: int, segments: list[Segment]
 ) -> list[tuple[float, float]]:
@@ -388,50 +393,3 @@ def _sample_of(position: int, segments: list[Segment]) -> int:
 def _silence_piece(backlog: Backlog) -> int:
     """Return the samples of a message of silence: a whole number of chunks."""
     return max(1, int(_SILENCE_PIECE * backlog.sample_rate / backlog.chunk)) * backlog.chunk
-
-
-def _first_to_send(backlog: Backlog, clock: Clock) -> int:
-    """Return from where a new connection is fed.
-
-    Quiet audio in front of a pause of the caller's is no onset of what follows.
-    """
-    rate = backlog.sample_rate
-    for seconds in reversed(clock.pauses_behind(backlog.start / rate)):
-        pause = min(round(seconds * rate), backlog.end)
-        if not backlog.is_loud(backlog.start, pause):
-            return pause
-    return backlog.start
-
-
-def _due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
-    """Return where a new connection that is fed from `start` on needs silence.
-
-    That is where there is anything to decide, or nobody was asked yet; and where the caller's audio
-    paused, for what is on either side of a mute is not one utterance.
-    """
-
-    def is_due(mark: int) -> bool:
-        if mark < start or mark > backlog.sent_to:
-            return mark >= start
-        if backlog.first_sound(start, mark) is not None:
-            return True
-        behind = backlog.first_sound(mark)
-        if behind is None:
-            # A hypothesis can be of what is too soft for a sound.
-            return backlog.speaking
-        # The rest of what is final has the service listen, too, and decide as the next word begins.
-        return behind - mark < soon and backlog.first_loud(start, mark) is not None
-
-    def is_in_word(mark: int) -> bool:
-        return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
-
-    rate = backlog.sample_rate
-    edge, soon = round(_EDGE * rate), round(_SOON * rate)
-    pauses = {
-        # A resampler may yet hold what was pushed up to there.
-        min(round(seconds * rate), backlog.end)
-        for seconds in clock.pauses_behind(start / rate)
-        # Audio that is only late may be so in the middle of a word.
-        if seconds < clock.settled_to or not is_in_word(round(seconds * rate))
-    }
-    return sorted(pauses | set(filter(is_due, backlog.flushes)))

@@ -108,7 +108,9 @@ class Onset:
             chunk: The samples that messages are multiples of.
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        loud, held = self._first_loud(start, stop), _held(self._backlog.sample_rate, chunk)
+        held = _held(self._backlog.sample_rate, chunk)
+        # What is farther on does not matter yet, and a file can be long.
+        loud = self._first_loud(start, min(stop, start + 2 * held))
         if (stop if loud is None else loud) - start >= 2 * held:
             return held
         if loud is not None:

@@ -1,0 +1,68 @@
+"""Where a new connection begins in the audio that is kept, and where it needs silence. No I/O.
+
+A *position* counts samples of the caller's audio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backlog import Backlog
+    from .clock import Clock
+
+# s on either side of a pause that are loud if it is in the middle of a word.
+_EDGE = 0.1
+# s of quiet from a flush to the next sound. After more, the service has decided by itself. With
+# less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
+_SOON = 1.5
+
+
+def first_to_send(backlog: Backlog, clock: Clock) -> int:
+    """Return from where a new connection is fed.
+
+    Quiet audio in front of a pause of the caller's is no onset of what follows.
+    """
+    rate = backlog.sample_rate
+    for seconds in reversed(clock.pauses_behind(backlog.start / rate)):
+        pause = min(round(seconds * rate), backlog.end)
+        if not backlog.speaking and not backlog.is_loud(backlog.start, pause):
+            return pause
+    return backlog.start
+
+
+def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
+    """Return where a new connection that is fed from `start` on needs silence.
+
+    That is where there is anything to decide, or nobody was asked yet; and where the caller's audio
+    paused, for what is on either side of a mute is not one utterance.
+    """
+
+    def is_due(mark: int) -> bool:
+        if mark < start or mark > backlog.sent_to:
+            return mark >= start
+        if backlog.first_sound(start, mark) is not None:
+            return True
+        behind = backlog.first_sound(mark)
+        if behind is None:
+            # A hypothesis can be of what is too soft for a sound.
+            return backlog.speaking
+        # The rest of a final word keeps the service listening, too: without silence here, it would
+        # decide just as the next word begins.
+        return behind - mark < soon and backlog.first_loud(start, mark) is not None
+
+    def is_in_word(mark: int) -> bool:
+        return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
+
+    rate = backlog.sample_rate
+    edge, soon = round(_EDGE * rate), round(_SOON * rate)
+    pauses = {
+        # A resampler may yet hold what was pushed up to there.
+        min(round(seconds * rate), backlog.end)
+        for seconds in clock.pauses_behind(start / rate)
+        # The pause at which the connection starts comes before all that it is sent. And audio that
+        # is only late may be so in the middle of a word.
+        if round(seconds * rate) > start
+        and (seconds < clock.settled_to or not is_in_word(round(seconds * rate)))
+    }
+    return sorted(pauses | set(filter(is_due, backlog.flushes)))

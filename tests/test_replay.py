@@ -1,0 +1,177 @@
+"""Where a new connection begins, and where it is sent silence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from livekit.plugins.tiro.feed import FLUSH_SILENCE
+from livekit.plugins.tiro.replay import due_flushes, first_to_send
+
+from .support.caller import RATE, Caller, noise, quiet, samples, silence_of, tone
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+def test_a_new_connection_gets_silence_where_the_caller_paused(caller: Caller) -> None:
+    """What is said on either side of a mute is not one utterance."""
+    caller.say(1.0)
+    caller.now += 5.0
+    caller.say(1.2)
+    assert caller.reconnect() == 0
+    sent = samples(b"".join(caller.send()))
+    assert not sent[RATE : round((1 + FLUSH_SILENCE) * RATE)].any()
+    assert np.count_nonzero(sent) == 2.2 * RATE
+
+
+def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> None:
+    """It is opened while the caller's audio catches up."""
+    caller.say(1.0)
+    caller.now += 1.6
+    for _ in range(6):
+        caller.now += 0.01
+        caller.push(0.05, waits=False)
+    assert caller.clock.pauses_behind(0) == pytest.approx([1.0])
+    assert caller.reconnect() == 0
+    sent = caller.send()
+    assert (len(b"".join(sent)), silence_of(sent)) == (2 * 1.3 * RATE, 0)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_mute_beside_quiet_is_one_at_once(caller: Caller, before: bool) -> None:
+    """Whether the audio behind it is late is not known yet, but there is no word to cut."""
+    parts = (tone(0.8), quiet(0.2)) if before else (tone(1.0),)
+    for part in parts:
+        caller.say(part)
+    caller.now += 5.0
+    caller.say(tone(0.2) if before else quiet(0.2))
+    assert caller.reconnect() == 0
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
+
+
+def test_a_flush_is_made_again_on_a_new_connection(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.push(0.5)
+    caller.send()
+    caller.reconnect()
+    sent = samples(b"".join(caller.send()))
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+    assert not sent[8000 : 8000 + round(FLUSH_SILENCE * RATE)].any()
+
+
+def test_silence_that_was_cut_off_is_made_again_in_its_place(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send(limit=12)
+    caller.reconnect()
+    sent = samples(b"".join(caller.send()))
+    assert all(sent[:8000])
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+
+
+def test_a_flush_that_no_connection_got_is_made_though_all_is_quiet(caller: Caller) -> None:
+    caller.push(quiet(0.5))
+    caller.backlog.flush()
+    caller.reconnect()
+    assert silence_of(caller.send()) >= 0.5 + FLUSH_SILENCE
+
+
+def test_a_flush_of_quiet_audio_is_not_made_again(caller: Caller) -> None:
+    caller.push(quiet(0.5))
+    caller.feed.flush()
+    caller.send()
+    caller.reconnect()
+    assert silence_of(caller.send()) == 0.5
+
+
+def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> None:
+    """Though all the audio is final, and none is left: somebody has to conclude it."""
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.5)
+    caller.backlog.set_speaking(True)
+    assert caller.reconnect() == 0.5
+    assert silence_of(caller.send()) >= FLUSH_SILENCE
+
+
+def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Caller) -> None:
+    """Behind it is what is said now: silence before that would only make the service wait."""
+    caller.say(tone(0.5) + quiet(0.5))
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.5)
+    caller.say(quiet(1.0) + tone(1.0))
+    caller.backlog.set_speaking(True)
+    caller.reconnect()
+    assert silence_of(caller.send()) < 2.0
+
+
+@pytest.mark.parametrize(("gap", "is_made"), [(0.5, True), (1.0, True), (2.5, False)])
+def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
+    caller: Caller, gap: float, is_made: bool
+) -> None:
+    """The service listens to it, and its endpointer would decide at the onset of what follows."""
+    caller.say(tone(0.5) + quiet(0.3))
+    caller.feed.flush()
+    caller.send()
+    caller.final(0, 0.44)
+    caller.say(quiet(gap - 0.3) + tone(1.0))
+    caller.backlog.set_speaking(True)
+    assert caller.reconnect() == 0.44
+    assert (silence_of(caller.send()) > gap + 1.0) == is_made
+
+
+def test_a_flush_behind_what_is_final_is_not_made_again(caller: Caller) -> None:
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.push(0.5)
+    caller.send()
+    caller.final(0, 0.5 + FLUSH_SILENCE + 0.2)
+    caller.backlog.set_speaking(True)
+    caller.reconnect()
+    assert all(samples(b"".join(caller.send())))
+
+
+def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> None:
+    """Nothing was said since the last one, so that it sends nothing here."""
+    caller.push(0.5)
+    caller.feed.flush()
+    caller.send()
+    caller.push(quiet(0.03))
+    caller.feed.flush()
+    assert caller.send() == []
+    caller.reconnect()
+    sent = b"".join(caller.send())
+    assert len(sent) / 2 / RATE >= 0.53 + FLUSH_SILENCE
+
+
+def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller: Caller) -> None:
+    """The next final would cover it, though no service that is there heard it."""
+    caller.say(noise(4.0, 100))
+    soft = noise(0.8, 250)
+    caller.say(soft)
+    caller.now += 1.4
+    caller.say(noise(0.4, 100))
+    start = caller.backlog.start
+    muted = round(4.8 * RATE)
+    assert first_to_send(caller.backlog, caller.clock) == muted
+    caller.backlog.set_speaking(True)
+    assert first_to_send(caller.backlog, caller.clock) == start < 4 * RATE
+
+
+@pytest.mark.parametrize("frames", range(20, 120))
+def test_the_mute_that_it_begins_behind_needs_no_silence(caller: Caller, frames: int) -> None:
+    """However the position of it is rounded."""
+    for _ in range(frames):
+        caller.push(quiet(0.05))
+    caller.now += 5.0
+    caller.push(tone(1.0))
+    start = first_to_send(caller.backlog, caller.clock)
+    assert start == round(frames * 0.05 * RATE)
+    assert due_flushes(caller.backlog, caller.clock, start) == []
