@@ -512,6 +512,20 @@ async def test_i3_channels_are_mixed_down() -> None:
         assert set(heard[:1600]) == {2000}
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@in_virtual_time
+async def test_i3_a_buffer_may_be_longer_than_its_frame(channels: int) -> None:
+    async with listening() as (server, ear):
+        pcm = np.full(1600 * channels + 400, 4000, np.int16)
+        pcm[1600 * channels :] = 9
+        for _ in range(2):
+            ear.stream.push_frame(rtc.AudioFrame(pcm.tobytes(), 16000, channels, 1600))
+        await until(lambda: bool(server.sessions) and server.sessions[0].seconds >= 0.2)
+        heard = np.frombuffer(server.sessions[0].audio, np.int16)
+        assert set(heard[:3200]) == {4000}
+        assert ear.stream.stats.audio_pushed == pytest.approx(0.2)
+
+
 @in_virtual_time
 async def test_i4_audio_is_copied_before_the_caller_uses_his_buffer_again() -> None:
     async with listening(faults.PerConnection(faults.Disconnect(1.2))) as (server, ear):

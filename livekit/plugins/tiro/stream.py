@@ -122,8 +122,10 @@ class SpeechStream(EventStream):
         if not (samples := frame.samples_per_channel):
             self._check_input_not_ended()
             return self._check_not_closed()
-        if frame.num_channels != 1:
-            frame = _mix_down(frame)
+        pcm = frame.data
+        if len(pcm) != samples:
+            frame = _mono(frame)
+            pcm = frame.data
         now, exchange, backlog = time.monotonic(), self._exchange, self._backlog
         rate = frame.sample_rate
         if not self._pushed_sr:
@@ -132,7 +134,7 @@ class SpeechStream(EventStream):
                 self._needed_sr = self._needed_sr or _FALLBACK_RATE
         if exchange and exchange.is_direct and self._pushed_sr == rate == backlog.sample_rate:
             # As the base class does, without a detour over its channel.
-            backlog.push(frame.data, rate)
+            backlog.push(pcm, rate)
         else:
             if self._clock.is_paused(now):
                 self._take_rest()
@@ -287,7 +289,6 @@ class SpeechStream(EventStream):
 
     async def _run_connection(self) -> Next:
         """Run one connection from its opening to its end."""
-        self._take_in()
         self._feed.limit(time.monotonic())
         if not await self._wait_for_audio():
             return Next.DONE
@@ -374,8 +375,9 @@ def _budget(options: APIConnectOptions, retries: int, began: float) -> Budget:
     return Budget(options.max_retry, options.timeout, retries, outlived)
 
 
-def _mix_down(frame: rtc.AudioFrame) -> rtc.AudioFrame:
-    """Return the mean of a frame's channels as a frame of one."""
-    samples = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
+def _mono(frame: rtc.AudioFrame) -> rtc.AudioFrame:
+    """Return the mean of a frame's channels as a frame of one, whose data holds nothing else."""
+    channels, length = frame.num_channels, frame.samples_per_channel
+    samples = np.frombuffer(frame.data, np.int16, channels * length).reshape(length, channels)
     mono = np.rint(samples.mean(axis=1)).astype(np.int16)
-    return rtc.AudioFrame(mono.tobytes(), frame.sample_rate, 1, frame.samples_per_channel)
+    return rtc.AudioFrame(mono.tobytes(), frame.sample_rate, 1, length)
