@@ -433,7 +433,8 @@ def test_nobody_known_speaks(talk: Conversation) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "language"),
-    [("is-IS", "is-IS"), ("is-IS-x-exp", "is-IS"), ("is-is-X-Exp", "is-IS"), ("en-US", "en-US")],
+    [("is-IS", "is-IS"), ("is-IS-x-exp", "is-IS"), ("is-is-X-Exp", "is-IS"), ("en-US", "en-US")]
+    + [("is_IS_x_exp", "is-IS")],
 )
 def test_the_language_is_a_plain_tag(talk: Conversation, tag: str, language: str) -> None:
     """E7."""

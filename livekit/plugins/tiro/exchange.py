@@ -68,7 +68,7 @@ class Parts(NamedTuple):
     journal: Journal
     pause: PauseWatch
     take_rest: Callable[[], None]
-    """Has audio that was pushed and is not in the backlog, as it is being resampled, put there."""
+    """Moves what the resampler still holds into the backlog."""
 
 
 class Exchange:
@@ -210,7 +210,7 @@ class Exchange:
             await utils.aio.cancel_and_wait(receiving, sending)
             lag = self._feed.lag
             if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
-                # It has taken it all, so that no quiet of that is sent again but what has to be.
+                # It took everything: the next connection gets no more quiet audio than usual.
                 self._feed.acknowledge(self._feed.sent_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
@@ -219,7 +219,7 @@ class Exchange:
         return self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
 
     def _look_after(self) -> Reason | None:
-        """Look after the connection, once a second or more. Return why it has to end, if it has."""
+        """Look after the connection, at least once a second. Return why it has to end, or None."""
         connection, feed, watch = self._connection, self._feed, self._watch
         now = time.monotonic()
         feed.acknowledge(connection.acknowledged_to)
@@ -346,7 +346,7 @@ async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> No
 
 def _is_calm(transcript: Transcript, backlog: Backlog) -> bool:
     """Tell whether nobody speaks, as far as can be known, and nobody waits for a final."""
-    if transcript.speaking or transcript.flush_pending or backlog.may_hold_words():
+    if transcript.flush_pending or backlog.may_hold_words():
         return False
     since = max(0, backlog.end - round(STILL_TALKING * backlog.sample_rate))
     return backlog.first_loud(since, backlog.end) is None

@@ -86,8 +86,6 @@ class Monologue:
                 in between.
         """
         backlog, rate = self._backlog, self._backlog.sample_rate
-        if sent_to < self.look_from:
-            return []
         since = self.since(sent_to)
         self._begin(since)
         limits = [since + round(latest * rate) for latest in _LATEST]

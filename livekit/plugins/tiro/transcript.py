@@ -47,7 +47,6 @@ class Transcript:
         self._backlog = backlog
         self._feed = feed
         self._language = LanguageCode("is-IS")
-        self._speaking = False
         self._interim: SpeechData | None = None
         self._interim_id = ""
         self._heard_nothing = 0
@@ -56,7 +55,7 @@ class Transcript:
     @property
     def speaking(self) -> bool:
         """Whether an utterance is open: START was emitted, END was not."""
-        return self._speaking
+        return self._backlog.speaking
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection."""
@@ -100,7 +99,7 @@ class Transcript:
         decided = any(event.type is SpeechEventType.FINAL_TRANSCRIPT for event in events)
         interims = self._on_interims(hypotheses, now) if hypotheses else []
         # A final with a hypothesis behind it is a cut in the middle of speech.
-        ended = self._end() if decided and not interims and self._speaking else []
+        ended = self._end() if decided and not interims else []
         return [*events, *interims, *ended]
 
     def _on_nothing_heard(self, now: float) -> list[SpeechEvent]:
@@ -117,12 +116,11 @@ class Transcript:
         if self._interim is None:
             if self.flush_pending:
                 return [] if self._backlog.may_hold_words() else self._answer_flush()
-            return self._end() if self._speaking else []
+            return []
         enough = 3 if self.flush_pending and self._feed.ahead(now) > 0 else 2
         if self._interim_id != self.request_id and self._heard_nothing < enough:
             return []
-        ended = [self._final([self._data("")])]
-        return [*ended, *self._end()] if self._speaking else ended
+        return [self._final([self._data("")]), *self._end()]
 
     def _on_final(self, result: Result, now: float) -> list[SpeechEvent]:
         best = result.alternatives[0]
@@ -133,7 +131,7 @@ class Transcript:
                 logger.debug("dropped a final that covers nothing new")
                 return []
         alternatives = [self._spoken(item, start, end) for item in result.alternatives]
-        events = [] if self._speaking else [self._start(alternatives[0])]
+        events = [] if self._backlog.speaking else [self._start(alternatives[0])]
         events.append(self._final(alternatives))
         self._feed.finalize(start, end, now)
         self.finals += 1
@@ -159,7 +157,7 @@ class Transcript:
         self._interim, self._interim_id, self._heard_nothing = data, self.request_id, 0
         if shown is not None and shown.text == text:
             return []
-        events = [] if self._speaking else [self._start(data)]
+        events = [] if self._backlog.speaking else [self._start(data)]
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
 
     def _is_behind_shown_hypothesis(self, data: SpeechData) -> bool:
@@ -186,9 +184,7 @@ class Transcript:
         """Close what is open, because nothing more comes: no word that was shown is lost."""
         events = []
         if self._interim is not None:
-            events = [self._final([self._interim])]
-        if self._speaking:
-            events += self._end()
+            events = [self._final([self._interim]), *self._end()]
         return events + (self._answer_flush() if self.flush_pending else [])
 
     def _answer_flush(self) -> list[SpeechEvent]:
@@ -197,15 +193,11 @@ class Transcript:
     # -- events ----------------------------------------------------------------------------------
 
     def _start(self, data: SpeechData) -> SpeechEvent:
-        self._set_speaking(True)
+        self._backlog.set_speaking(True)
         event = self._event(SpeechEventType.START_OF_SPEECH)
         if data.end_time:
             event.speech_start_time = self._wall(data.start_time - self.offset)
         return event
-
-    def _set_speaking(self, speaking: bool) -> None:
-        self._speaking = speaking
-        self._backlog.set_speaking(speaking)
 
     def _final(self, alternatives: list[SpeechData]) -> SpeechEvent:
         self._interim = None
@@ -213,7 +205,7 @@ class Transcript:
         return self._event(SpeechEventType.FINAL_TRANSCRIPT, alternatives)
 
     def _end(self) -> list[SpeechEvent]:
-        self._set_speaking(False)
+        self._backlog.set_speaking(False)
         event = self._event(SpeechEventType.END_OF_SPEECH)
         if self._heard_until is not None:
             event.speech_end_time = self._wall(self._heard_until)
@@ -280,7 +272,7 @@ class Transcript:
 
 def event_language(tag: str) -> LanguageCode:
     """Return what events say of the language: the tag without its private part."""
-    return LanguageCode(tag.lower().partition("-x-")[0])
+    return LanguageCode(tag.lower().replace("_", "-").partition("-x-")[0])
 
 
 def _speaker(tag: int) -> str | None:
