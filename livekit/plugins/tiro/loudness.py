@@ -35,7 +35,7 @@ _WORD_FRAMES = 3
 _WORD_WINDOW = FRAMES_PER_SECOND // 5
 # The numbers of frames before the first, that make no word with any behind them.
 _LONG_AGO = (-_WORD_WINDOW,) * _WORD_FRAMES
-# The tenth of the frames of a second that is its noise: speech pauses for that long in a second.
+# One in so many frames of a second is its noise: speech pauses for that long in a second.
 _QUIET_SHARE = 10
 # Seconds that are compared. Speech does not go on for that long without a quiet moment.
 _SECONDS_TO_LEARN = 3
@@ -135,7 +135,8 @@ class Loudness:
         A gap in it, which is over soon, is soon forgotten.
         """
         recent, floor = self._recent, self._learned
-        # So many frames in a row hold one of these. Most quiet moments of speech are shorter.
+        # Any five frames in a row hold one of those looked at here: mostly none of them is quiet,
+        # and there is nothing to search.
         is_quiet = min(recent[_STOPPED_FRAMES - 1 :: _STOPPED_FRAMES], default=floor) < floor
         if is_quiet and bytes([level < floor for level in recent]).find(_STOPPED) >= 0:
             loudest = map(max, *(recent[number:] for number in range(_STOPPED_FRAMES)))

@@ -70,8 +70,8 @@ class Outlet:
 class EventStream(RecognizeStream):
     """A stream whose events go straight to whoever iterates over it.
 
-    The base class reads each of them a second time, for its metrics. That costs a fifth of an
-    interim, and whoever gives up waiting for an event (`asyncio.wait_for`) can never read another.
+    The base class reads each of them a second time, for its metrics. That costs as much as a fifth
+    of an interim, and whoever gives up waiting for an event (`asyncio.wait_for`) gets no more.
     """
 
     def count(self, usage: SpeechEvent) -> None:

@@ -27,7 +27,7 @@ _NOTHING_FOR_CERTAIN = 3
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
-# s; a service that is not there for long hangs up sooner than one that has a limit for silence.
+# s; a connection that ends in silence sooner than this has failed: no limit for silence is shorter.
 _SHORTEST_SILENCE = 5.0
 # The gRPC code for a key that is not valid, or not any more.
 _UNAUTHENTICATED = 16
@@ -314,8 +314,8 @@ class Recovery:
 def _had_nothing_to_answer(ending: Ending, progress: Progress) -> bool:
     """Tell whether nobody spoke but for a moment: then the service said nothing, as it should.
 
-    It may have a limit for that, which can strike when somebody has just begun. What it refuses, it
-    refuses sooner.
+    The service may limit silence, and the limit can strike just as somebody begins to speak. A
+    refusal comes sooner than that.
     """
     asked = progress.awaited or ending.unanswered > _JUST_BEGUN
     return ending.age > _SHORTEST_SILENCE and not asked

@@ -35,8 +35,8 @@ NEXT_PAUSE = 0.2
 
 # No longer than the audio is kept.
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
-# s without a decision from which on a breath may be any quiet: on some lines, all is noisier than
-# the quietest noise.
+# s without a decision, after which quiet that stands out from the noise is taken for a breath too:
+# on some lines no pause is as quiet as the noise floor that was learned.
 _LATE = 15.0
 # s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
 _STILL_PAUSED = 0.9
