@@ -38,12 +38,14 @@ from livekit.plugins.tiro.testing.faults import (
 
 from .support import virtual
 from .support.caller import noise
-from .support.harness import collect, frames, until, words
+from .support.fake_socket import RATE as FRAME_RATE, frame as spoken
+from .support.harness import collect, finals, frames, until, words
 from .support.numbered import NumberedRecognizer, Talk, talk
 from .support.proxy import Proxy
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
 from .support.trial import KEY, Outcome, hear
 from .support.trouble import Cuts, Latency, Outage
+from .support.wired import said, wired
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,6 +214,30 @@ def given_up(caplog: pytest.LogCaptureFixture) -> list[str]:
     records = [r for r in caplog.records if r.name == "livekit.plugins.tiro"]
     messages = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
     return [message for message in messages if "given up" in message]
+
+
+@in_virtual_time
+async def test_failures_before_a_final_do_not_count_after_it() -> None:
+    """As the framework has it: a success makes the budget whole. Here it is 3 retries."""
+    busy = b'{"error": {"grpcCode": 8, "httpCode": 429, "message": "busy"}}'
+
+    async with wired() as call:
+
+        async def opened(count: int) -> None:
+            await until(lambda: len(call.wires.opened) == count)
+
+        for turn in range(4):
+            await call.push(spoken(50), 20)
+            second = len(call.wires.last.audio) / 2 / FRAME_RATE
+            call.hear(said(f"orð {turn}", second - 0.9, second - 0.1))
+            await asyncio.sleep(0.1)
+            call.wires.says = (busy,)
+            call.hear(busy)
+            await opened(3 * turn + 3)
+            call.wires.says = ()
+            await opened(3 * turn + 4)
+        assert finals(call.events) == [f"orð {turn}" for turn in range(4)]
+        assert call.fault is None and not call.stream._task.done()
 
 
 @pytest.mark.parametrize("kind", ["dark", "refused"])

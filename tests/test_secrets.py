@@ -164,6 +164,8 @@ class Spy:
             for name, value in vars(record).items():
                 if "pii" not in name.split("."):
                     self.see(f"{name} of {record.name}: {record.msg}", value)
+                # There may be words, but no key.
+                assert CANARY_KEY not in repr(value).lower(), f"{name} of {record.msg} leaks"
             if record.exc_info and record.exc_info[1]:
                 self.see(f"exception of {record.name}: {record.msg}", record.exc_info[1])
         output = self._output.readouterr()
@@ -283,9 +285,13 @@ def test_a_canary_that_gets_out_is_found(spy: Spy, way: str, canary: str) -> Non
         spy.look()
 
 
-def test_what_is_marked_may_be_there(spy: Spy) -> None:
-    logging.getLogger("livekit.plugins.tiro").debug("got it", extra={"lk.pii.data": BOTH})
+def test_what_is_marked_may_be_there_but_for_the_key(spy: Spy) -> None:
+    log = logging.getLogger("livekit.plugins.tiro")
+    log.debug("got it", extra={"lk.pii.data": CANARY_WORD})
     spy.look()
+    log.debug("got it", extra={"lk.pii.data": KEY})
+    with pytest.raises(AssertionError, match="leaks"):
+        spy.look()
 
 
 def test_every_fault_is_tried() -> None:

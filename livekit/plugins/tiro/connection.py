@@ -239,9 +239,9 @@ class Connection:
                     if not response.event:
                         self.answered_at = time.monotonic()
                     return response
-                logger.debug(
-                    "ignored a frame that is not the service's", extra={"lk.pii.data": message.data}
-                )
+                # Not its text: what refuses a key can repeat it.
+                size = {"bytes": len(message.data)}
+                logger.debug("ignored a frame that is not the service's", extra=size)
             else:
                 return None
 
