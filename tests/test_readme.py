@@ -279,8 +279,11 @@ def test_it_promises_no_more_than_its_table_of_failures() -> None:
     first = README.partition("\n\n")[2].partition("\n\n")[0]
     assert "never" not in first
     for promise, row in [
-        ("away for up to 20 s", "| in a call, for 20 s it refuses, cannot be reached, or hangs up"),
-        ("noticed within 15 s", "or speaks but does not read | nothing | nothing | 13 to 14 s"),
+        (
+            "away for up to 20 s",
+            "| in a call, for 20 s it refuses (but for a quota), cannot be reached",
+        ),
+        ("noticed within 15 s", "does not read | a warning in the log | nothing | 13 to 14 s"),
     ]:
         assert promise in " ".join(first.split()) and row in README
 
