@@ -185,6 +185,22 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_failed(result, Exit.UNREACHABLE, f"127.0.0.1:{port}", "TIRO_BASE_URL")
 
 
+class HangsUp(Hooks):
+    """Says something on each connection, and drops it."""
+
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        raise Drop
+
+
+def test_a_service_that_hangs_up_in_mid_file_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    monkeypatch.setattr(hearing, "_CONNECT", APIConnectOptions(0, 0.0, 5.0))
+    with ServerThread(hooks=HangsUp(), interim_interval=0.0) as server:
+        result = transcribe(ICELANDIC, "--base-url", server.base_url)
+    assert_failed(result, Exit.SERVICE, "Tiro ended the connection")
+    assert server.sessions[0].frames
+
+
 def test_a_language_that_the_service_does_not_know(server: TiroServer) -> None:
     result = transcribe("--language", "de-DE", FOX)
     assert_failed(result, Exit.SERVICE, "language_code", "de-DE")

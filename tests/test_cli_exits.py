@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.cli import exits as exits_module
 from livekit.plugins.tiro.cli.exits import (
     MEANINGS,
@@ -48,8 +49,8 @@ def wrapped(cause: APIError) -> APIError:
         (APIStatusError("no", status_code=403), Exit.KEY_REFUSED),
         (APIStatusError("no", status_code=400), Exit.SERVICE),
         (wrapped(APIStatusError("no", status_code=503)), Exit.SERVICE),
-        (wrapped(APITimeoutError("no")), Exit.UNREACHABLE),
-        (APIConnectionError("no"), Exit.UNREACHABLE),
+        (wrapped(APITimeoutError("no")), Exit.SERVICE),
+        (APIConnectionError("no"), Exit.SERVICE),
         (APIError("no"), Exit.SERVICE),
     ],
 )
@@ -57,6 +58,26 @@ def test_what_a_failure_of_the_service_means(error: APIError, code: Exit) -> Non
     failure = from_api(error)
     assert failure.code is code
     assert str(failure) == "no"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (wrapped(errors.unreachable("tiro.is", "refused")), Exit.UNREACHABLE),
+        (errors.unreachable("tiro.is", "refused", by_proxy=True), Exit.UNREACHABLE),
+        (errors.connect_timeout("tiro.is", 5.0), Exit.UNREACHABLE),
+        (errors.from_proxy(403), Exit.UNREACHABLE),
+        (errors.from_handshake(403), Exit.KEY_REFUSED),
+        (errors.never_answered(), Exit.SERVICE),
+        (wrapped(errors.dropped("in mid-sentence")), Exit.SERVICE),
+        (errors.unresponsive(15.0), Exit.SERVICE),
+        (errors.drain_timeout(5.0), Exit.SERVICE),
+        (errors.as_api_error(ZeroDivisionError()), Exit.UNEXPECTED),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_only_what_was_never_connected_cannot_be_reached(error: APIError, code: Exit) -> None:
+    assert from_api(error).code is code
 
 
 def test_a_failure_of_the_service_speaks_of_options() -> None:
@@ -281,7 +302,7 @@ def test_the_help_of_a_command_has_the_codes_that_it_ends_with(
 def test_the_help_of_doctor_says_that_a_missing_key_is_a_failed_check() -> None:
     told = "a check failed, which can be that of the key, or there is a fault in this program"
     assert codes_of("doctor")[Exit.UNEXPECTED] == told
-    assert run("doctor", "--base-url", "nowhere").exit_code == Exit.UNEXPECTED
+    assert run("doctor", "--base-url", "ws://127.0.0.1:1").exit_code == Exit.UNEXPECTED
 
 
 @pytest.mark.parametrize("command", ["transcribe", "doctor", "probe"])

@@ -151,7 +151,7 @@ async def test_a_service_that_fails_for_one_file_may_do_the_next(
     server: TiroServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = failing(monkeypatch, LOST, LOST, None, LOST, LOST, None)
-    assert await run(*[FOX] * 6) is Exit.UNREACHABLE
+    assert await run(*[FOX] * 6) is Exit.SERVICE
     assert len(heard) == 6
     assert capsys.readouterr().err.count(f"error: {FOX}: gone\n") == 4
 
@@ -160,7 +160,7 @@ async def test_a_service_that_fails_time_after_time_is_left_alone(
     server: TiroServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = failing(monkeypatch, LOST, LOST, LOST)
-    assert await run(*[FOX] * 9) is Exit.UNREACHABLE
+    assert await run(*[FOX] * 9) is Exit.SERVICE
     assert len(heard) == 3
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "note: 6 more FILEs were not tried, because the service fails"

@@ -70,9 +70,12 @@ def test_what_is_held_back_comes_at_the_end(tmp_path: Path) -> None:
 
 def test_nothing_that_can_be_decoded(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", tone(0.0, 16000))
-    with pytest.raises(FileError, match="cannot be decoded") as caught, opened(path):
-        pass
-    assert caught.value.code is Exit.NO_AUDIO
+    half_a_sample = tmp_path / "b.wav"
+    half_a_sample.write_bytes(path.read_bytes() + b"\0")
+    for file, why in ((path, "it holds no audio"), (half_a_sample, "cannot be decoded")):
+        with pytest.raises(FileError, match=why) as caught, opened(file):
+            pass
+        assert caught.value.code is Exit.NO_AUDIO
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.wav", "a.mov"])

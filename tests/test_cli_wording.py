@@ -8,14 +8,18 @@ from livekit.plugins.tiro import STT, errors
 from livekit.plugins.tiro.cli.wording import in_options
 
 # Names that mean something to whoever writes Python, and nothing at a prompt.
-PYTHON = ("tiro.STT", "api_key", "base_url", "max_alternatives", "extra_config", "=True")
+PYTHON = (
+    *("tiro.STT", "api_key", "base_url", "max_alternatives", "extra_config", "=True"),
+    *("http_session", "worker"),
+)
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        *(errors.from_handshake(status) for status in (302, 400, 401, 403, 404, 429, 500, 501)),
+        *(errors.from_handshake(s) for s in (302, 400, 401, 403, 404, 407, 429, 500, 501)),
         errors.unreachable("tiro.is", "refused"),
+        errors.unreachable("tiro.is", "refused", by_proxy=True),
         errors.connect_timeout("tiro.is", 5.0),
         errors.never_answered(),
         errors.dropped("early"),
@@ -58,6 +62,10 @@ def test_settings_have_the_names_of_their_options(setting: dict[str, object], na
         ),
         ("Look at tiro.STT(extra_config) now.", "Look at the command now."),
         ("tiro.STT is closed", "the command is closed"),
+        (
+            "That of ALL_PROXY, or of the http_session or the worker that you gave one. So it is.",
+            "That of ALL_PROXY. So it is.",
+        ),
         ("pass api_key=, or TIRO_API_KEY", "pass TIRO_API_KEY"),
         ("endpointing must be 0.1 to 2.0", "--endpointing must be 0.1 to 2.0"),
         # What the service says is not touched.

@@ -19,9 +19,13 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from livekit.plugins.tiro.cli import app
+from livekit.agents import APIConnectOptions
+from livekit.plugins.tiro.cli import app, hearing
+from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.wire import INTERNAL, StatusError
+
+from .support.command import FOX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,8 +203,22 @@ async def test_address_that_is_none_is_named_by_where_it_is_from(
 ) -> None:
     monkeypatch.setenv("TIRO_BASE_URL", "nonsense")
     assert failures(await examine())["address"].startswith("TIRO_BASE_URL must be ")
-    found = await examine("--base-url", "nonsense")
-    assert failures(found)["address"].startswith("--base-url must be ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--base-url", "nonsense", "--base-url must be "),
+        ("--language", "?", "--language must be a BCP-47 tag"),
+        ("--language", "english", "--language must be a BCP-47 tag"),
+    ],
+)
+def test_an_option_that_cannot_be_right_is_no_finding(option: str, value: str, told: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", option, value])
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert result.stderr.startswith(f"error: {told}")
+    transcribed = CliRunner().invoke(app, ["transcribe", FOX, option, value])
+    assert (transcribed.exit_code, transcribed.stderr) == (Exit.USAGE, result.stderr)
 
 
 async def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,10 +262,6 @@ async def test_right_path_is_not_blamed(end: str) -> None:
         found = await examine("--base-url", f"{server.base_url}{end}")
     assert "HTTP 404" in failures(found)["session"]
     assert "path" not in found["session"][1]
-
-
-async def test_language_that_is_none() -> None:
-    assert "BCP-47" in failures(await examine("--language", "?"))["address"]
 
 
 async def test_language_that_the_service_does_not_know() -> None:
@@ -312,6 +326,53 @@ async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert found["dns"] == ("skipped", "a proxy is set, and looks the name up")
     assert list(failures(found)) == ["connect"]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://{}", "SOCKS5H://me:{}@{}"])
+async def test_proxy_that_speaks_socks(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not anybody listens there: it is not asked."""
+    asked = False
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked = True
+        writer.close()
+
+    async with listener(listen) as host:
+        where = (quote(KEY, safe=""), host) if "@" in proxy else (host,)
+        monkeypatch.setenv("ALL_PROXY", proxy.format(*where))
+        found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
+    assert list(failures(found)) == ["connect"] and not asked
+    assert "the proxy on the way speaks SOCKS, and aiohttp only HTTP" in found["connect"][1]
+
+
+async def test_doctor_says_of_a_socks_proxy_what_transcribe_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setattr(hearing, "_CONNECT", APIConnectOptions(0, 0.0, 5.0))
+    address = ("--base-url", "wss://tiro.invalid/v2beta1")
+    found = await examine(*address)
+    heard = await asyncio.to_thread(CliRunner().invoke, app, ["transcribe", FOX, *address])
+    assert heard.stderr == f"error: {FOX}: {found['connect'][1]}\n"
+
+
+# Without TLS, any other answer than 407 can be one of the service.
+@pytest.mark.parametrize(("scheme", "status"), [("ws", 407), ("wss", 407), ("wss", 403)])
+async def test_proxy_that_refuses(
+    scheme: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with listener(refuse) as host:
+        monkeypatch.setenv("ALL_PROXY", f"http://{host}")
+        found = await examine("--base-url", f"{scheme}://tiro.invalid/v2beta1")
+    assert list(failures(found)) == ["connect"]
+    told = f"the proxy on the way to Tiro answered HTTP {status}. Check address, user and password"
+    assert found["connect"][1].startswith(told)
 
 
 def tls_context(authority: trustme.CA) -> ssl.SSLContext:

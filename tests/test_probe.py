@@ -473,12 +473,18 @@ def test_an_event_is_no_answer_to_silence() -> None:
     ("cuts", "expected", "text"),
     [
         ("without lead-in", AS_ASSUMED, "without lead-in: no, with 300 ms: yes"),
-        ("never", DIFFERS, "no voice gate cuts the first sound"),
+        ("never", NOT_SEEN, "whether there is a gate is not told"),
         ("always", DIFFERS, "can be lost"),
     ],
 )
 def test_the_voice_gate(cuts: Any, expected: str, text: str) -> None:
     holds("voice gate", expected, text, recognizer=SampleRecognizer(cuts=cuts))
+
+
+@pytest.mark.parametrize("voice_gate", [True, False])
+def test_a_voice_gate_that_the_sample_opens_is_not_denied(voice_gate: bool) -> None:
+    _, _, means = one("voice gate", voice_gate=voice_gate)
+    assert "whether there is a gate is not told" in means and "no voice gate" not in means
 
 
 # -- the plugin ------------------------------------------------------------------------------------

@@ -228,15 +228,18 @@ def _open(source: Source, raw: int | None) -> InputContainer:
 
 
 def _why_none(source: Source) -> str:
-    head = source.read_at(0, 12)
+    head = source.read_at(0, _LONGEST_HEADER)
     if not head:
         return "it is empty, and not an audio or video file"
-    if head[4:8] == b"ftyp":
+    if _kind(head):
         return (
             "not an audio or video file that can be read: it is cut off, "
             "or its recording was not ended"
         )
-    return "not an audio or video file that can be read"
+    return (
+        "not an audio or video file that can be read; "
+        "samples without a header are for `transcribe --raw RATE`"
+    )
 
 
 def _kind(head: bytes) -> str | None:

@@ -27,7 +27,7 @@ from ..environment import (
 )
 from ..options import DEFAULT_BASE_URL, Options
 from .call import Call, WatchedConnection, faint_noise
-from .exits import exits, redact, writing
+from .exits import CliError, Exit, exits, redact, writing
 from .formats import printable
 from .transcribe import BaseUrl
 from .wording import in_options
@@ -43,9 +43,12 @@ _PATIENCE = 5.0
 _REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
 _CLOCK_TOLERANCE = 60.0
+_PROXY_WANTS_A_PASSWORD = 407
 _SAMPLE_RATE = 16000
 # s.
 _SILENCE = 1.0
+# What `connection` says of such a proxy; what aiohttp raises blames the network.
+_SOCKS = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
 _WELL = "all is well; `probe` measures how the service behaves"
 
 _Language = Annotated[
@@ -66,9 +69,19 @@ def doctor(base_url: BaseUrl = None, language: _Language = "is-IS") -> None:
     It is never shown: the lines can be pasted into an issue.
     """
     with exits():
+        _check_options(base_url, language)
         failed = asyncio.run(_report(base_url, language))
         if failed:
             raise typer.Exit(1)
+
+
+def _check_options(base_url: str | None, language: str) -> None:
+    """Raise CliError if the command line cannot be right; the environment is left to the checks."""
+    url = DEFAULT_BASE_URL if base_url is None else base_url
+    try:
+        Options(api_key="none", base_url=url, language=language)
+    except ValueError as error:
+        raise CliError(Exit.USAGE, in_options(str(error))) from None
 
 
 async def _report(base_url: str | None, language: str) -> int:
@@ -208,16 +221,22 @@ class _Examination:
     async def connect(self) -> str:
         options = _needed(self._named, "a host that is known")
         http = _needed(self._http, "an address")
+        if (proxy_for(options.url) or "").lower().startswith("socks"):
+            raise _Failed(errors.unreachable(options.host, _SOCKS, by_proxy=True).message)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
-            # Without the key: whatever the answer is, somebody is there.
+            # Without the key: whatever the answer is, somebody is there, unless a proxy gives it.
             async with http.get(options.url, timeout=timeout, allow_redirects=False) as got:
+                if got.status == _PROXY_WANTS_A_PASSWORD:
+                    raise _Failed(errors.from_proxy(got.status).message)
                 self._date = got.headers.get("Date")
         except asyncio.TimeoutError:
             raise _Failed(errors.connect_timeout(options.host, _TIMEOUT).message) from None
         except aiohttp.ClientSSLError as fault:
             self._tls_fault = reason_of(fault)
-        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ValueError) as fault:
+        except aiohttp.ClientHttpProxyError as refusal:
+            raise _Failed(errors.from_proxy(refusal.status).message) from None
+        except (aiohttp.ClientConnectorError, ValueError) as fault:
             raise _Failed(not_reached(fault, options).message) from None
         except aiohttp.ClientError:
             # It hung up on a request that is not for a websocket, as it may.

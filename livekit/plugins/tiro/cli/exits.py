@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import typer
 
-from livekit.agents import APIConnectionError, APIError, APIStatusError
+from livekit.agents import APIError, APIStatusError
 
 from ..environment import KEY_VARIABLES
 from ..errors import Redactor
@@ -60,6 +60,16 @@ MEANINGS = {
 """What `--help` says about each exit code."""
 
 
+# How the plugin's messages begin, where their type does not tell: the framework has one for all
+# that goes wrong with a connection, and the proxy's refusals have the status of a service's.
+_BY_MESSAGE = {
+    "could not connect to Tiro": Exit.UNREACHABLE,
+    "no connection to Tiro": Exit.UNREACHABLE,
+    "the proxy on the way to Tiro": Exit.UNREACHABLE,
+    "unexpected ": Exit.UNEXPECTED,
+}
+
+
 class CliError(Exception):
     """A failure that the user can do something about.
 
@@ -100,12 +110,15 @@ def from_api(error: APIError) -> CliError:
     # The framework wraps the last failure in "failed to recognize speech after n attempts".
     while isinstance(error.__cause__, APIError):
         error = error.__cause__
-    if isinstance(error, APIStatusError):
-        refused = error.status_code in (401, 403)
-        code = Exit.KEY_REFUSED if refused else Exit.SERVICE
-    else:
-        code = Exit.UNREACHABLE if isinstance(error, APIConnectionError) else Exit.SERVICE
-    return CliError(code, in_options(error.message))
+    return CliError(_code_of(error), in_options(error.message))
+
+
+def _code_of(error: APIError) -> Exit:
+    for beginning, code in _BY_MESSAGE.items():
+        if error.message.startswith(beginning):
+            return code
+    refused = isinstance(error, APIStatusError) and error.status_code in (401, 403)
+    return Exit.KEY_REFUSED if refused else Exit.SERVICE
 
 
 @contextmanager

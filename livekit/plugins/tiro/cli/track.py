@@ -45,7 +45,7 @@ class Track:
         self._restart()
         first = next(self._decoded, None)
         if first is None:
-            raise FileError(Exit.NO_AUDIO, "its audio cannot be decoded")
+            raise FileError(Exit.NO_AUDIO, self._why_none())
         self.first = first
         time = self._decoder.time_of(first) or 0.0
         start = container.start_time
@@ -54,6 +54,12 @@ class Track:
         self.start = time - self.origin
         """Where the first frame belongs, in seconds of the file; before 0 there is no sound."""
         self.end = self.start
+
+    def _why_none(self) -> str:
+        """Return why there is no first frame."""
+        if self.damaged or self._demuxer.failed:
+            return "its audio cannot be decoded"
+        return "it holds no audio, not a single sample: record or copy it again"
 
     @property
     def damaged(self) -> int:

@@ -18,11 +18,14 @@ _LIST = re.compile(r"\btiro\.STT ?\(([^)]*)\)")
 _KEY = re.compile(r"\bapi_key(?:=)?,? ?(?:or )?(?=TIRO_)")
 # Names that are plain words as well: an option only where a value is asked for.
 _PLAIN = re.compile(r"\b(language|diarization|punctuate|endpointing)(=True)?(?= must\b| needs\b)")
+# What only a program can give: the command makes its HTTP session itself, and has no worker.
+_GIVEN = re.compile(r",? or (?:of )?the http_session\b[^.;:]*")
 _NAME = re.compile(r"\b(base_url|max_alternatives|diarization=True)\b")
 
 
 def in_options(message: str) -> str:
     """Return a message of the plugin with the names of the command's options."""
+    message = _GIVEN.sub("", message)
     message = _LIST.sub(_as_options, message)
     message = _KEY.sub("", message)
     message = message.replace("api_key", "TIRO_API_KEY")

@@ -27,7 +27,7 @@ from .lab import (
     name_of,
     words_of,
 )
-from .report import Row, judged
+from .report import Row, judged, not_seen
 from .sample import RATE, Sample
 
 _RATES = (8000, 24000, 44100, 48000)
@@ -264,9 +264,11 @@ async def onset(lab: Lab) -> AsyncIterator[Row]:
     led = await _first_word(lab, _IN_FRONT) == first
     saw = f"first word without lead-in: {_yes(bare)}, with {1000 * _IN_FRONT:.0f} ms: {_yes(led)}"
     if bare and led:
-        means = "nothing: no voice gate cuts the first sound here"
-    else:
-        means = "the first word behind digital silence (mute, noise suppression) can be lost"
+        # A gate like that of Tiro's published server is opened by what is not digital silence.
+        means = "nothing: whether there is a gate is not told by a sound that opens it at once"
+        yield not_seen("voice gate", saw, means, bare=bare, lead_in=led)
+        return
+    means = "the first word behind digital silence (mute, noise suppression) can be lost"
     yield judged("voice gate", led and not bare, saw, means, bare=bare, lead_in=led)
 
 
