@@ -12,6 +12,7 @@ import pytest
 
 from livekit.plugins.tiro.testing import (
     At,
+    ConnectionRecord,
     RecognizerFactory,
     ScriptedRecognizer,
     SpeechConfig,
@@ -20,6 +21,7 @@ from livekit.plugins.tiro.testing import (
     Word,
 )
 from livekit.plugins.tiro.testing.backend import BLOCKING_SAMPLES, Backend, Timing
+from livekit.plugins.tiro.testing.recognizer import ScriptedRecognition, script_words
 from livekit.plugins.tiro.testing.wire import FrameStyle, MessageReader
 
 from .support.server_client import TEST, VOICED, connect, finish, pace_of, send, start
@@ -220,3 +222,60 @@ async def test_the_gate_can_be_left_out() -> None:
     await hear(backend, (230, 0), (500, VOICE), (350, 0))
     (frame,) = await backend.end()
     assert first_start(frame) == "0.220s"
+
+
+class Placed(ScriptedRecognition):
+    """Finds out with the third message where its audio belongs."""
+
+    connection: ConnectionRecord | None = None
+    seen: list[float]
+
+    def watch(self, connection: ConnectionRecord) -> None:
+        self.connection, self.seen = connection, []
+
+    def place(self, samples: Samples, start: float) -> bool:
+        self.seen.append(start)
+        return len(self.seen) >= 3
+
+    def give_up_placing(self) -> None:
+        pass
+
+
+def placed() -> tuple[Backend, Placed]:
+    config = SpeechConfig("is-IS", 16000, word_offsets=True)
+    recognition = Placed(script_words("einn tveir"), 20, config)
+    connection = ConnectionRecord(0, "/", None, 0.0)
+    backend = Backend(
+        config,
+        recognition,
+        style=FrameStyle(),
+        timing=Timing(),
+        clock=lambda: 0.0,
+        connection=connection,
+    )
+    assert recognition.connection is connection
+    return backend, recognition
+
+
+async def test_messages_wait_until_their_place_is_known() -> None:
+    """Then they are heard one by one, so that what each brings goes out before the next."""
+    backend, recognition = placed()
+    voice = np.concatenate([np.full(800 * MS, VOICE, np.int16), np.zeros(800 * MS, np.int16)])
+    for _ in range(2):
+        assert await backend.audio(voice.tobytes()) == []
+        assert await backend.go_on() is None
+    heard = [await backend.audio(np.zeros(800, np.int16).tobytes())]
+    while (frames := await backend.go_on()) is not None:
+        heard.append(frames)
+    assert recognition.seen == pytest.approx([0.0, 1.6, 3.2])
+    starts = [[first_start(frame) for frame in frames] for frames in heard]
+    assert starts == [["0s"], ["1.600s"], []]
+
+
+async def test_what_waits_at_the_end_is_heard_out() -> None:
+    backend, _ = placed()
+    assert await backend.audio(np.full(1000 * MS, VOICE, np.int16).tobytes()) == []
+    assert await backend.hear_out() == []
+    assert await backend.hear_out() is None
+    (frame,) = await backend.end()
+    assert transcript(frame) == "einn"

@@ -211,11 +211,11 @@ def test_a_pause_is_settled_when_audio_has_gone_on_for_a_second(microphone: Micr
     for start in (2, 2.5):
         microphone.mute(1.5)
         microphone.talk(0.5)
-        assert microphone.clock.pauses_behind(0)[-1] == pytest.approx(start)
+        assert microphone.clock.pauses_after(0)[-1] == pytest.approx(start)
         assert microphone.clock.settled_to == pytest.approx(2)
     microphone.talk(0.7)
     assert microphone.clock.settled_to == math.inf
-    assert microphone.clock.pauses_behind(0) == pytest.approx([2, 2.5])
+    assert microphone.clock.pauses_after(0) == pytest.approx([2, 2.5])
 
 
 def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None:
@@ -255,7 +255,7 @@ def test_a_mute_behind_a_lead_is_a_mute(microphone: Microphone) -> None:
     microphone.talk(2)
     assert microphone.clock.recorded_at(microphone.time(8.2)) == pytest.approx(microphone.now)
     assert microphone.clock.recorded_at(5) == pytest.approx(microphone.started)
-    assert microphone.clock.pauses_behind(0) == pytest.approx([6.2])
+    assert microphone.clock.pauses_after(0) == pytest.approx([6.2])
     assert microphone.time(8.2) == pytest.approx(8.2), "1 s less is in the future than before"
     microphone.mute(10)
     microphone.talk(2)
@@ -291,7 +291,7 @@ def test_a_file_at_a_steady_pace_never_jumps(
         microphone.mute(late)
     microphone.frame()
     assert microphone.time(240) == 240
-    assert microphone.clock.pauses_behind(0) == []
+    assert microphone.clock.pauses_after(0) == []
     assert microphone.clock.is_live(microphone.now) == (240 < microphone.elapsed + FARTHEST_AHEAD)
 
 
@@ -308,7 +308,7 @@ def test_a_jitter_is_no_pause_and_hides_none(microphone: Microphone) -> None:
         assert recorded == pytest.approx(began + 9.9, abs=0.16)
         assert microphone.clock.is_paused(microphone.now + 1.3)
         microphone.now = began + 20
-    assert microphone.clock.pauses_behind(0) == pytest.approx([10, 20, 30, 40])
+    assert microphone.clock.pauses_after(0) == pytest.approx([10, 20, 30, 40])
 
 
 def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:

@@ -52,6 +52,7 @@ from .support.server_recordings import (
     recordings,
     transcript,
 )
+from .support.session_fakes import in_virtual_time
 
 # Messages that the recordings show shortened, by their first characters.
 UNPADDED = base64.b64encode(bytes(655)).decode().rstrip("=")
@@ -228,6 +229,21 @@ async def test_reading_ahead_is_bounded_by_bytes() -> None:
         await asyncio.wait_for(asyncio.shield(over), 0.05)
     await inbox.get()
     await asyncio.wait_for(over, DEADLINE)
+
+
+@in_virtual_time
+async def test_a_message_has_the_time_of_its_arrival() -> None:
+    """Also if it is taken up late."""
+    inbox = Inbox()
+    now = asyncio.get_running_loop().time
+    arrived = []
+    for _ in range(2):
+        arrived.append(now())
+        await inbox.put(HalfClose())
+        await asyncio.sleep(2.0)
+    for each in arrived:
+        await inbox.get()
+        assert inbox.arrived_at == pytest.approx(each, abs=0.01)
 
 
 async def test_client_is_read_while_the_backend_stands_still() -> None:

@@ -462,7 +462,7 @@ def test_silence_is_planned_no_later_than_the_audio_goes() -> None:
     caller.now += 1.5
     caller.clock.push(0.01, caller.now)
     caller.backlog.push(tone(0.01), RATE)
-    assert caller.clock.pauses_behind(0.0) == pytest.approx([1.07])
+    assert caller.clock.pauses_after(0.0) == pytest.approx([1.07])
     caller.reconnect()
     assert all(caller.send())
     assert caller.feed.sent_to == caller.backlog.end == round(1.01 * RATE)
@@ -671,7 +671,7 @@ class Model:
 
     def reconnect(self, limit: int) -> None:
         # What was a pause then can be shorter later: late audio gives it back.
-        self.pauses = {round(at * self.rate) for at in self.caller.clock.pauses_behind(0.0)}
+        self.pauses = {round(at * self.rate) for at in self.caller.clock.pauses_after(0.0)}
         self.caller.reconnect()
         self.start_over(self.caller.feed.sent_to)
         self.send(limit)

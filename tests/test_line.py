@@ -71,10 +71,12 @@ async def test_a_line_that_is_reset_is_lost_on_both_sides() -> None:
 async def test_a_line_is_read_again() -> None:
     async with line() as (it, client):
         it.stop_reading()
+        assert it.is_unread
         client.send(9, b"?")
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(client.reader.read(1), 5.0)
         it.go_on_reading()
+        assert not it.is_unread
         assert await client.frame() == (10, b"?")
 
 

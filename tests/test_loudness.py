@@ -401,7 +401,7 @@ def test_soft_words_between_loud_ones_are_no_silence() -> None:
 def test_it_is_quiet_behind_words_at_20_db_below_them(level: int, quiet_behind: bool) -> None:
     loudness = measured(tone(0.5, 3000), tone(0.5, level))
     loudness.learn_words(0, RATE // 2)
-    assert loudness.is_quiet_behind_words(RATE // 2, RATE) is quiet_behind
+    assert loudness.is_quiet_after_words(RATE // 2, RATE) is quiet_behind
 
 
 def test_without_anything_louder_nothing_is_quiet() -> None:

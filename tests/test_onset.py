@@ -294,9 +294,9 @@ def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
     backlog = onset(tone(0.5) + noise(0.8, peak) + tone(0.08))._backlog
     backlog.finalize(0, round(0.5 * RATE))
     assert not backlog.loudness.is_learned
-    assert has_begun_anew(backlog, behind_final=True)
+    assert has_begun_anew(backlog, after_final=True)
     backlog.push(tone(0.2), RATE)
-    assert not has_begun_anew(backlog, behind_final=True), "it began some time ago"
+    assert not has_begun_anew(backlog, after_final=True), "it began some time ago"
 
 
 def test_soft_words_that_are_open_are_no_pause_behind_loud_ones_that_are_final() -> None:
@@ -305,7 +305,7 @@ def test_soft_words_that_are_open_are_no_pause_behind_loud_ones_that_are_final()
     backlog = onset(audio)._backlog
     backlog.finalize(0, round(0.5 * RATE))
     backlog.set_speaking(True)
-    assert not has_begun_anew(backlog, behind_final=True)
+    assert not has_begun_anew(backlog, after_final=True)
 
 
 @pytest.mark.parametrize(

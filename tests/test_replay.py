@@ -34,7 +34,7 @@ def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> Non
     for _ in range(6):
         caller.now += 0.01
         caller.push(0.05, waits=False)
-    assert caller.clock.pauses_behind(0) == pytest.approx([1.0])
+    assert caller.clock.pauses_after(0) == pytest.approx([1.0])
     assert caller.reconnect() == 0
     sent = caller.send()
     assert (len(b"".join(sent)), silence_of(sent)) == (2 * 1.3 * RATE, 0)

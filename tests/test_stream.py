@@ -462,7 +462,7 @@ async def test_nor_does_it_without_a_connection() -> None:
                 if paused:
                     stream.push_frame(rtc.AudioFrame(bytes(960), 48000, 1, 480))
                     assert stream._backlog.end >= 8000, "a connection may begin just now"
-            assert stream._clock.pauses_behind(0.0) == pytest.approx([1.0])
+            assert stream._clock.pauses_after(0.0) == pytest.approx([1.0])
             before, behind = (
                 np.abs(np.frombuffer(stream._backlog._read(8000 + at, 8000 + at + 64), np.int16))
                 for at in (-64, 8)

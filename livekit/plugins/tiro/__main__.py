@@ -14,9 +14,9 @@ _SIGNALLED = (129, 130, 143)
 def main() -> None:
     """Run the command line; an interrupt while its commands still load is quiet too.
 
-    One that comes before, while the package loads, which is first and takes longer, is Python's.
+    An earlier interrupt, while the package loads (which takes longer), is left to Python.
     """
-    # Also installed as a command of its own, which messages should name as it was called.
+    # This is also installed as the command `tiro`: messages name it as it was called.
     called = Path(sys.argv[0]).stem
     try:
         from .cli import app

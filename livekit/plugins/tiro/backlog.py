@@ -1,8 +1,8 @@
 """The caller's audio that no final covers: what a new connection is sent again. No I/O.
 
-Only evidence lets audio go: a final that covers it (one without times covers the least that it can
-be about), or the limit of 60 s. Quiet audio in front of the first sound that can be a word is kept
-for some seconds.
+Audio that may hold words is dropped for two reasons only: a final covers it (a final without times
+covers the least that it can be about), or it exceeds the limit of 60 s. Quiet audio before the
+first sound that can be a word is kept for some seconds.
 
 A *position* counts samples of the caller's audio from its start.
 """
@@ -25,25 +25,25 @@ LOOKBACK = 3.0
 interim (0.35 s between interims, 0.3 s of look-ahead, the network, a slow first hypothesis)."""
 
 KEEP_AT_MOST = 60.0
-"""Seconds of audio that are kept without a final: the service cuts unbroken speech every 20 s, so
-speech never comes to three times that."""
+"""Seconds of audio that are kept at most without a final: the service cuts unbroken speech every
+20 s, so speech without a final never gets that long."""
 
-# s of audio kept in front of a sound: its onset can be too quiet to stand out.
+# s of audio kept before a sound: its onset can be too quiet to stand out.
 _ONSET = 0.5
-# s that a service can be behind in digital silence, in which there is nothing to decode.
+# s that a service can be behind in digital silence: there is nothing to decode in it.
 _SILENCE_LAG = 1.0
-# s of quiet behind a sound that ends: longer than what is between the words of a sentence.
+# s of quiet that end a sound: longer than the gaps between the words of a sentence.
 _WORD_PAUSE = 0.3
-# Digital silence, as long as a frame of a microphone's can be: 0.1 s at 48 kHz.
+# Digital silence, as long as a microphone's frame can be: 0.1 s at 48 kHz.
 _SILENCE = bytes(9600)
 
 
 def chunk_samples(sample_rate: int) -> int:
     """Return the length of the messages to send at `sample_rate` Hz, in samples.
 
-    50 ms, or the nearest length of 40 to 100 ms that is a whole number of both milliseconds and
-    samples: the service cuts the length of each message to whole milliseconds, and an odd length
-    would make its clock run slow. Where no such length exists, the one that loses least.
+    It is 50 ms, or the nearest length of 40 to 100 ms that is a whole number of both milliseconds
+    and samples: the service cuts the length of each message to whole milliseconds, and an odd
+    length would make its clock run slow. Without such a length, it is the one that loses least.
     """
 
     def loss_and_distance(ms: int) -> tuple[float, int]:
@@ -55,7 +55,7 @@ def chunk_samples(sample_rate: int) -> int:
 class Backlog:
     """Keeps audio until a final covers it. It lives as long as the stream.
 
-    The samples stay in the pieces in which they came: none is moved while others come and go.
+    The samples stay in the pieces in which they were pushed: none is moved as others come and go.
     """
 
     def __init__(self) -> None:
@@ -63,11 +63,11 @@ class Backlog:
         self.kept_from = 0
         """The position of the first sample that is kept."""
         self.end = 0
-        """The position behind the last sample."""
+        """The position right after the last sample."""
         self.flushes: list[int] = []
         """The positions at which a final was asked for: a new connection is sent silence there."""
         self.finalized_to = 0
-        """The position up to which all is final by the times of finals."""
+        """The position up to which all audio is final, by the times of the finals."""
         self.speaking = False
         """Whether a hypothesis is open."""
         self.sent_to = 0
@@ -76,7 +76,7 @@ class Backlog:
         self.drift = Drift()
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
-        # Behind that there is digital silence only, as a mute, noise suppression and DTX have it.
+        # From here on there is only digital silence, as from a mute, noise suppression or DTX.
         self._silent_from = 0
         self._lookback = LOOKBACK
         self._released_to = self._answered_to = 0
@@ -94,7 +94,7 @@ class Backlog:
         self._starts.append(self.end)
         self.end += len(piece) // BYTES_PER_SAMPLE
         if _SILENCE.startswith(piece):
-            # All that is muted is one and the same: it takes no memory, and is read from the cache.
+            # Pieces of digital silence share one object of their size: they take no more memory.
             piece = _silence(len(piece))
         else:
             self._silent_from = self.end
@@ -133,19 +133,19 @@ class Backlog:
         skipped = (start - self._starts[first]) * BYTES_PER_SAMPLE
         wanted = (stop - self._starts[behind - 1]) * BYTES_PER_SAMPLE
         if len(pieces) == 1:
-            # What is whole is not copied, and of a file in one piece only what is asked for.
+            # A whole piece is not copied; of a file in one piece, only the wanted part is.
             return pieces[0][skipped:wanted]
         pieces[0], pieces[-1] = pieces[0][skipped:], pieces[-1][:wanted]
         return b"".join(pieces)
 
     @property
     def has_unsent(self) -> bool:
-        """Whether there is audio that no connection got: nobody can know what is in it."""
+        """Whether there is audio that no connection was sent: nobody can know what is in it."""
         return self.sent_to < self.end
 
     @property
     def has_unsent_chunk(self) -> bool:
-        """Whether that is enough for a message; less waits for more."""
+        """Whether the unsent audio fills a message; less waits for more."""
         return self.end - self.sent_to >= self.chunk
 
     @property
@@ -156,12 +156,12 @@ class Backlog:
     # -- what the service says -------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Note that a new connection is fed from `start` on: its finals are about that again."""
+        """Note that a new connection is fed from `start` on: its finals cover that audio again."""
         self._unplaced_finals = 0
         self.drift.begin()
 
     def set_speaking(self, speaking: bool) -> None:
-        """Note whether a hypothesis is open: then all of its audio is kept."""
+        """Note whether a hypothesis is open: while one is, all of its audio is kept."""
         self.speaking = speaking
 
     def set_lookback(self, seconds: float) -> None:
@@ -178,14 +178,14 @@ class Backlog:
         self._release(stop)
 
     def finalize_without_times(self, sent: int) -> None:
-        """Note a final that does not say what it covers: the least that it can be about.
+        """Note a final that does not say what it covers: assume the least that it can be about.
 
         Args:
             sent: The position up to which audio was sent.
 
-        That is one stretch of sound, up to a pause in which an endpointer can have decided. While
-        the noise floor is not known, no pause may be seen; then the next final is about both.
-        Times tell which finals say nothing new; this estimate does not.
+        The least is one stretch of sound, up to a pause in which an endpointer can have decided.
+        While the noise floor is not known, no pause may be found; then the next final covers this
+        final's stretch too. Times show that a final says nothing new; this estimate does not.
         """
         self._measure(self.end)
         finals, start = self._unplaced_finals + 1, self.start
@@ -197,13 +197,13 @@ class Backlog:
         self._unplaced_finals = 0 if placed else finals
 
     def _end_of_stretch(self, sent: int) -> int | None:
-        """Return the position at which the first sound ends that is behind all that is final."""
+        """Return the position at which the first sound after the final audio ends, or None."""
         bounds = [self.start, *(mark for mark in self.flushes if self.start < mark < sent), sent]
         for first, last in pairwise(bounds):
             sounds = self.loudness.sounds(first, last, SHORTEST_PAUSE)
             end = sounds[0][1] if sounds else None
             if end is None and last in self.flushes and self.first_sound(first, last) is not None:
-                # The silence behind it is a pause too.
+                # The silence that is sent at a flush is a pause too.
                 end = last
             if end is not None:
                 return end
@@ -214,20 +214,20 @@ class Backlog:
         self._given_up = 0
 
     def answered(self, sent: int) -> None:
-        """Note that the service said something, not of what, when audio had been sent so far.
+        """Note an answer that does not say what it is about, with audio sent up to `sent`.
 
-        It may lag behind, so this lets no audio go; it is only asked whether to warn.
+        The service may be behind, so this drops no audio: it only tells which audio got no answer.
         """
         self._answered_to = max(self._answered_to, sent)
 
     # -- what is kept ----------------------------------------------------------------------------
 
     def trim(self, *, heard: int, newest: int) -> None:
-        """Drop quiet audio that need not be kept, and what is too much.
+        """Drop quiet audio that need not be kept, and audio beyond the limit.
 
         Args:
             heard: The position up to which the service can have heard.
-            newest: The position behind which no more than `KEEP_AT_MOST` is kept.
+            newest: The position before which at most `KEEP_AT_MOST` is kept.
         """
         floor, onset = self.start, round(_ONSET * self.sample_rate)
         if not self.speaking:
@@ -236,7 +236,7 @@ class Backlog:
                 heard = max(heard, silence_heard)
             quiet_to = heard - round(self._lookback * self.sample_rate)
             if quiet_to > floor:
-                # A later sound, a word's length aside, is no matter.
+                # A sound counts if its onset is before `quiet_to`; a word's length shows it.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)
                 floor = max(floor, quiet_to if sound is None else min(quiet_to, sound - onset))
         bound = newest - round(KEEP_AT_MOST * self.sample_rate)
@@ -246,20 +246,20 @@ class Backlog:
         if floor > self.kept_from:
             self._measure(floor)
             self.kept_from = floor
-            # What fills no 20 ms is yet to be measured.
+            # Audio that fills no frame of 20 ms is yet to be measured.
             passed = bisect_right(self._starts, min(floor, self.loudness.measured_to)) - 1
             del self._pieces[:passed], self._starts[:passed]
             del self.flushes[: bisect_left(self.flushes, floor)]
             self.loudness.forget(floor)
 
     def _give_up(self, start: int, stop: int) -> None:
-        """Count audio that is let go though nothing was said about it."""
+        """Count audio that is dropped although the service said nothing about it."""
         unheard = start if self.speaking else max(start, min(stop, self._answered_to))
         if self.speaking or self.first_sound(unheard, stop) is not None:
             self._given_up += stop - unheard
 
     def take_given_up(self) -> float:
-        """Return the seconds that can not be sent any more, and forget them."""
+        """Return the seconds of audio that were given up, and forget them."""
         samples, self._given_up = self._given_up, 0
         return samples / self.sample_rate
 
@@ -273,13 +273,13 @@ class Backlog:
             return None
         if not start == self.finalized_to > 0:
             return self.loudness.first_sound(start, stop)
-        # Nobody flushes in the middle of a word: what is behind that is no rest of one.
+        # Nobody flushes in the middle of a word: a sound after a flush is no rest of one.
         mark = next((mark for mark in self.flushes if start <= mark < stop), stop)
         sound = self.loudness.first_sound(start, mark, after_word=True)
         return self.loudness.first_sound(mark, stop) if sound is None and mark < stop else sound
 
     def is_loud(self, start: int, stop: int) -> bool:
-        """Tell whether any kept audio stands out from the noise of the line; the cheapest look."""
+        """Tell whether any kept audio stands out from the noise of the line; the cheapest check."""
         start = max(start, self.kept_from)
         if start >= stop or start >= self._silent_from:
             return False
@@ -287,22 +287,22 @@ class Backlog:
         return self.loudness.stands_out(self._pieces[-1] if newest else self._read(start, stop))
 
     def first_loud(self, start: int, stop: int) -> int | None:
-        """Return the position of the first audio that stands out, be it a word or not, or None."""
+        """Return the position of the first audio that stands out, word or not; None without any."""
         self._measure(stop)
         return None if start >= self._silent_from else self.loudness.first_loud(start, stop)
 
     def last_loud(self, start: int, stop: int) -> int | None:
-        """Return the position behind the last audio that stands out, or None."""
+        """Return the position at which the last audio that stands out ends, or None."""
         self._measure(stop)
         return self.loudness.last_loud(start, stop)
 
     def sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[tuple[int, int]]:
-        """Return where the sounds start and end from one position to another.
+        """Return where the sounds between two positions start and end.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
-            pause: Seconds of quiet behind the end of a sound.
+            pause: Seconds of quiet that end a sound.
         """
         self._measure(stop)
         return self.loudness.sounds(start, stop, pause)
@@ -310,19 +310,19 @@ class Backlog:
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool
     ) -> tuple[int, int] | None:
-        """Return the longest stretch that is quiet against the audio it is in, or None.
+        """Return the longest stretch that is quiet compared with the audio around it, or None.
 
         Args:
-            start: The position from which the audio is that it is measured against.
+            start: The position at which the audio that it is compared with starts.
             look_from: The position from which on to look for it.
-            stop: The position up to which both go.
-            silent: Whether nothing in it may stand out from the noise of the line either.
+            stop: The position at which the audio and the search end.
+            silent: Whether, in addition, nothing in it may stand out from the noise of the line.
         """
         self._measure(stop)
         return self.loudness.longest_quiet(start, look_from, stop, silent=silent)
 
     def quiet_from(self) -> int | None:
-        """Return from where on it is quiet against the audio that is not final, or None."""
+        """Return where the quiet at the end starts, compared with the audio not final, or None."""
         self._measure(self.end)
         return self.loudness.quiet_from(self.start, self._read(self.loudness.measured_to, self.end))
 
@@ -332,7 +332,7 @@ class Backlog:
         return known or self.first_sound(self.start) is not None
 
     def _measure(self, stop: int) -> None:
-        """Measure all whole frames of 20 ms, if not all up to a position is measured."""
+        """Measure all whole frames of 20 ms, unless all up to a position are measured."""
         measured_to = self.loudness.measured_to
         if stop > measured_to and self.end - measured_to >= self.sample_rate // FRAMES_PER_SECOND:
             self.loudness.measure(self._read(measured_to, self.end))
@@ -343,9 +343,9 @@ class Backlog:
         return self._sent_once / self.sample_rate
 
     def take_usage(self, at_least: float) -> float:
-        """Return the seconds sent since the last call, each counted once, if they are enough.
+        """Return the seconds sent since the last call, each counted once, or 0 if they are few.
 
-        What is no more than `at_least` is left for the next call.
+        Seconds that do not exceed `at_least` are left for the next call.
         """
         seconds = (self._sent_once - self._reported) / self.sample_rate
         if seconds <= at_least:

@@ -8,17 +8,17 @@ from math import inf
 PAUSE = 1.0
 """Seconds without audio after which a caller who was talking is taken to be muted."""
 
-# s; a file, pushed at once, is farther ahead of the clock than live audio ever is.
+# s; a file that is pushed at once gets farther ahead of the clock than live audio ever does.
 _FARTHEST_AHEAD = 30.0
-# s that a frame may be late before that is a pause (silence suppression leaves out 0.2 s and more).
-# What comes late in a burst gives it back, so this may be less than the jitter of a network. A loop
-# that pushes a little too slowly makes no pauses.
+# s that a frame may be late before the gap counts as a pause (silence suppression leaves out 0.2 s
+# and more). A late burst takes the pause back, so this may be less than the jitter of a network. A
+# loop that pushes a little too slowly makes no pauses.
 _GAP = 0.15
-# s of audio at its own pace after which what is behind it is settled: late audio would have come.
+# s of audio at its own pace after which all before it is settled: late audio would have come.
 _SETTLED_AFTER = 1.0
-# s that audio may gain in that time: a file that is pushed faster than that is not live.
+# s that audio may gain on real time meanwhile: a file that is pushed faster is not live.
 _GAIN = 0.02
-# s; how little a gain may be before it is settled: what is less is rounding.
+# s; the smallest gain that counts while audio is not settled: less is rounding.
 _LEAST_GAIN = 0.001
 
 
@@ -28,11 +28,11 @@ class Clock:
     The framework adds these times to a wall-clock anchor, so a pause in the audio (a muted
     microphone and silence suppression push nothing) has to take time here too.
 
-    Audio is a row of stretches, each recorded without a pause. A gap begins another one. Audio that
-    was only late comes in a burst behind the gap, and moves the stretch back to where it belongs,
-    so that no time lies in the future. What a burst holds beyond that was recorded before the call
-    stood, or is a file: the next gap may be as long as that. All this is settled, and such audio
-    is live, as soon as audio has run at its own pace for a while.
+    Audio is a row of stretches, each recorded without a pause. A gap begins a new stretch. Audio
+    that was only late comes in a burst after the gap; it moves the stretch back to where it
+    belongs, so that no time lies in the future. A longer burst was recorded before the call stood,
+    or is a file: the next gap may be as long as the surplus and is no pause. All this is settled,
+    and such audio counts as live, once audio has run at its own pace for a while.
     """
 
     __slots__ = (
@@ -55,18 +55,18 @@ class Clock:
     def __init__(self) -> None:
         """Start before any audio."""
         self.latest = 0.0
-        """Seconds of audio that were pushed last."""
+        """Seconds of audio in the latest push."""
         self._audio = 0.0
         self._last: float | None = None
         self._began = 0.0
-        # Of each stretch: the second of audio at which it starts, the monotonic time at which
-        # second 0 would have been recorded without a pause before it, and the pauses before it.
+        # Of each stretch: the second of audio at which it starts; the monotonic time at which
+        # second 0 would have been recorded without a pause before it; and the pauses before it.
         self._starts = [0.0]
         self._origins = [0.0]
         self._shifts = [0.0]
         self._settled = 0
-        # How long the next gap may be without being a pause; and what that was before each of the
-        # latest stretches that may yet be given back.
+        # How long the next gap may be without being a pause; and that value before each of the
+        # latest stretches whose gap may yet be taken back.
         self._credit = 0.0
         self._credits: list[float] = []
         self._gains_from = _LEAST_GAIN
@@ -90,7 +90,7 @@ class Clock:
         self._last, self.latest = now, seconds
 
     def _note_gap(self, ahead: float, now: float) -> None:
-        """Note that no audio has come for a while; it is `ahead` of the present now."""
+        """Note that no audio came for a while; it is now `ahead` seconds ahead of the present."""
         if ahead < -self._credit - _GAP:
             self._credits.append(self._credit)
             self._credit, self._gains_from = 0.0, _LEAST_GAIN
@@ -99,9 +99,9 @@ class Clock:
         self._watch(ahead, now)
 
     def _gain(self, ahead: float, now: float) -> None:
-        """Note audio that comes sooner than it was recorded, by `ahead` seconds.
+        """Note audio that came `ahead` seconds sooner than it can have been recorded.
 
-        The pauses that are not settled are given back first.
+        The pauses that are not settled are taken back first.
         """
         self._lead -= ahead
         if self._lead < -_GAIN:
@@ -122,18 +122,18 @@ class Clock:
         self._move(-ahead)
 
     def _settle(self, ahead: float, now: float) -> None:
-        """Take for live what has run at its own pace for a while, `ahead` of the present."""
+        """Take audio for live that has run at its own pace for a while, `ahead` of the present."""
         if ahead - self._lead > _GAIN:
             self._watch(ahead, now)
             return
         if self._credit > 0 and self._lead < -_GAP:
-            # What came before was early, and the gap behind it a pause. One frame can be late.
+            # The audio before was early, and the gap after it a pause. One frame can be late.
             self._begin_stretch(self._steady_at, -self._lead)
         self._credits.clear()
         self._credit, self._gains_from, self._settled = 0.0, _GAP, len(self._starts)
 
     def _watch(self, lead: float, now: float) -> None:
-        """See from now on whether audio stays as far ahead of the present as it is: `lead`."""
+        """Watch from now on whether audio stays `lead` seconds ahead of the present."""
         self._steady_since, self._steady_at, self._lead = now, self._audio, lead
 
     def _begin_stretch(self, start: float, pause: float) -> None:
@@ -143,9 +143,9 @@ class Clock:
         self._move(pause)
 
     def _move(self, seconds: float) -> None:
-        """Let the latest stretch have been recorded so much later."""
+        """Set the recording time of the latest stretch `seconds` later."""
         self._origins[-1] += seconds
-        # Times run on while what was recorded before the call is made good, and never back.
+        # Times never run back, even while audio from before the call is made up for.
         before = self._shifts[-2] if len(self._shifts) > 1 else 0.0
         self._shifts[-1] = max(before, self._origins[-1] - self._began)
 
@@ -156,12 +156,12 @@ class Clock:
 
     @property
     def settled_to(self) -> float:
-        """The second of audio after which a pause may yet turn out to be audio that is late."""
+        """The second of audio from which on a pause may yet turn out to be late audio."""
         return self._starts[-len(self._credits)] if self._credits else inf
 
     @property
     def is_early(self) -> bool:
-        """Whether audio came sooner than at its own pace: a file, or what waited for the call."""
+        """Whether audio came faster than its own pace: a file, or audio held up before the call."""
         return self._credit > _GAP
 
     def is_paused(self, now: float) -> bool:
@@ -176,13 +176,13 @@ class Clock:
         return self._last is not None and self._audio < now - self._began + _FARTHEST_AHEAD
 
     def pause_around(self, seconds: float) -> tuple[float, float, float]:
-        """Return how long the pauses before a sample are, and from where to where that holds."""
+        """Return how long the pauses before a second are, and between which seconds that holds."""
         index = bisect_right(self._starts, seconds) - 1
         behind = self._starts[index + 1 : index + 2]
         return self._shifts[index], self._starts[index], behind[0] if behind else inf
 
-    def pauses_behind(self, seconds: float) -> list[float]:
-        """Return the seconds of audio, behind the given one, where there is a `PAUSE` or more."""
+    def pauses_after(self, seconds: float) -> list[float]:
+        """Return the seconds of audio after a given one at which there is a `PAUSE` or more."""
         first = bisect_right(self._starts, seconds)
         return [
             self._starts[n]
@@ -191,9 +191,9 @@ class Clock:
         ]
 
     def recorded_at(self, second: float) -> float | None:
-        """Return the monotonic seconds of a time, pauses included; None before any audio.
+        """Return the monotonic time of a second that counts pauses; None before any audio.
 
-        Whoever wants epoch seconds adds what the system's clock says when it is asked.
+        Whoever wants epoch seconds converts it by the system's clock as it stands then.
         """
         if self._last is None:
             return None

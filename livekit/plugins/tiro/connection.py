@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     _WebSocket = aiohttp.ClientWebSocketResponse[bool]
 
-# s without a sign that the peer takes what it is sent, after which it is asked for one.
+# s without a sign that the peer takes what it is sent, after which it is sent a ping.
 _PING_AFTER = 2.0
-# s without such a sign, asked for every 2 s, after which the peer is gone: with the second
-# between two looks, a half-open connection is noticed within 15 s, whether audio flows or not.
+# s without such a sign, with a ping every 2 s, after which the peer is gone. Checks are 1 s apart,
+# so a half-open connection is noticed within 15 s, whether audio flows or not.
 _DEAD_AFTER = 13.0
-# s from a ping to its answer, if the peer reads all that comes.
+# s from a ping to its pong, at most, if the peer reads all that comes.
 _AT_ONCE = 0.5
 # s for the close frame to leave: a peer that does not read must not hold up `aclose`.
 _CLOSE_FRAME_TIMEOUT = 0.5
@@ -50,7 +50,7 @@ def new_http_session(url: str) -> aiohttp.ClientSession:
             is one: `WSS_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` for `wss:`, `WS_PROXY`, `HTTP_PROXY`
             or `ALL_PROXY` for `ws:`, except for the hosts of `NO_PROXY` and this machine itself.
     """
-    # Else it is 100 connections, and the next call would wait for one of them to end.
+    # The default limit is 100 connections: the next call would wait for one of them to end.
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(connector=connector, proxy=proxy_for(url))
 
@@ -75,7 +75,7 @@ class Connection:
         Args:
             ws: The websocket, with `autoping` off.
             opened_in: Seconds that it took to open.
-            odd_path: The path of the address, if it is another than Tiro's own.
+            odd_path: The path of the address, if it differs from Tiro's own.
         """
         self.id = utils.shortuuid("tiro_")
         """A name for this connection; the service gives none."""
@@ -90,9 +90,9 @@ class Connection:
         self.answered_at = 0.0
         """When it last gave a result, an empty one included; monotonic seconds."""
         self.acknowledged_to = 0
-        """The position of the audio that the peer is known to have taken, as `ping` was told it."""
+        """The position up to which the peer is known to have taken the audio, as told to `ping`."""
         self.pinged_to = 0
-        """The position of the audio that the last ping went out behind."""
+        """The position up to which audio was sent when the last ping went out."""
         self._opened_at = self._taken_at = self._pinged_at = time.monotonic()
         self._done_sending_at = self._news_at = self._opened_at
         self._idle = 0.0
@@ -193,7 +193,7 @@ class Connection:
         return not self._broken
 
     def _write(self, frame: bytes, kind: aiohttp.WSMsgType = aiohttp.WSMsgType.TEXT) -> bool:
-        """Put a frame into the buffer of the socket. Return False if that is full, or gone.
+        """Put a frame into the socket's buffer. Return False if it is full, or the socket gone.
 
         `send_frame` writes the frame first; only then, and only if the buffer is full, does it
         wait for room. That is left to `drain`.
@@ -239,7 +239,7 @@ class Connection:
                     if not response.event:
                         self.answered_at = time.monotonic()
                     return response
-                # Not its text: what refuses a key can repeat it.
+                # Not its text: a frame that refuses a key can repeat the key.
                 size = {"bytes": len(message.data)}
                 logger.debug("ignored a frame that is not the service's", extra=size)
             else:
@@ -256,7 +256,7 @@ class Connection:
                 return
 
     def note_news(self) -> None:
-        """Note that the last response said something new of the audio, so that it was taken."""
+        """Note that the last response said something new: the peer has taken the audio."""
         self._taken_at = self._news_at = self.answered_at
 
     # -- its end ---------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class Connection:
     def is_dead(self) -> bool:
         """Whether the peer takes nothing any more: gone without a word (half-open), or stuck.
 
-        That it speaks proves nothing: a stuck gateway goes on sending pings of its own.
+        Frames from it prove nothing: a stuck gateway goes on sending pings of its own.
         """
         return bool(self._pings) and time.monotonic() - self._taken_at > _DEAD_AFTER
 
@@ -296,7 +296,7 @@ class Connection:
 
         Args:
             reason: Why it is over.
-            found_nothing: Whether the service heard no word in the last that was sent.
+            found_nothing: Whether the service heard no word in the last audio that was sent.
             unanswered: Seconds since audio was sent that may be speech, without an answer.
         """
         return Ending(
@@ -322,7 +322,7 @@ class Connection:
 
 
 class _OneAddress:
-    """An HTTP session that stays with the address it is given, for `ws_connect` to ask.
+    """An HTTP session for `ws_connect` that stays with the address that it is given.
 
     A redirect would send the audio, and the key with it, to another host; `raise_for_status` of
     the caller's session would hide how the handshake was answered.
@@ -341,16 +341,16 @@ class _OneAddress:
 
 
 async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:
-    """Connect. Return what went wrong, and raise none of it.
+    """Connect. Return an error instead of raising one.
 
-    The exceptions of aiohttp hold the URL, and so the key. A task shows the one that it ended by,
-    in the log of asyncio's debug mode and in tracebacks with locals.
+    The exceptions of aiohttp hold the URL, and so the key. A task shows the exception that ended
+    it, in the log of asyncio's debug mode and in tracebacks with locals.
     """
     if session.closed:
         return errors.unusable_session("it is closed")
     if session._loop is not asyncio.get_running_loop():
         return errors.unusable_session("it was made in another event loop")
-    if str(getattr(session, "_default_proxy", "")).startswith("socks"):
+    if str(getattr(session, "_default_proxy", "")).lower().startswith("socks"):
         reason = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
         return errors.unreachable(options.host, reason, by_proxy=True)
     # Private to aiohttp, whose types of it change from version to version.
@@ -382,7 +382,7 @@ def _limit_per_host(session: aiohttp.ClientSession) -> int:
 
 
 def _ignore(room: asyncio.Future[None]) -> None:
-    """Take note if there will be no room any more: the connection may be lost before any drain."""
+    """Mark an exception as seen: the connection may be lost before anybody waits in `drain`."""
     if not room.cancelled():
         room.exception()
 
@@ -399,7 +399,7 @@ def _discard(connecting: asyncio.Task[_WebSocket | APIError]) -> None:
 def _drop(ws: _WebSocket) -> None:
     """Close the socket of a websocket now, if it is open.
 
-    To close it in the usual way is to wait for a peer that does not read until TCP gives up.
+    The usual close would wait for a peer that does not read until TCP gives up.
     """
     connection = ws._response.connection
     transport = None if connection is None else connection.transport
@@ -415,12 +415,12 @@ def not_reached(fault: Exception, options: Options) -> APIError:
 
 
 def is_of_proxy(fault: Exception, url: str) -> bool:
-    """Tell whether it is the proxy on the way that a connection to an address failed by."""
+    """Tell whether a connection to an address failed because of the proxy on the way."""
     if isinstance(fault, aiohttp.ClientConnectorDNSError):
         # It names an international host as DNS does.
         host = urlsplit(url).hostname or ""
         return fault.host not in (host, host.encode("idna").decode())
-    # That the address itself is a URL is known.
+    # The address itself is known to be a URL.
     return isinstance(fault, aiohttp.ClientProxyConnectionError | aiohttp.InvalidURL)
 
 
@@ -432,7 +432,7 @@ def reason_of(fault: Exception) -> str:
     if isinstance(fault, aiohttp.ClientConnectorSSLError):
         # Its errno is one of OpenSSL's, which means something else to the system.
         reason = getattr(fault.os_error, "reason", None) or "no reason given"
-        # What does not answer in TLS at all speaks without it.
+        # A server that does not answer in TLS at all speaks without it.
         plain = reason == "WRONG_VERSION_NUMBER"
         advice = ". If the server has no TLS, use ws://" if plain else ""
         return f"the TLS handshake failed ({reason}){advice}"

@@ -72,7 +72,7 @@ class Dialer:
         then, as a service that is down refuses at once.
 
         Args:
-            options: Returns the stream's settings, as they stand: who revokes a key changes it.
+            options: Returns the stream's settings, as they stand: the key may have changed.
             budget: Returns what the base class allows, as it stands.
 
         Raises:

@@ -1,7 +1,7 @@
-"""How fast the service's clock runs, told by where sounds are and finals say they are. No I/O.
+"""How fast the service's clock runs: where finals say sounds are, and where they are. No I/O.
 
-A service that cuts or pads what it gets counts other seconds than it was sent: 5 % of half an hour
-is a minute and a half. Words would be let go of too early or taken for old ones.
+A service that cuts or pads the audio counts other seconds than it was sent: 5 % of half an hour is
+a minute and a half. Audio would be dropped too early, or new words would be taken for old ones.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# s between an edge of a sound and that of its word, as recognisers tell it: less is no drift.
+# s that a recogniser may put the edge of a word off the edge of its sound: less is no drift.
 _HABIT = 0.25
-# s a second that a clock can be off: one that is farther off is not understood.
+# s per second that a clock can be off: a clock that is farther off is not followed.
 _FARTHEST = 0.1
-# Finals that have to agree, of those in a row that are off by more than a habit.
+# Finals in a row, of those that are off by more than a habit, that have to agree on the pace.
 _SURE = 3
-# What a final counts for against the next one: a pace may change in the course of a call.
+# The weight of a final against the next one: a pace may change in the course of a call.
 _DECAY = 0.9
-# s from comparison to comparison.
+# s from one comparison to the next.
 _INTERVAL = 1.5
-# s of audio that the pace of the connection before counts for.
+# s of audio that the pace of the previous connection counts for.
 _PRIOR = 10.0
 
 
@@ -34,7 +34,7 @@ class Drift:
     def __init__(self) -> None:
         """Start with a clock that is right."""
         self.pace = 1.0
-        """Seconds of the service's clock for a second of audio."""
+        """Seconds of the service's clock per second of audio."""
         self.due_at = 0.0
         """The second of the service's clock from which on the next comparison is worth its cost."""
         self._is_certain = False
@@ -50,13 +50,13 @@ class Drift:
         self.due_at = 0.0
 
     def compare(self, start: float, end: float, sounds: Sequence[tuple[float, float]]) -> None:
-        """Learn from a final, if there is one sound alone that it can be about.
+        """Learn from a final, if there is only one sound that it can be about.
 
-        A clock that is off moves both edges of a sound by the same. A breath, a door or an echo
-        moves one of them, and tells nothing of the clock.
+        A clock that is off moves both edges of a sound by the same time. A breath, a door or an
+        echo moves only one of them, and tells nothing about the clock.
 
         Args:
-            start: The second at which it starts, by the service's clock.
+            start: The second at which the final starts, by the service's clock.
             end: The second at which it ends, likewise.
             sounds: The seconds of the connection at which sounds start and end, by what was sent.
         """
@@ -70,7 +70,7 @@ class Drift:
             self._learn(end, last)
 
     def _edge_at(self, second: float, edges: Iterable[float]) -> float | None:
-        """Return the edge of a sound that a second of the service's clock is, if there is one."""
+        """Return the one edge that a second of the service's clock can mean; None if unclear."""
         last_told, last_true = self._last
         since = max(0.0, second - last_told)
         expected, most = last_true + since / self.pace, _HABIT + _FARTHEST * since

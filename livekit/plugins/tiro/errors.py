@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _CREDENTIAL = r"(?i)((?:token|key)=|\bbearer\s+)[^\s&\"',;}]+"
 # Characters of a secret by which it is found; the rest is compared one by one.
 _SOUGHT = 32
-# Characters; what is shorter and no key is no secret: a number, a tag. And a key that is shorter,
-# as people give to a server of their own, is a part of many words: only by itself it is the key.
+# Characters. A shorter text that is no key is no secret: a number, a tag. A shorter key, as people
+# give to a server of their own, is a part of many words: it is the key only where it stands alone.
 _SHORTEST_SECRET = 6
-# What stands before and behind a text that stands by itself, in an address too.
-_BEFORE, _BEHIND = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?!\w)"
+# What comes before and after a text that stands by itself, also in an address.
+_BEFORE, _AFTER = r"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{2}))", r"(?!\w)"
 # Connections whose secrets are looked for: an error repeats that of its own, or of one just before.
 _KEYS_REMEMBERED = 8
 # A server's text longer than this is a page, not a message (characters).
@@ -86,9 +86,9 @@ _ADVICE = {
 }
 _ADVICE_ADDRESS = "What answers there is not Tiro's service; check base_url or TIRO_BASE_URL."
 _ADVICE_PROXY = (
-    "Check address, user and password of the proxy: it is that of WSS_PROXY, HTTPS_PROXY or "
-    "ALL_PROXY, or of the http_session or the worker that you gave one. Hosts in NO_PROXY are "
-    "reached without one."
+    "Check address, user and password of the proxy, which has to speak HTTP: it is that of "
+    "WSS_PROXY, HTTPS_PROXY or ALL_PROXY (of WS_PROXY, HTTP_PROXY or ALL_PROXY for ws://), or of "
+    "the http_session or the worker that you gave one. Hosts in NO_PROXY are reached without one."
 )
 _ADVICE_SERVER = "The fault is at the service; try again, and tell Tiro if it lasts."
 
@@ -116,7 +116,7 @@ class Redactor:
 
         Args:
             key: The key.
-            others: What else is not to be told. Short texts among them are no secrets.
+            others: Other texts to take out. Short texts among them are no secrets.
         """
         parts = [part for text in others for part in (text, text.rpartition(" ")[2])]
         secrets = dict.fromkeys([key, *(part for part in parts if len(part) >= _SHORTEST_SECRET)])
@@ -152,7 +152,7 @@ class _Secret:
         """Return `text` with "[key]" in place of the secret."""
         for form in self._encoded:
             if self._is_short:
-                text = re.sub(_BEFORE + re.escape(form) + _BEHIND, "[key]", text)
+                text = re.sub(_BEFORE + re.escape(form) + _AFTER, "[key]", text)
             else:
                 text = text.replace(form, "[key]")
         cut, at = [], 0
@@ -163,7 +163,7 @@ class _Secret:
         return "".join([*cut, text[at:]])
 
     def _end(self, text: str, at: int) -> int:
-        """Return where a secret ends that goes on at a place in a text, or breaks off there."""
+        """Return where a secret ends whose beginning was found up to `at`, even if cut off."""
         for character in self._text[_SOUGHT:]:
             found = _form(character).match(text, at)
             if found is None:
@@ -181,7 +181,7 @@ class _Secret:
     def _pattern(self) -> re.Pattern[str]:
         # A pattern for all of a signed token would take the event loop a quarter of a second.
         forms = "".join(map(_any_form, self._text[:_SOUGHT]))
-        return re.compile(_BEFORE + forms + _BEHIND if self._is_short else forms)
+        return re.compile(_BEFORE + forms + _AFTER if self._is_short else forms)
 
 
 @lru_cache(maxsize=1024)
@@ -236,7 +236,7 @@ def from_handshake(http_status: int, odd_path: str = "") -> APIStatusError:
 
     Args:
         http_status: The answer.
-        odd_path: The path of the address, without the key, if it is another than Tiro's own.
+        odd_path: The path of the address, without the key, if it differs from Tiro's own.
     """
     if 300 <= http_status < 400:
         return APIStatusError(

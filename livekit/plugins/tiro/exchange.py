@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
 _REFUSAL_WAIT = 0.05
-# s from one look after a connection to the next, at most.
+# s from one check of a connection to the next, at most.
 _LOOK_INTERVAL = 1.0
-# s of work for the service, which is behind by so much only if it is sent a burst.
+# s of audio that the service has yet to process: only a burst puts it this far behind.
 _BURST = 1.0
-# s that a service is behind at most if it hears what is said as it comes.
+# s that a service is behind at most if it keeps up with live speech.
 _KEEPS_UP = 1.0
 # s that the service may be behind what it is sent before the caller's frames go through the send
 # task, which lets the receive task run in between and keeps the pace.
 _MAX_DIRECT = 4.0
-# s that the service may be behind a file: what it has not heard must be there to be sent again.
+# s that the service may be behind a file: audio it has not heard must be kept for a replay.
 _MAX_BEHIND = 30.0
-# s of audio in a burst from ping to ping, so that a slow reader can show that it reads.
+# s of audio from ping to ping in a burst, so that a slow reader can show that it reads.
 _PING_INTERVAL = 2.0
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
-    """Let who waits for a future go on; a future takes a third of the memory of an event."""
+    """Wake whoever waits for a future; it takes a third of the memory of an `asyncio.Event`."""
     if not waiter.done():
         waiter.set_result(None)
 
@@ -105,20 +105,20 @@ class Exchange:
         # What the send task waits for.
         self._more: asyncio.Future[None] = loop.create_future()
         self._changed: asyncio.Future[None] = loop.create_future()
-        # Words to listen for, which wait until nobody speaks.
+        # Whether new words to listen for wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
         """Whether audio may go out as it is pushed: the send task does nothing but wait for it."""
         self._flusher = Flusher(
             feed, parts, self._wake_sender, endpointing=options.endpointing, ended=ended
         )
-        # Looked at for each frame.
+        # Read for each frame.
         self._quiet = self._flusher.quiet
 
     # -- the caller's side -----------------------------------------------------------------------
 
     def send_now(self, seconds: float, now: float) -> None:
-        """Send what was pushed here and now if that can be, else leave it to the send task.
+        """Send what was pushed at once if possible, else leave it to the send task.
 
         Waking the send task would double the cost of a frame.
 
@@ -139,24 +139,24 @@ class Exchange:
             self._flusher.notice_end_of_utterance(seconds, now)
 
     def flush(self) -> None:
-        """Bring the service's endpointer to a decision on what was pushed, if that is open."""
+        """Bring the service's endpointer to a decision, if somebody waits for a final."""
         if self._parts.transcript.flush_pending:
             self._flusher.flush()
         else:
             self._flusher.send_held_unless_more_comes()
 
     def end_input(self) -> None:
-        """Send what is left, silence behind it, and the end marker."""
+        """Send the remaining audio, silence after it, and the end marker."""
         self._ended = True
         self._flusher.end_input()
 
     def send_held(self) -> None:
-        """Send what is held back, as nothing more comes; if that can be done here and now."""
+        """Send what is held back, as nothing more comes, if that is possible at once."""
         if self._feed.release() and self.is_direct:
             self.send_now(0.0, time.monotonic())
 
     def change_options(self, options: Options) -> None:
-        """Use other settings; the exchange is over if the config has been sent with others."""
+        """Use other settings; end the exchange if the config that was sent no longer fits."""
         self._options = options
         self._flusher.note_options(options.endpointing)
         in_force = self._connection.configured
@@ -179,7 +179,7 @@ class Exchange:
     # -- its life --------------------------------------------------------------------------------
 
     async def run(self) -> Reason | ServiceError:
-        """Send and receive until the connection ends, or must."""
+        """Send and receive until the connection ends, or has to."""
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
@@ -295,7 +295,7 @@ class Exchange:
                 self.is_direct = connection.configured is not None
                 self._more = more = asyncio.get_running_loop().create_future()
                 self._parts.outlet.report_usage()
-                # What this task sent has not been looked at; `send_now` looks at what it sends.
+                # `send_now` looks for quiet in what it sends; what this task sent was not searched.
                 if backlog.end >= self._quiet.due_from:
                     seconds = backlog.chunk / backlog.sample_rate
                     self._flusher.notice_end_of_utterance(seconds, now)
@@ -331,14 +331,14 @@ def _drain_patience(
 
 
 async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> None:
-    """Let a burst go no further ahead of the service than can be sent again."""
+    """Keep a burst from getting further ahead of the service than can be sent again."""
     if feed.sent_to - connection.pinged_to > _PING_INTERVAL * sample_rate:
         connection.ping(feed.sent_to)
     # An error that has come in must be read before more audio goes out.
     wait = 0.0
     while True:
         await asyncio.sleep(min(_REFUSAL_WAIT, wait))
-        # What the service says meanwhile shortens it.
+        # What the service says meanwhile shortens the wait.
         wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
         if not wait:
             return

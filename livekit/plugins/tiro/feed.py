@@ -1,7 +1,7 @@
 """What one connection is sent, in what pieces, and where its seconds are in the caller's audio.
 
 No I/O: the present is passed in as `now`, monotonic seconds. A *position* counts samples of the
-caller's audio; a *second* is one of the connection, on which injected silence takes time too.
+caller's audio; a *second* is one of the connection, in which injected silence counts too.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
-# s of work that a service has before it counts as behind what it is sent.
+# s of audio left to process, above which a service counts as behind what it is sent.
 _BEHIND = 0.3
-# s of audio from one clean-up to the next; up to so much more than needed is kept.
+# s of audio from one trim to the next; up to this much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
 _LOOK_INTERVAL = 0.4
-# s behind what is final, within which a sound is the rest of it.
+# s after the final audio, within which a sound is the rest of its last word.
 _REST = 0.1
-# s of zeros behind a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
+# s of zeros after a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
 # acoustic model looks 0.3 s ahead.
 FLUSH_SILENCE = 2.5
-# s of zeros behind audio that is sent again because nothing was said about it: an endpointer that
+# s of zeros after audio that is sent again because nothing was said about it: an endpointer that
 # heard no word decides after 5 s.
 _ASKING_SILENCE = 6.0
-# s; the zeros go out in pieces, because the endpointer is asked between messages only.
+# s; the zeros go out in pieces, because the service runs its endpointer between messages only.
 _SILENCE_PIECE = 0.25
-# s that a result may be behind what was sent without being behind: the endpointer's silence, the
+# s that a result trails what was sent although the service keeps up: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
-# How much faster than true the service's clock may run; a time farther ahead is no time.
+# How much too fast the service's clock may run; a time farther ahead is not believed.
 _FASTEST_CLOCK = 1.1
 
 
@@ -55,17 +55,17 @@ class Segment(NamedTuple):
 
 
 class Feed:
-    """One connection's way through the backlog. A new connection has a new one."""
+    """One connection's way through the backlog. A new connection has a new feed."""
 
     def __init__(self, backlog: Backlog, clock: Clock, now: float, *, asking: bool = False) -> None:
         """Start at the first sample that is not final.
 
         Args:
             backlog: The audio.
-            clock: Knows of the pauses in it.
+            clock: Knows the pauses in the audio.
             now: Monotonic seconds.
             asking: Whether the service is to answer even if it hears no word. Then the first
-                message is of 20 ms, which opens its voice gate, and a flush is of 6 s.
+                message has 20 ms, which opens its voice gate, and a flush sends 6 s of silence.
         """
         backlog.begin()
         self.sent_to = first_to_send(backlog, clock)
@@ -73,9 +73,9 @@ class Feed:
         self.heard_to = self.sent_to
         """The position up to which the service has said what is in the audio, as far as known."""
         self.drained_at = now
-        """When a service that works at the pace of speech is through with it; monotonic seconds."""
+        """When a service at the pace of speech has heard all that was sent; monotonic seconds."""
         self.lag: float | None = None
-        """Seconds of audio that its last hypothesis was behind what was sent; None before any."""
+        """Seconds that the last hypothesis was behind what was sent; None before the first."""
         self._backlog = backlog
         self._clock = clock
         self._drift = backlog.drift
@@ -92,19 +92,19 @@ class Feed:
     # -- out -------------------------------------------------------------------------------------
 
     def flush(self, *, again: bool = False) -> bool:
-        """Have silence sent behind what was pushed so far, so that the service decides.
+        """Have silence sent after what was pushed so far, so that the service decides.
 
-        Return False if that is done already.
+        Return False if silence was sent there already.
 
         Args:
-            again: Whether to do so even if nothing was said since it was sent last.
+            again: Whether to do so even if nothing was said since silence was last sent.
         """
         self._backlog.flush()
         end, flushes = self._backlog.end, self._pending_flushes
         last = flushes[-1] if flushes else self._silent_at
-        asked = last is not None and not _is_said_behind(last, self._backlog, self.heard_to)
+        asked = last is not None and not _is_said_after(last, self._backlog, self.heard_to)
         if asked and flushes:
-            # What waits to be flushed takes this along.
+            # The flush that waits moves to the new end.
             flushes.pop()
         elif asked and not again:
             return False
@@ -148,12 +148,12 @@ class Feed:
         return pcm
 
     def release(self) -> bool:
-        """Hold back nothing of what was pushed so far. Return whether anything is held."""
+        """Hold back nothing of what was pushed so far. Return whether a chunk of it waits."""
         self._onset.release()
         return self.has_chunk
 
     def _take_silence(self, ready: int) -> bytes:
-        """Return the next piece of silence, with the `ready` last samples of the audio first."""
+        """Return the next piece of silence; the first one begins with `ready` samples of audio."""
         pcm = b""
         if not self._silence_left:
             self.sent_to, self._samples = self.sent_to + ready, self._samples + ready
@@ -165,7 +165,7 @@ class Feed:
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.
         samples = _silence_piece(self._backlog) - len(pcm) // BYTES_PER_SAMPLE
         if self._segments[-1].sample == self._samples:
-            # No audio came in between, so that the silence goes on.
+            # No audio came in between: the earlier silence goes on.
             del self._segments[-1]
         if not self._segments or self._segments[-1].is_audio:
             self._segments.append(Segment(self._samples, self.sent_to, False))
@@ -190,20 +190,20 @@ class Feed:
 
     @property
     def undecided_from(self) -> int:
-        """The position from which on the service may have decided on nothing yet."""
+        """The position from which on the service may not have decided yet."""
         return self._monologue.since(self.sent_to)
 
     def ahead(self, now: float) -> float:
-        """Return for how many seconds a service that works at the pace of speech is busy yet.
+        """Return for how many more seconds a service at the pace of speech is busy.
 
-        This chooses moments (how fast to send a file, when to get impatient); it lets no audio go.
+        This only times things (how fast to send a file, when to get impatient): it drops no sound.
         """
         return max(0.0, self.drained_at - now)
 
     def must_wait(self, now: float, most: float) -> float:
         """Return the seconds to wait until the service is at most `most` seconds behind.
 
-        So what it has not heard is still kept. Quiet audio is not waited for.
+        So the audio that it has not heard is still kept. Quiet audio is not waited for.
         """
         wait = self.ahead(now) - most
         if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
@@ -216,7 +216,7 @@ class Feed:
         self._acknowledged_to = max(self._acknowledged_to, position)
 
     def limit(self, now: float) -> None:
-        """Give up live audio that had to wait for too long for a connection; a file can wait."""
+        """Give up live audio that has waited too long for a connection; a file can wait."""
         self._trim(now, self._backlog.end if self._clock.is_live(now) else self.sent_to)
 
     def _trim(self, now: float, newest: int) -> None:
@@ -250,19 +250,19 @@ class Feed:
         if start is None or end is None:
             self._backlog.finalize_without_times(self.sent_to)
             if self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
-                # All that it can have left to hear is the silence after the last sound.
+                # All that the service can have left to hear is the silence after the last sound.
                 self.drained_at = min(self.drained_at, now + FLUSH_SILENCE)
-            # The service decides 0.5 s after a word at the earliest: this is about no newer audio.
+            # The service decides 0.5 s after a word at the earliest: no newer audio is covered.
             newer = round(max(SHORTEST_PAUSE, self.ahead(now)) * self._backlog.sample_rate)
             self._note_unplaced(max(self._backlog.start, self.sent_to - newer), now)
         else:
             self._backlog.finalize(self.locate(start), self._note_heard(end, now))
-        # Before anything is let go: whether somebody still talks is in what the final covers.
+        # Before the trim: whether somebody still talks shows in what the final covers.
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
         self._trim(now, self.sent_to)
 
     def _note_unplaced(self, heard_to: int, now: float) -> None:
-        """Note an answer without times: it may be about all that is in front of a position."""
+        """Note an answer without times: it may be about all audio before a position."""
         self.heard_to = max(self.heard_to, heard_to)
         self._backlog.answered(self.sent_to)
         if self.drained_at <= now + _BEHIND:
@@ -278,7 +278,7 @@ class Feed:
         return position > self._backlog.finalized_to
 
     def _note_heard(self, second: float, now: float) -> int:
-        """Note how far the service is. Return the position of the second."""
+        """Note how far the service has heard. Return the position of the second."""
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
         self._nothing_to = None
@@ -297,7 +297,7 @@ class Feed:
 
     @property
     def found_nothing_in_all(self) -> bool:
-        """Whether the service last said that it heard no word, and no sound was sent since."""
+        """Whether the service last said that it heard no word, and no sound follows that audio."""
         heard = self._nothing_to
         return heard is not None and self._backlog.first_sound(heard) is None
 
@@ -315,7 +315,7 @@ class Feed:
         return self.spans(((start, end),))[0]
 
     def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Do so with many spans: what holds for one mostly holds for the next."""
+        """Do so with many spans: neighbours mostly share their segment and their pauses."""
         rate = self._backlog.sample_rate
         found = []
         low = high = shift = 0
@@ -337,7 +337,7 @@ class Feed:
         return found
 
     def _audio_around(self, sample: int) -> tuple[int, int, int]:
-        """Return from which to which sample the positions are those of audio, and how far off."""
+        """Return where the audio around a sample starts and ends, and its offset to positions."""
         segments = self._segments
         index = bisect_right(segments, (sample, inf)) - 1
         if index < 0 or not segments[index].is_audio:
@@ -356,10 +356,10 @@ class Feed:
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
 
 
-def _is_said_behind(position: int, backlog: Backlog, heard_to: int) -> bool:
-    """Tell whether there can be words behind a position: a sound, or what the service heard there.
+def _is_said_after(position: int, backlog: Backlog, heard_to: int) -> bool:
+    """Tell whether there can be words after a position: a sound, or what the service heard there.
 
-    A hypothesis can be of what is too soft for a sound.
+    A hypothesis can be about words that are too soft to count as a sound.
     """
     is_heard = backlog.speaking and heard_to > position
     return is_heard or backlog.first_sound(position) is not None
@@ -368,7 +368,7 @@ def _is_said_behind(position: int, backlog: Backlog, heard_to: int) -> bool:
 def _sounds_by_connection(
     backlog: Backlog, sent_to: int, segments: list[Segment]
 ) -> list[tuple[float, float]]:
-    """Return at which seconds of the connection the sounds start and end that are not final."""
+    """Return the seconds of the connection at which the sounds that are not final start and end."""
     start, rate = backlog.start, backlog.sample_rate
     rest = start + round(_REST * rate)
     found = backlog.sounds(start, sent_to)
@@ -384,7 +384,7 @@ def _sounds_by_connection(
 
 
 def _sample_of(position: int, segments: list[Segment]) -> int:
-    """Return the sample of the connection behind a position of its audio."""
+    """Return the sample of the connection at which the audio up to a position ends."""
     before = [part for part in segments if part.is_audio and part.position < position]
     part = before[-1] if before else segments[0]
     return part.sample + position - part.position

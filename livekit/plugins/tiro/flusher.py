@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from .feed import Feed
 
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
-# the service may wait for longer silence than it was sent. The framework waits 2 s for the answer.
+# the service may need more silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s without more audio, after which a flush that waits for a pause is sent all the same; but frames
-# of any length may come at their own pace, each as late as a network makes it.
+# s without more audio, after which a flush that waits for a pause is sent all the same. For long
+# frames it is their length, plus what a network can delay the next one.
 _NO_MORE_AFTER = 0.3
 _LATE = 0.2
-# s that the timer for that may be late: more, and the loop stalled, so that audio had to wait, too.
+# s that this timer may be late. If it is later, the loop has stalled, and audio had to wait too.
 _STALLED = 0.02
-# s of audio in which the service hears no word, after which such a flush is sent, too: it is not
-# speech.
+# s of audio in which the service hears no word, after which such a flush is sent too: the audio
+# is not speech.
 _NO_WORD_AFTER = 1.5
-# s behind the end of a final up to which somebody may ask for it: the framework's detectors of the
-# end of a turn wait for 3 s at most.
+# s after the end of a final within which somebody may still flush for it: the framework's detectors
+# of the end of a turn wait for 3 s at most.
 _ASKED_LATEST = 3.5
-# s by which hypotheses are later than at the best of times when silence would only put the service
-# further behind: one that is no faster than speech would never catch up.
+# s that hypotheses may be later than at their fastest. Beyond that, silence would only put the
+# service further behind: one that is no faster than speech would never catch up.
 _TOO_FAR_BEHIND = 1.5
 
 
@@ -52,10 +52,10 @@ class Flusher:
         endpointing: float | None,
         ended: bool,
     ) -> None:
-        """Ask for nothing yet, but for what somebody waits for from the connection before.
+        """Ask for nothing yet, except for a final that was awaited on the previous connection.
 
         Args:
-            feed: The connection's, which sends the silence that has the service decide.
+            feed: The connection's, which sends the silence that makes the service decide.
             parts: The stream's.
             wake: Has the feed's silence sent.
             endpointing: The option: seconds of quiet.
@@ -75,7 +75,7 @@ class Flusher:
         self._ask_by: float | None = None
         self._left_to = 0
         self._least_lag = inf
-        # Where the timer was late once, as the loop had stalled; the second time counts.
+        # The position at which the timer was late once, as the loop stalled; the next time counts.
         self._excused: int | None = None
         self.note_options(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
@@ -99,7 +99,7 @@ class Flusher:
         if self._feed.lag is not None:
             self._least_lag = min(self._least_lag, self._feed.lag)
         if self._ask_by is not None:
-            # A final of something earlier is no answer, but the service comes nearer.
+            # A final about earlier audio is no answer, but the service comes nearer.
             backlog = self._parts.backlog
             open_from = backlog.first_sound(backlog.start, self._left_to)
             self._ask_by = None if open_from is None else self._decided_at
@@ -109,10 +109,10 @@ class Flusher:
     def flush(self) -> None:
         """Bring the service's endpointer to a decision on what was pushed so far.
 
-        Not yet if a word has just begun, or the service is behind and silence is no help to it.
+        Wait if a word has just begun, or if the service is behind and silence does not help.
         """
         if self.quiet.is_waiting:
-            # Asked in the next pause: who is in the middle of a word is not done.
+            # It is asked in the next pause: a caller in the middle of a word is not done.
             return
         backlog = self._parts.backlog
         if _is_at_onset(backlog, self._parts.clock):
@@ -124,7 +124,7 @@ class Flusher:
             self._ask()
 
     def send_held_unless_more_comes(self) -> None:
-        """Have what is held back sent if no more audio comes: it can be the onset of a word."""
+        """Have held audio sent if no more audio comes: it can be the onset of a word."""
         if not self.quiet.is_waiting and self._ask_by is None:
             self._start_timer(self._release)
 
@@ -135,10 +135,10 @@ class Flusher:
                 self._wake()
 
     def end_input(self) -> None:
-        """Have what is left brought to its end: no more audio comes."""
+        """Have the remaining audio sent and decided on: no more comes."""
         self.close()
         if self._parts.backlog.end:
-            # What is too short for a message, and for a word, is sent all the same.
+            # Audio that is too short for a message, or for a word, is sent all the same.
             self._feed.flush(again=self._feed.sent_to < self._parts.backlog.end)
         self._wake()
 
@@ -152,23 +152,23 @@ class Flusher:
     def _leave_to_quiet(self, now: float) -> bool:
         """Leave the decision to the quiet in the call, if the service is behind.
 
-        It takes as long for silence that is injected. Return whether it is left to that: for as
-        long as the service has to do, and any of its rules needs, from its last answer on.
+        Injected silence would take it just as long. Return whether to leave it: that ends when the
+        service, from its last answer on, has had time for all it was sent and its slowest rule.
         """
         if not self._is_behind(now):
             return False
         if self._ask_by is None:
             self._ask_by, self._left_to = self._decided_at, self._parts.backlog.end
             self.ask_again_at = inf
-            # A new connection, which is not behind, is asked right there.
+            # A new connection, which is not behind, is sent silence right there.
             self._parts.backlog.flush()
             self._wait_for_more()
         return now < self._ask_by
 
     def _is_behind(self, now: float) -> bool:
-        """Tell whether the service is behind live audio, by what it says and was sent since.
+        """Tell whether the service is behind live audio, by its hypotheses and what it was sent.
 
-        One that is merely far away is as late from the first word on.
+        A service that is merely far away is just as late from the first word on.
         """
         later = (self._feed.lag or 0.0) - self._least_lag
         is_late = min(later, self._feed.ahead(now)) > _TOO_FAR_BEHIND
@@ -188,9 +188,9 @@ class Flusher:
             self._timer.start(wait, call, self._parts.backlog.end)
 
     def _look_whether_to_ask(self, position: int) -> None:
-        """Ask for what waits if no audio has come behind a position, or no word in what came.
+        """Ask for the final if no audio has come after a position, or no word in what came.
 
-        Else wait on; once the service has caught up, or its time is over, for a pause.
+        Else wait on: for a pause, once the service has caught up or its time is over.
         """
         if not self.quiet.is_waiting and self._ask_by is None:
             return
@@ -209,28 +209,28 @@ class Flusher:
         self._wait_for_more()
 
     def _is_no_speech(self, now: float) -> bool:
-        """Tell whether what is said is no speech, as the service keeps up and hears no word."""
+        """Tell whether the audio is no speech: the service keeps up and hears no word in it."""
         backlog, feed = self._parts.backlog, self._feed
         if feed.lag is None:
             return False
         heard_to = max(feed.heard_to, self.quiet.waits_from)
         unheard = (backlog.end - heard_to) / backlog.sample_rate
-        # A new connection has told of no hypothesis but those of what was said before.
+        # A new connection has only given hypotheses of what was said before.
         usual = max(min(self._least_lag, feed.lag), feed.ahead(now))
         return unheard - usual > _NO_WORD_AFTER
 
     # -- asking ----------------------------------------------------------------------------------
 
     def _ask(self, *, again: bool = False) -> None:
-        """Have silence sent behind what was pushed so far.
+        """Have silence sent after what was pushed so far.
 
         Args:
-            again: Whether it may be the second time for the same audio.
+            again: Whether silence may be sent a second time for the same audio.
         """
         now, end = time.monotonic(), self._parts.backlog.end
         busy = self._feed.ahead(now) if self._is_behind(now) else 0.0
         self.ask_again_at = inf if again else now + busy + _ASK_AGAIN_AFTER
-        # A service at the pace of speech takes that long for it.
+        # A service at the pace of speech takes that long for the silence.
         self.quiet.asked(end, now + FLUSH_SILENCE)
         self._ask_by = None
         if self._feed.flush(again=again):
@@ -247,10 +247,10 @@ class Flusher:
             self._ask(again=True)
 
     def notice_end_of_utterance(self, seconds: float, now: float) -> None:
-        """Ask for the final behind as much quiet as the options say, or in a long monologue.
+        """Ask for the final after as much quiet as the options say, or in a long monologue.
 
         Args:
-            seconds: The length of the last that was pushed; all of it is sent.
+            seconds: The length of the latest push; all that was pushed is sent.
             now: Monotonic seconds.
         """
         backlog, quiet_from = self._parts.backlog, self.quiet.quiet_from(self._parts.backlog)
@@ -258,7 +258,7 @@ class Flusher:
         step = (seconds + 1 / FRAMES_PER_SECOND) * backlog.sample_rate
         silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
         if self.quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
-            # In a monologue, the service would cut a word.
+            # A monologue can not be left to the quiet: the service would cut a word first.
             if backlog.end >= self.quiet.monologue_from or not self._leave_to_quiet(now):
                 self._ask()
         self.quiet.look_again(quiet_from, step)
@@ -280,16 +280,16 @@ class Flusher:
 
 
 def mark_flush(backlog: Backlog, clock: Clock, *, somebody_waits: bool) -> None:
-    """Have the next connection ask for what was pushed so far; in a word, in the pause behind it.
+    """Have the next connection ask for what was pushed so far; during a word, in the next pause.
 
     Args:
         backlog: The audio.
-        clock: Knows of the pauses in it.
-        somebody_waits: Whether a final was asked for before, perhaps in that word.
+        clock: Knows the pauses in the audio.
+        somebody_waits: Whether a final was asked for before, perhaps in the same word.
     """
     latest = max(0, backlog.end - round(NEXT_PAUSE * backlog.sample_rate))
     quiet_from = backlog.quiet_from()
-    # Where the noise of the line is louder than is known, it is quiet against the words before.
+    # Noise above the floor that was learned can be quiet compared with the words before.
     is_quiet = quiet_from is not None and quiet_from <= latest
     is_talking = somebody_waits and not is_quiet and backlog.is_loud(latest, backlog.end)
     if not is_talking and not _is_at_onset(backlog, clock):
@@ -299,23 +299,23 @@ def mark_flush(backlog: Backlog, clock: Clock, *, somebody_waits: bool) -> None:
 def _is_at_onset(backlog: Backlog, clock: Clock) -> bool:
     """Tell whether a word has begun just now, so that silence would cut it.
 
-    It may be behind what was final a moment ago: somebody may yet ask for that.
+    The word may follow audio that became final a moment ago: its flush may still come.
     """
     final_to, rate = backlog.finalized_to, backlog.sample_rate
     is_recent = 0 < final_to and backlog.end - final_to < _ASKED_LATEST * rate
-    behind_final = is_recent and not clock.pauses_behind(final_to / rate)
-    return has_begun_anew(backlog, behind_final=behind_final)
+    after_final = is_recent and not clock.pauses_after(final_to / rate)
+    return has_begun_anew(backlog, after_final=after_final)
 
 
 class _Timer:
-    """Calls once, some seconds on: what was started last, unless it is cancelled."""
+    """Makes one call some seconds later: the one that was started last, unless it is cancelled."""
 
     def __init__(self) -> None:
         self._handle: asyncio.TimerHandle | None = None
 
     @property
     def is_late(self) -> bool:
-        """Whether the loop has come to it late."""
+        """Whether the loop makes the call late."""
         assert self._handle is not None
         return asyncio.get_running_loop().time() - self._handle.when() > _STALLED
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .feed import Feed
     from .protocol import Response
 
-# s behind the end of the last word, by the service's times, in which loud audio is still of it.
+# s after the end of the last word, by the service's times, in which loud audio belongs to it.
 _WORD_TAIL = 0.3
 
 
@@ -60,7 +60,7 @@ class Journal:
         """Return how long ago the last loud audio was pushed that a response's final is about.
 
         Args:
-            response: What the service says; asked before anybody lets go of the audio.
+            response: What the service says; its audio must not be dropped yet.
             feed: Knows which audio a second of the connection is.
 
         Returns:

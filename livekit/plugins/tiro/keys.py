@@ -44,7 +44,7 @@ async def with_key(options: Options, timeout: float) -> Options:
         asking.cancel()
         # A function that catches its cancellation is left to itself.
         await asyncio.wait({asking}, timeout=_TO_END)
-    # Whoever it waited for can have been cancelled.
+    # What the function waited for can have been cancelled.
     key = errors.no_key("was cancelled") if asking.cancelled() else asking.result()
     if isinstance(key, APIConnectionError):
         raise key
@@ -52,7 +52,7 @@ async def with_key(options: Options, timeout: float) -> Options:
 
 
 async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectionError:
-    """Return the key. Return what went wrong, and raise none of it.
+    """Return the key, or an error instead of raising one.
 
     What a function raises can hold the key, or what the key is made with, and so can its traceback.
     """

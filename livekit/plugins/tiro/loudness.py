@@ -2,9 +2,9 @@
 
 There is no absolute level: quiet callers exist, and so do loud lines. What counts is the *noise
 floor*, which is learned from the line itself: from its quietest stretches, and from audio in which
-the service heard no words. Until then the floor is one step of the 16-bit scale, so that anything
-but digital silence stands out: to send quiet audio once too often costs little, a word is lost
-for good. No I/O.
+the service heard no words. Until it is learned, the floor is one step of the 16-bit scale, so that
+anything but digital silence stands out: to send quiet audio again costs little, but a lost word is
+lost for good. No I/O.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FRAMES_PER_SECOND = 50
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
 # How far below its own level an utterance is quiet: 10 is 20 dB. Its level is what three frames of
-# the last 5 s exceed or reach: a click is shorter, and who has come to speak softly is not cut.
+# the last 5 s exceed or reach: a click is shorter, and a caller who now speaks softly is not cut.
 _UTTERANCE_RATIO = 10
 _UTTERANCE_FRAMES = 3
 _UTTERANCE_WINDOW = 5 * FRAMES_PER_SECOND
@@ -33,32 +33,32 @@ _UTTERANCE_WINDOW = 5 * FRAMES_PER_SECOND
 # have 100 ms of sound; a click is shorter.
 _WORD_FRAMES = 3
 _WORD_WINDOW = FRAMES_PER_SECOND // 5
-# The numbers of frames before the first, that make no word with any behind them.
+# Numbers of frames so long before the first that they make no word with any frame after them.
 _LONG_AGO = (-_WORD_WINDOW,) * _WORD_FRAMES
-# One in so many frames of a second is its noise: speech pauses for that long in a second.
+# One in this many frames of a second is noise: speech pauses for that long in a second.
 _QUIET_SHARE = 10
 # Seconds that are compared. Speech does not go on for that long without a quiet moment.
 _SECONDS_TO_LEARN = 3
 _SECONDS_REMEMBERED = 10
-# Frames in a row that are quieter than the noise: it has stopped. A packet or two that are lost
-# leave less. That is remembered until whole seconds behind it tell the same, or that it goes on.
+# This many frames in a row below the noise: it has stopped; a lost packet or two leave fewer. The
+# stop is remembered until whole seconds after it confirm it, or show that the noise goes on.
 _STOPPED_FRAMES = FRAMES_PER_SECOND // 10
 _STOPPED = b"\1" * _STOPPED_FRAMES
 _STOPPED_REMEMBERED = _SECONDS_TO_LEARN * FRAMES_PER_SECOND + _STOPPED_FRAMES - 1
-# Frames of audio without words that say how loud the line is.
+# The least frames of audio without words that tell how loud the line is.
 _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
-# Behind a final comes the rest of its last word, up to the next quiet frame, and for 0.4 s at most.
-# It sinks by 3 dB each 80 ms, as the end of a word in a room does, and then it is 30 dB below the
-# word: 10 dB below the softest part of one. But for a moment, as the service can put the end of a
-# word too early: what is louder for longer can be another word, a soft one behind a loud one too.
+# After a final comes the rest of its last word, up to the next quiet frame: all that sinks by 3 dB
+# each 80 ms, as a word does in a room, or 0.4 s. What no longer sinks must be 30 dB below the word
+# (10 dB below a word's softest part), except for 60 ms, as the service can put a word's end too
+# early. Audio that is louder for longer can be another word, also a soft one after a loud one.
 _REST_AT_MOST = FRAMES_PER_SECOND * 2 // 5
 _SINKING_FRAMES = 4
 _SINKING = 0.7
 _REST_SHARE = _RATIO * _UTTERANCE_RATIO
 _LOUD_REST = 3
-# Of so many samples one is looked at first: if any stands out, mostly one of these does.
+# One in this many samples is looked at first: if any stands out, mostly one of these does.
 _PROBE_STEP = 16
-# Bytes that mostly tell that audio is no digital silence.
+# The first bytes, which mostly tell that audio is not digital silence.
 _PROBED = 16
 
 
@@ -80,8 +80,8 @@ class Loudness:
         self.measured_to = 0
         """The position up to which audio was measured."""
         self._frame = 0
-        # Mostly a few are looked at, up to the first that is loud. A loop costs less for that than
-        # numpy does, whose code is in no cache by the time it is needed again.
+        # Mostly a few levels are read, up to the first loud one. A loop costs less for that than
+        # numpy, whose code has left the CPU's caches by the time it is needed again.
         self._levels = array("H")
         self._first = 0
         self._learned_to = 0
@@ -89,13 +89,13 @@ class Loudness:
         self._word_level = 0
 
     def set_rate(self, sample_rate: int) -> None:
-        """Measure audio of `sample_rate` Hz from now on, before any has come."""
+        """Set the rate of the audio to `sample_rate` Hz, before any has come."""
         self._frame = sample_rate // FRAMES_PER_SECOND
 
     # -- measuring -------------------------------------------------------------------------------
 
     def measure(self, pcm: bytes) -> None:
-        """Take in the 16-bit samples from `measured_to` on; what fills no frame is left."""
+        """Take in the 16-bit samples from `measured_to` on; leave those that fill no frame."""
         frame = self._frame
         end = len(pcm) // (2 * frame) * frame
         if not end:
@@ -130,12 +130,12 @@ class Loudness:
                 self._set_floor(min(self._seconds))
 
     def _follow_stop(self) -> None:
-        """Follow noise that stops before a second is over, as what is behind it can be words.
+        """Lower the floor when noise stops, before the second is over: words can follow.
 
-        A gap in it, which is over soon, is soon forgotten.
+        A short gap in the noise is soon forgotten.
         """
         recent, floor = self._recent, self._learned
-        # Any five frames in a row hold one of those looked at here: mostly none of them is quiet,
+        # Any five frames in a row hold one of those checked here: mostly none of those is quiet,
         # and there is nothing to search.
         is_quiet = min(recent[_STOPPED_FRAMES - 1 :: _STOPPED_FRAMES], default=floor) < floor
         if is_quiet and bytes([level < floor for level in recent]).find(_STOPPED) >= 0:
@@ -151,10 +151,10 @@ class Loudness:
         self._seconds = []
 
     def learn_no_words(self, start: int, stop: int, end: int) -> None:
-        """Learn that the service heard no word from `start` to `stop`, but one behind it.
+        """Learn that the service heard no word from `start` to `stop`, but one after that.
 
-        That is noise, or a sound that is no word ("er"); so it never makes the floor so high that
-        the words behind it, up to `end`, do not stand out by far.
+        This audio is noise, or a sound that is no word ("er"). So it never makes the floor so high
+        that the words after it, up to `end`, do not stand out by far.
         """
         levels = self._between(start, stop)
         if len(levels) < _SHORTEST_LESSON:
@@ -179,7 +179,7 @@ class Loudness:
         Args:
             start: The position to look from.
             stop: The position to look to.
-            after_word: Whether a word ends at `start`, whose rest is no other word.
+            after_word: Whether a word ends at `start`; its rest is no other word.
         """
         levels = self._between(start, stop)
         skipped = self._rest_of_word(levels) if after_word else 0
@@ -207,7 +207,7 @@ class Loudness:
         return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
     def first_loud(self, start: int, stop: int) -> int | None:
-        """Return the position of the first frame that stands out, be it a word or not, or None."""
+        """Return the position of the first frame that stands out, word or not; None without any."""
         limit = self._limit
         for number, level in enumerate(self._between(start, stop)):
             if level > limit:
@@ -215,13 +215,13 @@ class Loudness:
         return None
 
     def quiet_from(self, start: int, rest: bytes = b"") -> int | None:
-        """Return the position from which on it is quiet against the audio from `start` on.
+        """Return where the quiet at the end starts, compared with the audio from `start` on.
 
-        None without audio that is louder than that: with noise so loud, no pause can be told.
+        None if no audio is louder. Noise less than 20 dB below the utterance hides its pauses.
 
         Args:
-            start: The position from which on an utterance is.
-            rest: The samples behind `measured_to`, which fill no frame.
+            start: The position at which an utterance starts.
+            rest: The samples after `measured_to`, which fill no frame.
         """
         levels = self._between(start, self.measured_to)[-_UTTERANCE_WINDOW:]
         if len(levels) < _UTTERANCE_FRAMES:
@@ -235,18 +235,18 @@ class Loudness:
                 return self.measured_to - quiet * self._frame
         return None
 
-    def is_quiet_behind_words(self, start: int, stop: int) -> bool:
-        """Tell whether it is quiet from `start` to `stop` against the words of the last final."""
+    def is_quiet_after_words(self, start: int, stop: int) -> bool:
+        """Tell whether `start` to `stop` is quiet compared with the words of the last final."""
         loudest = max(self._between(start, stop), default=0)
         return loudest <= self._word_level / _UTTERANCE_RATIO
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool
     ) -> tuple[int, int] | None:
-        """Return the positions of the longest quiet from `look_from` to `stop`, or None.
+        """Return where the longest quiet from `look_from` to `stop` starts and ends, or None.
 
-        It is quiet against the audio from `start` to `stop`, as in `quiet_from`. If it is to be
-        silent, nothing in it stands out from the noise either: it is no soft word.
+        It is quiet compared with the audio from `start` to `stop`, as in `quiet_from`. If `silent`,
+        nothing in it stands out from the noise either: it is no soft word.
         """
         levels = self._between(start, stop)
         if len(levels) < _UTTERANCE_FRAMES:
@@ -264,7 +264,7 @@ class Loudness:
         return self._position(start, begin + 1), min(stop, self._position(start, end))
 
     def last_loud(self, start: int, stop: int) -> int | None:
-        """Return the position behind the last frame that stands out, or None."""
+        """Return the position at which the last frame that stands out ends, or None."""
         levels, limit = self._between(start, stop), self._limit
         for quiet, level in enumerate(reversed(levels)):
             if level > limit:
@@ -283,15 +283,15 @@ class Loudness:
         return sinks if held > _LOUD_REST else rest
 
     def sounds(self, start: int, stop: int, pause: float) -> list[tuple[int, int]]:
-        """Return the positions at which the sounds start and end that can be words.
+        """Return the positions at which the sounds that can be words start and end.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
-            pause: Seconds for which it is quiet behind the end of a sound; at least 0.2.
+            pause: Seconds of quiet that end a sound; at least 0.2.
         """
         levels, limit = self._between(start, stop), self._limit
-        # The last of the audio fills no frame, but is quiet so far.
+        # The end of the audio, if it fills no frame, counts as quiet.
         behind = -(-stop // self._frame) - max(start // self._frame, self._first)
         loud = bytes([level > limit for level in levels]).ljust(behind, b"\0")
         quiet = bytes(round(pause * FRAMES_PER_SECOND))
@@ -306,7 +306,7 @@ class Loudness:
         return found
 
     def _position(self, start: int, number: int) -> int:
-        """Return where the frame of a number starts, of those that are known from `start` on."""
+        """Return where a frame starts, by its number among the known frames from `start` on."""
         return max(start, (max(start // self._frame, self._first) + number) * self._frame)
 
     def _between(self, start: int, stop: int) -> array[int]:
@@ -315,7 +315,7 @@ class Loudness:
 
 
 def _peaks(pcm: bytes, samples: int, frame: int) -> bytes:
-    """Return the levels of the frames of so many samples, 16 bits each without a sign.
+    """Return the levels of the frames of the first samples, 16 bits each without a sign.
 
     Args:
         pcm: Samples of 16 bits.
@@ -330,7 +330,7 @@ def _peaks(pcm: bytes, samples: int, frame: int) -> bytes:
 
 
 def _quiet_level(levels: Sequence[int]) -> float:
-    """Return the level up to which a frame is quiet against an utterance of these."""
+    """Return the level up to which a frame is quiet in an utterance with these levels."""
     return sorted(levels)[-_UTTERANCE_FRAMES] / _UTTERANCE_RATIO
 
 

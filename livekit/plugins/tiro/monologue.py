@@ -1,10 +1,10 @@
 """Where to have a long stretch of speech decided on, before the service cuts it. No I/O.
 
-After 20 s without a decision Tiro's published server makes one wherever it is, in the middle of a
-word. A caller who talks live is listened to for a breath (`QuietWatch`). What is sent at once, a
-file or what a new connection is sent again, is not: when the service says what it heard, the rest
-is on its way. There the audio itself has to tell, and as it is all there to look at, the longest
-breath is taken that comes in time.
+After 20 s without a decision Tiro's published server makes one wherever it is, even in the middle
+of a word. In live speech `QuietWatch` waits for a breath. For audio that is sent at once, a file or
+a replay on a new connection, that is too late: when the service says what it heard, the rest is on
+its way. There the audio itself is searched. As all of it is at hand, the longest breath that comes
+in time is taken.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MONOLOGUE = 12.0
 BREATH = 0.2
 """Seconds of quiet that are a breath."""
 
-# s behind the last decision from which on, and up to which, a breath is taken in what is sent at
-# once. A service without a voice gate counts the 2.5 s of silence behind that decision, too, so the
-# first limit is in time for all; without a breath by then, the second is, for those with a gate.
+# s after the last decision between which a breath is taken in audio that is sent at once. A service
+# without a voice gate also counts the 2.5 s of silence after that decision: the first limit is in
+# time for every service. Without a breath by then, the second is in time for those with a gate.
 _EARLIEST = 8.0
 _LATEST = (16.5, 19.0)
 
@@ -58,16 +58,16 @@ class Monologue:
             self._begin(position)
 
     def since(self, sent_to: int) -> int:
-        """Return from where on what was sent up to a position may not be decided on.
+        """Return from where on the audio sent up to a position may not be decided on.
 
-        That is the first sound behind the last long pause, if there is one.
+        That is the first sound after the last long pause, if there is one.
         """
         backlog, pause = self._backlog, round(DECIDED_AFTER * self._backlog.sample_rate)
         since = max(self._since, backlog.finalized_to)
         # A pause that has begun counts, too.
         until = min(backlog.end, sent_to + pause)
         if until - since <= pause:
-            # Mostly: too little for such a pause, and nothing needs to be measured.
+            # The usual case: too short for such a pause, so nothing needs to be measured.
             return since
         sounds = backlog.sounds(since, until, DECIDED_AFTER)
         since = sounds[-1][1] if sounds else since
@@ -79,17 +79,17 @@ class Monologue:
     def plan(self, sent_to: int) -> list[int]:
         """Have silence sent in the longest quiet that comes before it is too late.
 
-        Return its position, if there is one: it is yet to be sent.
+        Return the position, if there is one; the audio there is yet to be sent.
 
         Args:
-            sent_to: The position up to which audio was sent. Ask often enough that little is sent
+            sent_to: The position up to which audio was sent. Call often enough that little is sent
                 in between.
         """
         backlog, rate = self._backlog, self._backlog.sample_rate
         since = self.since(sent_to)
         self._begin(since)
         limits = [since + round(latest * rate) for latest in _LATEST]
-        # What is known to go on for no longer is left to the service.
+        # Speech that is not known to last longer is left to the service.
         known = backlog.last_loud(since, limits[-1]) or since
         is_long = known - since >= MONOLOGUE * rate
         if sent_to < self.look_from or not is_long or self._is_planned(sent_to, limits[0]):
@@ -106,7 +106,7 @@ class Monologue:
         return []
 
     def _take(self, start: int, stop: int) -> list[int]:
-        """Plan silence in a quiet stretch, but where any endpointer decides by itself."""
+        """Plan silence in a quiet stretch, unless any endpointer decides there by itself."""
         if stop - start >= DECIDED_AFTER * self._backlog.sample_rate:
             return []
         breath = (start + stop) // 2

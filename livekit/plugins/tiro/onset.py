@@ -4,9 +4,9 @@ Tiro's published server opens its decoder by a voice gate that looks at one mess
 throws away every message before the one that opened it; the gate is closed again after every final.
 So while the service has nothing to decode, quiet audio is gathered and the last of it held back:
 the first loud audio goes out together with what was before it, as one message. Then messages go at
-once, but for the first sound behind a pause in which the service can have decided: the word of that
-may be on its way. Steady noise opens the gate by itself, so that holding it back does no harm, and
-where there is no such gate it costs the first sound of an utterance 0.1 s.
+once, except the first sound after a pause in which the service can have decided: its answer may be
+on the way. Steady noise opens the gate by itself, so that holding it back does no harm. Where there
+is no such gate, holding back delays the first sound of an utterance by 0.1 s.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from .backlog import Backlog
 
 # s. Quiet audio goes out in messages of this length, five of the gate's frames of 30 ms. As much of
-# the newest is held back: the onset of a word can be too soft to be told from noise.
+# the newest audio is held back: the onset of a word can be too soft to be told from noise.
 _HELD_BACK = 0.15
-# s of audio behind the first loud frame that go in the same message: enough voice for the gate.
+# s of audio from the first loud frame on that go in one message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1
 
 SHORTEST_PAUSE = 0.5
-"""Seconds behind the last loud audio, before which no rule of the endpointer decides."""
+"""Seconds after the last loud audio before which no rule of the endpointer decides."""
 
 DECIDED_AFTER = 2.5
-"""Seconds behind the last loud audio by which the last of the endpointer's rules has decided."""
+"""Seconds after the last loud audio by which the last of the endpointer's rules has decided."""
 
 EMPTY_SEGMENT = 5.0
 """Seconds of audio without a word, after which the endpointer says that it heard nothing."""
 
-# s of a word's start at most, and of quiet before it at least: whoever flushes behind a pause, as a
-# VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
+# s: the most of a word that has just begun, and the least quiet before it. Whoever flushes after a
+# pause, as a VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
 _BEGUN = 0.16
 _BEFORE_IT = 0.1
-# s; the last of the audio, which is to be loud: a frame in which the loudness is measured.
+# s at the end of the audio that have to be loud: one frame, in which loudness is measured.
 _LATEST = 0.02
 
 STILL_TALKING = 0.3
-"""Seconds behind the last loud audio for which somebody may be in the middle of a sentence."""
+"""Seconds after the last loud audio for which somebody may be in the middle of a sentence."""
 
 
-def has_begun_anew(backlog: Backlog, *, behind_final: bool = False) -> bool:
-    """Tell whether a word has begun, just now, behind a pause.
+def has_begun_anew(backlog: Backlog, *, after_final: bool = False) -> bool:
+    """Tell whether a word has begun just now, after a pause.
 
     Args:
         backlog: The audio.
-        behind_final: Whether that can be a pause behind what is final; else it is in what is not.
+        after_final: Whether the pause may follow final audio; else it is in audio not final.
     """
     rate, start, end = backlog.sample_rate, backlog.start, backlog.end
     word = end - round(_BEGUN * rate)
@@ -57,18 +57,18 @@ def has_begun_anew(backlog: Backlog, *, behind_final: bool = False) -> bool:
         return False
     quiet_from = backlog.quiet_from()
     if quiet_from is not None and quiet_from <= word:
-        # It is soft against the words before: a breath.
+        # The end is soft compared with the words before: a breath.
         return False
     is_first = not backlog.speaking and backlog.first_sound(start, word) is None
-    if is_first and not behind_final:
+    if is_first and not after_final:
         return False
     if backlog.first_loud(pause, word) is None:
         return True
-    # Where the noise of the line is louder than is known, it is quiet against the words before: the
+    # Noise above the floor that was learned can be quiet compared with the words before: the
     # final ones, if no others are open.
     latest, loudness = round(_LATEST * rate), backlog.loudness
-    is_behind_words = behind_final and not backlog.speaking
-    if is_behind_words and loudness.is_quiet_behind_words(pause, word - latest):
+    is_after_words = after_final and not backlog.speaking
+    if is_after_words and loudness.is_quiet_after_words(pause, word - latest):
         return True
     quiet = backlog.longest_quiet(start, pause, word, silent=False)
     return quiet is not None and quiet[1] - quiet[0] >= word - pause - latest
@@ -109,14 +109,14 @@ class Onset:
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
         held = _held(self._backlog.sample_rate, chunk)
-        # What is farther on does not matter yet, and a file can be long.
+        # Later audio does not matter yet, and a file can be long.
         loud = self._first_loud(start, min(stop, start + 2 * held))
         if (stop if loud is None else loud) - start >= 2 * held:
             return held
         if loud is not None:
             size = self._with_sound(start, loud, chunk)
             if start + size <= stop:
-                # The rest of a word that is final, or a click, is not what the gate is opened by.
+                # The rest of a final word, or a click, is not what opens the gate.
                 self.is_gathering = self._backlog.first_sound(loud, start + size) is None
                 return size
         size = self._if_not_held(start, stop, chunk, is_flushed)
@@ -126,9 +126,9 @@ class Onset:
     def next_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Return the samples of the next message while the service may be about to decide.
 
-        Its gate closes as soon as a pause is long enough, and the caller may go on before the word
-        of that is here. So quiet audio goes at once, and a sound behind such a pause as one message
-        that is long enough for the gate.
+        Its gate closes as soon as a pause is long enough, and the caller may go on before the
+        service's answer is here. So quiet audio goes at once, and a sound after such a pause as one
+        message that is long enough for the gate.
 
         Args:
             start: The position from which audio is to be sent.
@@ -138,11 +138,11 @@ class Onset:
         """
         if not self._backlog.is_loud(start, start + chunk):
             return chunk
-        loud = self._sound_behind_pause(start, start + chunk)
+        loud = self._sound_after_pause(start, start + chunk)
         if loud is not None and loud < start:
             self.is_pausing = False
             return chunk
-        # What fills no frame can be loud, too.
+        # Audio that fills no frame can be loud too.
         size = self._with_sound(start, start + chunk if loud is None else loud, chunk)
         if start + size > stop:
             size = self._if_not_held(start, stop, chunk, is_flushed)
@@ -150,11 +150,11 @@ class Onset:
         return size
 
     def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
-        """Return the samples of the next message while the service has yet to decide.
+        """Return the samples of the next message while the service is behind.
 
-        Its gate may close in any pause that is long enough. As nothing is late for it, a sound
-        behind one goes with what is right before it, as one message; but a short one, as what the
-        service has looked ahead over when it decides, between two messages, is dropped.
+        Its gate may close in any pause that is long enough. A service that is behind can wait for
+        audio, so a sound after such a pause goes with what is right before it. That message is
+        short: when the service decides, between messages, it drops what it has looked ahead over.
 
         Args:
             start: The position from which audio is to be sent.
@@ -162,7 +162,7 @@ class Onset:
             chunk: The samples that messages are multiples of.
             is_flushed: Whether silence follows at `stop`, so that nothing is held back.
         """
-        loud = self._sound_behind_pause(start, min(start + 2 * chunk, stop))
+        loud = self._sound_after_pause(start, min(start + 2 * chunk, stop))
         if loud is not None and loud < start:
             return chunk
         size = 2 * chunk if loud is None else self._with_sound(start, loud, chunk)
@@ -170,13 +170,13 @@ class Onset:
             return self._if_not_held(start, stop, chunk, is_flushed)
         return chunk if loud is None else size
 
-    def _sound_behind_pause(self, start: int, stop: int) -> int | None:
-        """Return where the first sound is; before `start` if there was no pause of any length."""
+    def _sound_after_pause(self, start: int, stop: int) -> int | None:
+        """Return the first loud position, or None; before `start` if no long pause precedes it."""
         paused_from = start - round(SHORTEST_PAUSE * self._backlog.sample_rate)
         return self._backlog.first_loud(max(0, paused_from), stop)
 
     def _if_not_held(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
-        """Return the samples of a message of all there is, 0 if it waits for more audio."""
+        """Return the samples of a message with all there is, 0 to wait for more audio."""
         if not is_flushed and stop > self._released_to:
             return 0
         return (stop - start) // chunk * chunk
@@ -187,12 +187,12 @@ class Onset:
             start = max(start, self._looked_to)
             is_loud = self._backlog.is_loud(start, stop)
             self._loud_at = self._backlog.first_loud(start, stop) if is_loud else None
-            # The end of the audio fills no frame that could be told to be loud.
+            # Loud audio at the end that fills no frame yet has no known position.
             self._looked_to = stop if not is_loud else self._loud_at or start
         return self._loud_at
 
     def _with_sound(self, start: int, loud: int, chunk: int) -> int:
-        """Return the samples of a message that goes on behind its first sound."""
+        """Return the samples of a message that goes on after the start of its first sound."""
         behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
         return -(-(behind - start) // chunk) * chunk
 
@@ -203,7 +203,7 @@ class Onset:
     # -- when there is nothing to decode ---------------------------------------------------------
 
     def look(self, sent_to: int) -> None:
-        """Look whether the latest that was sent is quiet: a pause may have begun.
+        """Check whether the latest audio sent is quiet: a pause may have begun.
 
         Two looks have to be closer to each other than the shortest pause in which the service can
         decide.
@@ -223,23 +223,23 @@ class Onset:
             self._gather()
 
     def note_silence(self) -> None:
-        """Gather behind silence that was sent in full: within it, any rule has decided.
+        """Gather after silence that was sent in full: within it, any rule has decided.
 
-        What comes next is heard behind that, whether the word of it is here or not.
+        The service hears later audio after that decision, whether its answer is here or not.
         """
         self._gather()
 
     def note_decision(self, sent_to: int, silent_at: int) -> None:
-        """Gather quiet audio behind a decision of the service, unless there is more to decide.
+        """Gather quiet audio after a decision of the service, unless there is more to decide.
 
-        That is a cut in the middle of speech, or an utterance that was sent before the decision
-        on the one before it came. A long message would be the end of it: what the service has
-        looked ahead over when it decides, between two messages, is dropped.
+        More remains after a cut in the middle of speech, or if another utterance was sent before
+        the decision came. Words in a long message would be lost: when the service decides, between
+        messages, it drops what it has looked ahead over.
 
         Args:
             sent_to: The position up to which audio was sent.
-            silent_at: The position behind which silence was sent last: within that, all that was
-                sent before is decided on.
+            silent_at: The position after which silence was last sent: within that silence, all that
+                was sent before is decided on.
         """
         if self.is_gathering:
             return

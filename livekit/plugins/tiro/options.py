@@ -155,7 +155,7 @@ class Options:
     """
 
     api_key: ApiKey = field(repr=False)
-    """The key, or who is asked for one for each connection."""
+    """The key, or a function that is asked for one for each connection."""
     base_url: str = DEFAULT_BASE_URL
     language: str = "is-IS"
     """The tag as sent; see `wire_language`."""
@@ -169,11 +169,11 @@ class Options:
     max_speakers: int | None = None
     extra_config: Mapping[str, Any] = field(default_factory=dict)
     endpointing: float | None = None
-    """Seconds of quiet behind an open hypothesis, after which its final is asked for."""
+    """Seconds of quiet until the final of an open hypothesis is asked for."""
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with the handshake; the values do not show in a `repr`."""
     keyterms: tuple[str, ...] | None = field(default=None, repr=False)
-    """The caller's words and phrases to listen for; None takes the framework's not either."""
+    """The caller's words and phrases to listen for; None leaves out the framework's too."""
     session_keyterms: tuple[str, ...] = field(default=(), repr=False)
     """The framework's words and phrases to listen for."""
 
@@ -243,7 +243,7 @@ class Options:
 
     @property
     def odd_path(self) -> str:
-        """The path of the address, if it is another than that of Tiro's own; else empty."""
+        """The path of the address, if it differs from that of Tiro's own; else empty."""
         path = urlsplit(self.url).path.removesuffix(_METHOD)
         return "" if path == OWN_PATH else path or "/"
 
@@ -254,7 +254,7 @@ class Options:
 
 
 def _key_or_source(key: ApiKey) -> Key | KeySource:
-    """Return a key without the blanks around it, or who returns one."""
+    """Return a key without the blanks around it, or the function that returns one."""
     return KeySource.of(key) if callable(key) else checked_key(key)
 
 
@@ -264,7 +264,7 @@ def checked_key(key: Any) -> Key:
     Raises:
         ValueError: It cannot be a key. The message does not repeat it.
     """
-    # The value is in no local: it is a key all the same.
+    # A value of another type may hold a key all the same: only its type is named.
     if not isinstance(key, str):
         what = key if isinstance(key, WrongType) else WrongType(key)
         raise ValueError(
@@ -372,7 +372,7 @@ def websocket_url(url: str) -> str:
     if not _has_possible_port(parts):
         # It is not repeated either: it is a password where the host of an address is left out.
         raise ValueError(
-            "base_url must have a port from 1 to 65535, or none; check what is behind the colon of "
+            "base_url must have a port from 1 to 65535, or none; check what follows the colon of "
             "the host"
         )
     return parts._replace(scheme=schemes[parts.scheme.lower()]).geturl()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .transcript import Transcript
 
 # s of audio between usage reports. An `AgentSession` lets go of the STT's metrics before it closes
-# the stream, so what is not reported by then is missing from its account: with what is held back
-# (0.15 s) and what makes no message yet, 2 s at most. A report costs as much as an interim.
+# the stream, so what is not reported by then is missing from its account: with audio held back
+# (0.15 s) and audio that fills no message, 2 s at most. A report costs as much as an interim.
 _USAGE_INTERVAL = 1.75
 
 

@@ -67,7 +67,7 @@ class ServiceError(NamedTuple):
     violations: tuple[str, ...] = ()
     """`field: description` of each field that it refused."""
     odd_path: str = ""
-    """The path that was asked, if it is another than Tiro's own."""
+    """The path that was asked for, if it differs from Tiro's own."""
 
     def __repr__(self) -> str:
         return f"ServiceError(code={self.code}, http_status={self.http_status})"
@@ -77,13 +77,13 @@ class Response(NamedTuple):
     """What one frame says: results, an error, an event, or none of them: a segment without words.
 
     Results keep the order of the frame: what comes before a final in it is older than the final.
-    Finals have words; one without is the same as no result.
+    Finals have words; a final without any counts as no result.
     """
 
     results: tuple[Result, ...] = ()
     error: ServiceError | None = None
     event: str = ""
-    """The name of the speech event, or its number; empty for none. Nothing hangs on which it is."""
+    """The name of the speech event, or its number; empty for none. It makes no difference which."""
 
 
 def encode_config(options: Options, sample_rate: int) -> bytes:
@@ -124,7 +124,7 @@ def encode_audio(pcm: bytes | bytearray | memoryview) -> bytes:
 
 
 def decode(frame: str | bytes) -> Response | None:
-    """Return what a received frame means, or None if it is nothing that the service says.
+    """Return what a received frame means, or None if the service sends no such frame.
 
     Never raises, whatever the frame holds.
     """
@@ -158,7 +158,7 @@ def _event(body: dict[str, Any]) -> str:
 
 
 def _is_empty_response(document: dict[str, Any], body: dict[str, Any]) -> bool:
-    """Tell a segment without words from a hypothesis of nothing, and from what is no response."""
+    """Tell whether a frame says that a segment has no words; an empty hypothesis does not."""
     raw = _dicts(body.get("results"))
     hypotheses = [item for item in raw if _either(item, "isFinal", "is_final") is not True]
     return ("result" in document or "results" in body) and not hypotheses
@@ -246,7 +246,7 @@ def _result(
     first: tuple[float, float] | None,
     last: tuple[float, float] | None,
 ) -> Result:
-    """Build a result of the times of its first and last word, if there are any that can be true.
+    """Build a result with the times of its first and last word, if it has any that can be true.
 
     Where a word ends before it starts, nobody can tell which of the two is wrong.
     """
@@ -265,7 +265,7 @@ def _alternative(raw: dict[str, Any], words: tuple[Word, ...]) -> Alternative:
 
 
 def _words(raw: Any) -> tuple[tuple[Word, ...], list[tuple[float, float] | None]]:
-    """Build the words that say something, and when. Return when each of all is, too."""
+    """Build the words that have a text and times. Return the times of each word, too."""
     words, spans = [], []
     for item in _dicts(raw):
         span = _span(item)
@@ -285,7 +285,7 @@ def _span(word: dict[str, Any]) -> tuple[float, float] | None:
     """Return when a word starts and ends, as it says, or None if it does not."""
     first, last = word.get("startTime"), word.get("endTime")
     if isinstance(first, str) and isinstance(last, str):
-        # As the service writes them; what is odd in any way goes the other way.
+        # As the service writes them; `_odd_span` reads times that are odd in any way.
         try:
             start, end = float(first.removesuffix("s")), float(last.removesuffix("s"))
         except ValueError:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Connections in a row that end without a final before an error is reported.
 _MAX_WITHOUT_FINAL = 3
-# Connections in a row that heard nothing in what is left, before that is taken for true.
+# Connections in a row that heard nothing in the remaining audio before that is believed.
 _NOTHING_FOR_CERTAIN = 3
-# How often the patience behind the end marker is doubled at most: to 20 s.
+# How often the patience after the end marker is doubled at most: to 20 s.
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
@@ -36,7 +36,7 @@ _IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
-# s of such audio that are the beginning of a word: looks are 1 s apart, and count all of that.
+# s of such audio that can be the beginning of a word: looks are 1 s apart, and count all of it.
 _JUST_BEGUN = 1.5
 
 
@@ -61,7 +61,7 @@ class Next(Enum):
     DONE = auto()
     RECONNECT = auto()
     RECONNECT_ON_AUDIO = auto()
-    """While nobody speaks there is nothing to hurry for."""
+    """Connect when audio comes: while nobody speaks there is no hurry."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Ending:
     idle: float = 0.0
     """Seconds from its opening to the config."""
     found_nothing: bool = False
-    """Whether the last it said, when all had been sent, was that it heard no word."""
+    """Whether the last answer, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
 
@@ -97,7 +97,7 @@ class Patience(NamedTuple):
     unresponsive_before: int
     """How many connections in a row were given up as unresponsive."""
     drain_timeout: float
-    """Seconds to wait behind the end marker for anything new."""
+    """Seconds to wait after the end marker for anything new."""
 
 
 class Progress(NamedTuple):
@@ -114,7 +114,7 @@ class Progress(NamedTuple):
     awaited: bool = False
     """Whether somebody waits for their final."""
     heard: float = 0.0
-    """The seconds of audio that the service is through with, as far as known."""
+    """The seconds of audio that the service has processed, as far as known."""
 
 
 class Budget(NamedTuple):
@@ -137,7 +137,7 @@ class Budget(NamedTuple):
 class Recovery:
     """Judges the ends of a stream's connections, one after the other.
 
-    `connected` opens the account of a connection, `after` closes it.
+    Call `connected` when a connection begins, and `after` when it is over.
     """
 
     def __init__(self, redact: errors.Redactor) -> None:
@@ -177,8 +177,8 @@ class Recovery:
     def may_redial(self, failure: APIError, budget: Budget) -> bool:
         """Tell whether a connection is worth another try within the same attempt.
 
-        Only in a call that is under way, as most outages are over in seconds; who asks for few
-        retries has another STT to turn to.
+        Only in a call that is under way, as most outages are over in seconds; a caller who asks for
+        few retries has another STT to turn to.
 
         Args:
             failure: How the handshake was refused, or the connection ended without an answer.
@@ -188,7 +188,7 @@ class Recovery:
         return self._proven and failure.retryable and not over_quota and budget.max_retry > 1
 
     def after(self, ending: Ending, progress: Progress, budget: Budget) -> Next:
-        """Decide how it goes on.
+        """Decide how the stream goes on.
 
         Raises:
             APIError: It ended by a failure, and not by a limit of the service.
@@ -206,7 +206,7 @@ class Recovery:
         if ending.end_sent:
             return self._after_drain(ending, progress)
         if not ending.configured:
-            # It was opened ahead of the audio. Without any, the service need not keep it.
+            # It was opened before any audio came. Without audio, the service need not keep it.
             return Next.RECONNECT_ON_AUDIO
         ignored = not ending.answered and ending.unanswered > _ON_ITS_WAY
         if ending.reason is Reason.UNRESPONSIVE or (is_dead and ignored):
@@ -218,8 +218,8 @@ class Recovery:
             if not isinstance(ending.reason, Reason):
                 raise errors.from_service(ending.reason, self._redact)
             raise errors.dropped(f"{self._without_final} times in a row without a final")
-        # What may be speech is tried once more at once; and again if somebody waits for it, whose
-        # microphone can be off until the answer is there.
+        # Audio that may be speech is sent once more at once; more often if somebody waits for
+        # its final, as their microphone can be off until the answer is there.
         again = progress.awaited or self._without_final <= 1
         hurry = progress.speaking or (progress.unfinalized and again)
         return Next.RECONNECT if hurry else Next.RECONNECT_ON_AUDIO
@@ -242,10 +242,10 @@ class Recovery:
         return errors.never_answered()
 
     def _after_silence(self, ending: Ending, progress: Progress) -> Next:
-        """Go on after a connection that did not respond, unless it is not the first one."""
+        """Reconnect after a connection that did not respond; raise if it is not the first one."""
         self._count_without_final(ending, progress)
         self._without_answer += 1
-        # A dead line says nothing of how long a service takes to answer.
+        # A dead line says nothing about how long a service takes to answer.
         self._unresponsive += ending.reason is Reason.UNRESPONSIVE
         if self._without_answer > 1 or self._without_final >= _MAX_WITHOUT_FINAL:
             raise errors.unresponsive(ending.unanswered)
@@ -267,10 +267,9 @@ class Recovery:
     def _after_drain(self, ending: Ending, progress: Progress) -> Next:
         """Decide whether a connection that got the end marker said all there was to say.
 
-        It did if nothing is left that may hold words. Otherwise what is left is sent again, and
-        again as long as that brings finals. That the service heard nothing can be an answer to an
-        earlier pause: only when connections that were fed with nothing but what is left say so
-        too, there are no words in it.
+        It did if no remaining audio may hold words. Otherwise that audio is sent again, as often as
+        that brings finals. An answer that nothing was heard can be about an earlier pause: only
+        when connections that were fed nothing else say so too, that audio has no words.
         """
         assert self._began is not None
         if not progress.unfinalized:
@@ -286,7 +285,7 @@ class Recovery:
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
-        # A hypothesis of an earlier connection stands until there is nothing twice.
+        # An earlier connection's hypothesis stands until nothing was heard twice.
         if ending.found_nothing and not (progress.speaking and timeout):
             if self._found_nothing < _NOTHING_FOR_CERTAIN:
                 return Next.RECONNECT
@@ -299,8 +298,8 @@ class Recovery:
     def after_failure(self, failure: APIError, progress: Progress, budget: Budget) -> bool:
         """Tell whether the base class will retry, and stop it from doing so for ever.
 
-        It takes an attempt that outlived the timeout for one that went well. One that failed
-        slowly, and brought no final for what is waiting, would be retried without end.
+        The base class takes an attempt that outlived the timeout for one that went well. One that
+        failed slowly, and brought no final for the waiting audio, would be retried without end.
         """
         if progress.finals > self._finals_at_failure or not progress.unfinalized:
             self._failures = 0

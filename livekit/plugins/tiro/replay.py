@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
 
-# s on either side of a pause that are loud if it is in the middle of a word.
+# s on either side of a pause that are loud if the pause is in the middle of a word.
 _EDGE = 0.1
 # s of quiet from a flush to the next sound. After more, the service has decided by itself. With
 # less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
@@ -21,10 +21,10 @@ _SOON = 1.5
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
     """Return from where a new connection is fed.
 
-    Quiet audio in front of a pause of the caller's is no onset of what follows.
+    Quiet audio before a pause of the caller's is not the onset of what follows the pause.
     """
     rate = backlog.sample_rate
-    for seconds in reversed(clock.pauses_behind(backlog.start / rate)):
+    for seconds in reversed(clock.pauses_after(backlog.start / rate)):
         pause = min(round(seconds * rate), backlog.end)
         if not backlog.speaking and not backlog.is_loud(backlog.start, pause):
             return pause
@@ -34,8 +34,8 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
 def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     """Return where a new connection that is fed from `start` on needs silence.
 
-    That is where there is anything to decide, or nobody was asked yet; and where the caller's audio
-    paused, for what is on either side of a mute is not one utterance.
+    That is at each flush with anything to decide, or that no connection was sent yet; and at each
+    pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
     """
 
     def is_due(mark: int) -> bool:
@@ -45,7 +45,7 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
             return True
         behind = backlog.first_sound(mark)
         if behind is None:
-            # A hypothesis can be of what is too soft for a sound.
+            # A hypothesis can be about words that are too soft to count as a sound.
             return backlog.speaking
         # The rest of a final word keeps the service listening, too: without silence here, it would
         # decide just as the next word begins.
@@ -57,11 +57,11 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     rate = backlog.sample_rate
     edge, soon = round(_EDGE * rate), round(_SOON * rate)
     pauses = {
-        # A resampler may yet hold what was pushed up to there.
+        # A resampler may still hold audio that was pushed before the pause.
         min(round(seconds * rate), backlog.end)
-        for seconds in clock.pauses_behind(start / rate)
-        # The pause at which the connection starts comes before all that it is sent. And audio that
-        # is only late may be so in the middle of a word.
+        for seconds in clock.pauses_after(start / rate)
+        # A pause at which the connection starts comes before all that it is sent. And a gap that is
+        # not settled may be late audio, in the middle of a word.
         if round(seconds * rate) > start
         and (seconds < clock.settled_to or not is_in_word(round(seconds * rate)))
     }

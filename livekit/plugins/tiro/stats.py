@@ -47,10 +47,10 @@ class Stats:
     """Seconds from the last loud audio to its final, of the latest final with times in live
     audio."""
     final_delay_p50: float | None = None
-    """The median of that, over the latest 500 finals; for an `STT` over those of each open stream,
+    """The median delay, over the latest 500 finals; for an `STT` over those of each open stream,
     and of the closed ones together."""
     final_delay_p95: float | None = None
-    """What 95 % of them did not exceed."""
+    """The delay that 95 % of them did not exceed."""
     flushes_answered: int = 0
     """Flushes that the service answered. Flushes in a row are one, and one that finds nothing said
     is answered by the plugin, and not counted."""
@@ -128,7 +128,7 @@ class Tally:
             del self._delays[:-_DELAYS]
 
     def forget_old(self) -> None:
-        """Keep the latest of what is remembered of each final."""
+        """Keep the delays of the latest finals only."""
         del self._delays[:-_DELAYS]
 
     def waited(self, seconds: float) -> None:
@@ -151,7 +151,7 @@ class Tally:
     # -- what it comes to ------------------------------------------------------------------------
 
     def add(self, other: Tally) -> None:
-        """Add what another one counted, which stays as it is."""
+        """Add the counts of another tally, which stays as it is."""
         self._counts.update(other._counts)
         self._failures.update(other._failures)
         for name, seconds in other._seconds.items():

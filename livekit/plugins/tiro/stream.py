@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .stats import Stats, Tally
 
-# Hz; what audio of a rate that the service does not take is converted to, as Tiro recommends.
+# Hz; audio with a rate that the service does not take is converted to this, as Tiro recommends.
 _FALLBACK_RATE = 16000
 
 
@@ -105,7 +105,7 @@ class SpeechStream(EventStream):
 
     @start_time_offset.setter
     def start_time_offset(self, value: float) -> None:
-        # Not the base class's copy, to which it adds the time of each retry: the audio runs on.
+        # Not the base class's copy: that one adds the time of each retry, but the audio runs on.
         self._parts.transcript.set_offset(value)
 
     def push_frame(self, frame: rtc.AudioFrame) -> None:
@@ -113,7 +113,7 @@ class SpeechStream(EventStream):
 
         Args:
             frame: 16-bit samples. Channels are mixed down to one; a rate outside 8000 to 48000 Hz
-                is converted to 16000 Hz. One without samples is no audio, and is ignored.
+                is converted to 16000 Hz. A frame without samples is ignored.
 
         Raises:
             ValueError: The sample rate is not that of the first frame.
@@ -133,7 +133,7 @@ class SpeechStream(EventStream):
             if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
                 self._needed_sr = self._needed_sr or _FALLBACK_RATE
         if exchange and exchange.is_direct and self._pushed_sr == rate == backlog.sample_rate:
-            # As the base class does, without a detour over its channel.
+            # As the base class does, without the detour through its channel.
             backlog.push(pcm, rate)
         else:
             if self._clock.is_paused(now):
@@ -238,7 +238,7 @@ class SpeechStream(EventStream):
         return self.tally().snapshot()
 
     def tally(self) -> Tally:
-        """Return its counts, which go on."""
+        """Return its counts, which keep counting."""
         return self._parts.journal.up_to_date(self._feed)
 
     @property
@@ -301,7 +301,7 @@ class SpeechStream(EventStream):
         finally:
             self._exchange = None
             if self._parts.transcript.finals > finals:
-                # What worked makes the budget of retries whole.
+                # A connection that worked restores the budget of retries.
                 self._num_retries = 0
             await connection.close()
         return await self._after(exchange.ending(reason), connection.id)

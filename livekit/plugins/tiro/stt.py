@@ -82,12 +82,12 @@ class STT(stt.STT[Any]):
             max_speakers: How many speakers there are at most; needs `diarization`.
             extra_config: Fields merged into Tiro's `RecognitionConfig` last, as in its JSON;
                 None is no fields.
-            endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, behind
-                an open hypothesis, after which its final is asked for; a line that is noisier than
-                that is left to the service. Not given, the service's own endpointer decides, or
-                whoever calls `flush`. With `interim_results=False` it does nothing, and a
+            endpointing: Seconds of quiet (0.1 to 2), 20 dB below the utterance's own level, until
+                the final of an open hypothesis is asked for; a line that is noisier than that is
+                left to the service. Not given, the service's own endpointer decides, or whoever
+                calls `flush`. With `interim_results=False` it does nothing, and a
                 warning says so.
-            keyterms: Words and phrases to listen for, such as names. Once they are given, be it an
+            keyterms: Words and phrases to listen for, such as names. Once given, even as an
                 empty list, those that an `AgentSession` sets or finds are sent as well. Tiro's API
                 definition has them; what the live service makes of them is not known.
             api_key: Tiro's key, or a function, plain or async, that returns one: it is called for
@@ -102,7 +102,7 @@ class STT(stt.STT[Any]):
                 LiveKit job, or outside a job one that `aclose` closes.
 
         Raises:
-            ValueError: A value is not valid, be it of the environment, or no key is found.
+            ValueError: A value, given or of the environment, is not valid, or no key is found.
         """
         # A traceback with locals shows this frame.
         api_key, extra_headers = _find_key(api_key), hidden_headers(extra_headers)
@@ -142,7 +142,7 @@ class STT(stt.STT[Any]):
         self._own_session: aiohttp.ClientSession | None = None
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
-        # What streams counted that are over, and so are not among them any more.
+        # The counts of streams that are over, and so are not in `_streams` any more.
         self._tally = Tally()
 
     @property
@@ -270,7 +270,7 @@ class STT(stt.STT[Any]):
 
     def _change_options(self, changes: Mapping[str, Any]) -> None:
         options = changed_options(self._options, changes)
-        # One that is over, and kept for its figures, may have settings that these do not fit.
+        # A stream that is over, and kept for its figures, may not fit these settings.
         live = [stream for stream in self._streams if not stream._task.done()]
         changed = [(stream, changed_options(stream.options, changes)) for stream in live]
         if {"endpointing", "interim_results"} & set(changes):
@@ -283,7 +283,7 @@ class STT(stt.STT[Any]):
             stream.apply_options(stream_options)
 
     def prewarm(self) -> None:
-        """Do ahead of a call what the first one of a process would wait for; connect to nothing.
+        """Do in advance what the first call of a process would wait for; connect to nothing.
 
         The first HTTP session of a LiveKit job reads the machine's certificates, for 30 ms of CPU
         while no audio flows. They are read once a process, so call this where a process is set
@@ -310,7 +310,7 @@ class STT(stt.STT[Any]):
         """
         self._closed = True
         for stream in list(self._streams):
-            # What ran in an earlier `asyncio.run` ended with that.
+            # A stream of an earlier `asyncio.run` ended with it.
             if not stream._task.get_loop().is_closed():
                 await stream.aclose()
         own, self._own_session = self._own_session, None

@@ -33,7 +33,7 @@ class Transcript:
         Args:
             clock: Asked for times.
             backlog: Told whether somebody speaks; asked whether words may be open.
-            feed: Told what is final, and asked which second of the audio a second is.
+            feed: Told what is final, and asked where a second of the connection is in the audio.
         """
         self.offset = 0.0
         """Seconds added to all times: where the caller's audio starts on the framework's clock."""
@@ -98,18 +98,18 @@ class Transcript:
                 hypotheses.append(result)
         decided = any(event.type is SpeechEventType.FINAL_TRANSCRIPT for event in events)
         interims = self._on_interims(hypotheses, now) if hypotheses else []
-        # A final with a hypothesis behind it is a cut in the middle of speech.
+        # A final with a hypothesis after it is a cut in the middle of speech.
         ended = self._end() if decided and not interims else []
         return [*events, *interims, *ended]
 
     def _on_nothing_heard(self, now: float) -> list[SpeechEvent]:
         """The segment had no words: replace a shown interim by an empty final.
 
-        It answers a flush if it is about the hypothesis that was open, or if no words may be. An
-        answer to an earlier pause, or to the start of what a new connection was sent again, does
-        not: whoever waits for a final waits on, and a hypothesis of the connection before stands
-        until it is said twice that there is nothing, on whatever connection; or three times, if
-        somebody waits, and the service may not have come to what that is about.
+        That answers a flush if it is about the open hypothesis, or if no audio may hold words. It
+        does not if it can be about an earlier pause, or the start of a replay: whoever waits for a
+        final waits on. A hypothesis of the previous connection stands until the service has said
+        twice, on whatever connection, that it heard nothing; or three times, if somebody waits and
+        the service may not have reached that audio.
         """
         self._feed.found_nothing(now)
         self._heard_nothing += 1
@@ -139,7 +139,7 @@ class Transcript:
         return events
 
     def _on_interims(self, interims: list[Result], now: float) -> list[SpeechEvent]:
-        """Show the hypothesis: the stable part and the unstable one behind it are one text."""
+        """Show the hypothesis: its stable part and the unstable part after it are one text."""
         interim = interims[0] if len(interims) == 1 else _joined(interims)
         text = interim.alternatives[0].text
         if not text:
@@ -176,7 +176,7 @@ class Transcript:
     # -- from the stream -------------------------------------------------------------------------
 
     def flush(self) -> list[SpeechEvent]:
-        """Note that somebody waits for a final; if nothing was said, here it is, empty."""
+        """Note that somebody waits for a final; if nothing was said, return an empty one."""
         self.flush_pending = True
         return [] if self._backlog.may_hold_words() else self._answer_flush()
 
@@ -294,7 +294,7 @@ def _joined(interims: list[Result]) -> Result:
 
 
 def _follows(hypothesis: Result, final: Result) -> bool:
-    """Tell whether a hypothesis is of words behind a final, by the times of both."""
+    """Tell whether a hypothesis is about words after a final, by the times of both."""
     if hypothesis.start is None or final.end is None:
         return False
     return hypothesis.start >= final.end

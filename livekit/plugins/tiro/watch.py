@@ -1,4 +1,4 @@
-"""Tells a service that has stopped answering, a caller who is muted and one who is done. No I/O."""
+"""Notices a service that stopped answering, a caller who is muted and one who is done. No I/O."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 DRAIN_TIMEOUT = 5.0
 """Seconds to wait, once the end marker is out, for a service that says nothing new and stays.
-Doubled for each connection that was left for that before, twice at most, as the answers of a slow
-service may be on their way for longer."""
+Doubled for each earlier connection that was left for this reason, twice at most: the answers of a
+slow service may be on their way for longer."""
 
 DRAIN_AT_MOST = 120.0
-"""Seconds to wait behind the end marker for a service that has always something new to say: what
-is sent ahead is 30 s at most, and no service that works is slower than half the pace of speech."""
+"""Seconds to wait after the end marker for a service that always has something new to say. At most
+30 s are sent ahead, and no service that works is slower than half the pace of speech."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to keep reading after a write failed."""
@@ -48,7 +48,7 @@ class AnswerWatch:
     def __init__(self, now: float) -> None:
         """Start with a new connection, at monotonic `now`."""
         self.unanswered = 0.0
-        """Seconds since such audio was sent, unless there was an answer."""
+        """Seconds for which audio that may be speech has gone unanswered; 0 after an answer."""
         self._looked_at = now
 
     def look(self, now: float, speech: bool, answered_at: float) -> None:
@@ -56,7 +56,7 @@ class AnswerWatch:
 
         Args:
             now: Monotonic seconds.
-            speech: Whether a hypothesis is open, or there may be speech in what was sent behind
+            speech: Whether a hypothesis is open, or there may be speech in what was sent after
                 the audio that the answers are about.
             answered_at: When the service last gave a result, an empty one included.
         """
@@ -70,7 +70,7 @@ class AnswerWatch:
         """Tell whether audio has gone unanswered for too long.
 
         Args:
-            doublings: How often what is usual is doubled.
+            doublings: How often the usual limit is doubled.
             busy: Seconds of audio that a service at the pace of speech has yet to work off.
         """
         limit: float = min(UNRESPONSIVE_AFTER * 2**doublings, _UNRESPONSIVE_AT_MOST)
@@ -91,7 +91,7 @@ class PauseWatch:
         self._certain_at = inf
 
     def look(self, pushed: float, now: float) -> bool:
-        """Return True when the same pause was seen a while ago already, until `noticed`.
+        """Return True if this pause was first seen a while ago, until `noticed` is called.
 
         A stalled event loop looks like a pause, but only at first.
 
@@ -134,7 +134,7 @@ class QuietWatch:
         return self.monologue_from if self._postponed_from is None else self.look_from
 
     def wait_for_pause(self, backlog: Backlog) -> None:
-        """Ask in the next pause, whatever is being said."""
+        """Have the final asked for in the next pause, whatever is being said."""
         self._postpone(backlog.end, backlog.sample_rate)
 
     @property
@@ -144,11 +144,11 @@ class QuietWatch:
 
     @property
     def waits_from(self) -> int:
-        """The position from which on somebody does; 0 if nobody does."""
+        """The position from which on somebody waits for a pause; 0 if nobody does."""
         return self._postponed_from or 0
 
     def take_over(self, backlog: Backlog, *, somebody_waits: bool) -> None:
-        """Ask in the next pause, if somebody waits who had to on the connection before."""
+        """Ask in the next pause, if somebody has waited since the previous connection."""
         if not somebody_waits:
             return
         sound = backlog.first_loud(max([backlog.start, *backlog.flushes[-1:]]), backlog.end)
@@ -160,7 +160,7 @@ class QuietWatch:
         self._pause = NEXT_PAUSE * rate
 
     def quiet_from(self, backlog: Backlog) -> int | None:
-        """Return from where on it is quiet, or None; if a word had begun, behind that."""
+        """Return where the quiet starts, or None; after the word that had begun, if one had."""
         quiet_from, word = backlog.quiet_from(), self._postponed_from
         if word is None:
             return quiet_from
@@ -168,7 +168,7 @@ class QuietWatch:
         if backlog.is_loud(backlog.end - backlog.sample_rate // FRAMES_PER_SECOND, backlog.end):
             # What is too short to be measured yet can be the onset of a word.
             silent_from = backlog.end
-        # A soft word is quiet against the one before it.
+        # A soft word is quiet compared with the one before it.
         return min(silent_from, quiet_from) if quiet_from and quiet_from >= word else silent_from
 
     def note(
@@ -177,7 +177,7 @@ class QuietWatch:
         """Take in what the service said, or what the options say now.
 
         Args:
-            position: From which on the service has decided on nothing.
+            position: The position from which on the service has decided on nothing.
             is_open: Whether there is a hypothesis.
             finals: How many finals there were.
             endpointing: The option: seconds of quiet.
@@ -206,7 +206,7 @@ class QuietWatch:
 
         Args:
             position: The caller's sample.
-            answer_due: Monotonic seconds by which it is there, if there is one.
+            answer_due: Monotonic seconds by which the final is there, if there is one.
         """
         self._asked_to, self._answer_due = position, answer_due
         self._postponed_from = None
@@ -214,11 +214,11 @@ class QuietWatch:
     def look_again(self, quiet_from: int | None, step: float) -> None:
         """Put off the next look to when the quiet can have become long enough.
 
-        It never turns out to have begun earlier: what raises the level that it is measured against
-        is a later sound.
+        The quiet never turns out to have begun earlier: what raises the level that it is compared
+        with is a later sound.
 
         Args:
-            quiet_from: From where on it is quiet, by the last look; None if it is not known to be.
+            quiet_from: Where the quiet starts, by the last look; None if no quiet is known.
             step: As in `is_due`.
         """
         if quiet_from is not None:
@@ -231,11 +231,11 @@ class QuietWatch:
         """Tell whether to ask for the final now: once for each quiet, one at a time.
 
         Args:
-            position: Up to which audio was pushed.
-            quiet_from: From where on it is quiet; None if it is not known to be.
+            position: The position up to which audio was pushed.
+            quiet_from: Where the quiet starts; None if no quiet is known.
             now: Monotonic seconds.
-            step: By how many samples the quiet seems to grow at a time: what comes nearest to what
-                is wanted is taken for it.
+            step: Samples by which the quiet seems to grow at a time: the length nearest to the
+                wanted one is taken.
             silent: Whether nothing in it stands out from the noise: a breath, and no soft word.
         """
         if quiet_from is not None and self._postponed_from is not None:
