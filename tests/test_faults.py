@@ -417,16 +417,42 @@ async def test_a_connection_without_audio_ends(code: int | None) -> None:
 # -- frames ----------------------------------------------------------------------------------------
 
 
+class Times(Hooks):
+    """Notes when each frame goes out, in seconds of its connection."""
+
+    def __init__(self) -> None:
+        self.sent_at: dict[str, float] = {}
+
+    async def sent(self, connection: ConnectionRecord, text: str) -> None:
+        self.sent_at[text] = asyncio.get_running_loop().time() - connection.opened_at
+
+
+async def live(hooks: Hooks) -> dict[str, float]:
+    """When each frame goes out to a client that sends its audio as it is said."""
+    times = Times()
+    async with serving(Combined(hooks, times), interim_interval=0.35) as server:
+        async with connect(server, TEST) as client:
+            await client.send(CONFIG)
+            audio = (IS + SILENCE) * 3
+            for start in range(0, len(audio), 1600):
+                await asyncio.sleep(0.05)
+                await client.send(audio_message(audio[start : start + 1600]))
+            await client.send(END)
+            await client.end()
+    return times.sent_at
+
+
 @pytest.mark.parametrize("finals_only", [True, False])
 @in_virtual_time
 async def test_frames_are_late(finals_only: bool) -> None:
-    started = time.monotonic()
-    client, connection = await hear(Delay(0.5, finals=finals_only))
-    late = len(connection.frames)
-    if finals_only:
-        late = len([frame for frame in connection.frames if not is_interim(frame)])
-        assert client.interims
-    assert time.monotonic() - started == pytest.approx(0.5 * late, abs=0.2)
+    """Each by as much, and in order; what comes behind a late one waits for it."""
+    in_time, late = await live(Hooks()), await live(Delay(3.0, finals=finals_only))
+    assert list(late) == list(in_time)
+    final = [text for text in in_time if not is_interim(text)]
+    assert len(final) > 2
+    for text in final if finals_only else in_time:
+        assert late[text] - in_time[text] == pytest.approx(3.0, abs=0.01)
+    assert all(-0.01 <= late[text] - in_time[text] <= 3.01 for text in in_time)
 
 
 @in_virtual_time

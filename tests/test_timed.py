@@ -23,6 +23,7 @@ from livekit.plugins.tiro.testing import (
     SpeechConfig,
     TimedRecognizer,
     TiroServer,
+    faults,
     timed as timed_module,
 )
 from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
@@ -304,19 +305,88 @@ async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
         assert server.sessions[0].ended and len(server.sessions) > 1
 
 
-async def test_after_silence_a_call_goes_on_a_little_early() -> None:
-    """How much of it the client sends again is its own affair; later than asked nothing is said."""
+async def test_after_silence_that_is_not_live_a_call_goes_on_late() -> None:
+    """How much of it the client sends again is its own affair; earlier than asked nothing comes."""
     async with listening(hooks=First("7.9")) as (server, stt):
         caller = ScriptCaller(stt, silence(16000))
         # Some of it is held back.
         await caller.talk(8.4, until_shown="Já takk.")
         await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
         # The audio that is to bring the client back has to come when the first one is gone.
-        await caller.talk(SECONDS, until_shown="Bless bless.", pace=0.005)
+        await caller.talk(SECONDS, pace=0.005)
         heard = await caller.finish()
     assert heard[:4] == SAID[:4]
-    assert [text for text, *_ in heard[4:]] == ["Bless", "bless."]
-    assert 4.8 <= heard[4][1] <= 9.0
+    assert all(start >= 9.0 for _, start, _ in heard[4:])
+
+
+LIVE = [0.5, 5.0, 12.0, 20.0, 30.0, 40.0]
+
+
+async def live_call(hooks: Hooks, audio: Pcm) -> list[tuple[str, float]]:
+    """What a live caller is told, each sentence with its start."""
+    script = [At(second, f"setning {n}") for n, second in enumerate(LIVE)]
+    async with listening(script, hooks=hooks, interim_interval=0.35) as (_, stt):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        async def push(stream: tiro.SpeechStream) -> None:
+            for n, frame in enumerate(frames(audio), 1):
+                await asyncio.sleep(began + n / 20 - loop.time())
+                stream.push_frame(frame)
+            stream.end_input()
+
+        async with stt.stream() as stream:
+            pushing = asyncio.create_task(push(stream))
+            heard = said([event async for event in stream])
+            await pushing
+    return [
+        (text, start) for (_, start, _), (text, *_) in zip(heard[::2], heard[1::2], strict=True)
+    ]
+
+
+def spoken(rate: int) -> Pcm:
+    """Noise where the script speaks, and nothing else."""
+    audio = np.zeros(48 * rate, np.int16)
+    for second in LIVE:
+        start, size = round(second * rate), round(0.8 * rate)
+        noise = np.random.default_rng(0).integers(-8000, 8000, size)
+        audio[start : start + size] = noise.astype(np.int16)
+    return audio
+
+
+def long(audio: Callable[[int], Pcm]) -> Callable[[int], Pcm]:
+    """The same over and over, for 48 s."""
+    return lambda rate: np.resize(audio(rate), 48 * rate)
+
+
+def noisy(rate: int) -> Pcm:
+    return np.random.default_rng(0).integers(-20, 20, 48 * rate).astype(np.int16)
+
+
+@pytest.mark.parametrize("audio", [long(silence), noisy, spoken, long(speech)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: faults.PerConnection(faults.StopReading(4.0, seconds=20)),
+        lambda: faults.SessionLimit(7, None),
+        lambda: faults.Disconnect(faults.Moment.INTERIM),
+        lambda: faults.PerConnection(faults.HalfOpen(0.4)),
+        lambda: faults.PerConnection(faults.Close(6.0)),
+    ],
+)
+@in_virtual_time
+async def test_a_live_call_goes_on_at_its_seconds(
+    fault: Callable[[], Hooks], audio: Callable[[int], Pcm]
+) -> None:
+    """Each sentence once, never early, and at its second unless its audio was lost."""
+    heard = await live_call(fault(), audio(16000))
+    assert [text for text, _ in heard] == [f"{n}." for n in range(len(LIVE))]
+    late = [start - second for (_, start), second in zip(heard, LIVE, strict=True)]
+    assert min(late) >= -0.002
+    # Nobody sends silence of more than some seconds again.
+    assert max(late[3:]) <= 0.25
+    if audio is noisy:
+        assert max(late) <= 0.002
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(1.95, "Góðan"), (3.5, "Góðan daginn.")])
@@ -385,41 +455,37 @@ async def test_calls_at_the_same_time_have_the_whole_script_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "interims", "empty", "start"),
+    ("audio", "start"),
     [
-        # Of silence 3 s are sent again, or all without interims: from the last final on, at 2.0 s.
-        (silence, True, False, 5.0),
-        (silence, False, False, 2.0),
-        # What is loud is kept until it is answered, be it with no words at all.
-        (tone, True, False, 2.0),
-        (tone, True, True, 5.0),
+        (hiss, 5.3),
+        (speech, 5.3),
+        (tone, 5.3),
+        # All of it is the same: as from the last final on, before which no client begins.
+        (silence, 2.0),
+        (lambda rate: np.resize(tone(rate)[: rate // 100], round(SECONDS * rate)), 2.0),
     ],
 )
-def test_the_next_session_starts_where_the_client_sends_again(
-    audio: Callable[[int], Pcm], interims: bool, empty: bool, start: float
+def test_the_next_session_starts_where_its_audio_is(
+    audio: Callable[[int], Pcm], start: float
 ) -> None:
     recognizer = TimedRecognizer([CALL[0], CALL[2]])
-    first = recognizer(SpeechConfig(interim_results=interims))
-    hear(first, messages(audio(16000), 3))
+    first = recognizer(SpeechConfig(interim_results=True))
+    said = audio(16000)
+    hear(first, messages(said, 3))
     assert first.final(1)
     first.delivered()
-    hear(first, messages(audio(16000), 5), at=3.0)
-    assert not empty or first.final(1) == []
-    hear(first, messages(silence(16000), 0.05), at=7.95)
+    hear(first, messages(said[48000:], 5), at=3.0)
     first.close()
-    assert starts_at(recognizer) == pytest.approx(9.0 - start)
+    again = np.resize(said[round(5.3 * 16000) :], len(said))
+    assert starts_at(recognizer, again) == pytest.approx(9.0 - start)
 
 
-@pytest.mark.parametrize(("shown", "start"), [(True, 1.2), (False, 0.0)])
-def test_words_that_were_not_final_in_time_are_said_at_once(shown: bool, start: float) -> None:
-    """Unless they were shown, for then the client sends all of their audio again."""
+def test_words_whose_audio_does_not_come_again_are_said_at_once() -> None:
     recognizer = TimedRecognizer(CALL)
     first = recognizer(SpeechConfig(interim_results=True))
-    hear(first, messages(silence(16000), 2))
-    assert not shown or first.partial()
-    hear(first, messages(silence(16000), 6), at=2.0)
+    hear(first, messages(hiss(16000), 8))
     first.close()
-    assert starts_at(recognizer) == pytest.approx(start)
+    assert starts_at(recognizer, hiss(16000)[4 * 16000 :]) == pytest.approx(0.0)
 
 
 def test_one_session_goes_on_for_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,6 +537,7 @@ def hear(session: timed_module.TimedRecognition, parts: Sequence[Pcm], at: float
     """Feeds messages as the server does, without a look-ahead."""
     position = 0
     for part in parts:
+        assert session.place(part, at + position / 16000)
         session.attend(part, at + position / 16000)
         session.feed(part, at + position / 16000)
         position += len(part)
@@ -481,10 +548,11 @@ def messages(audio: Pcm, seconds: float) -> Sequence[Pcm]:
     return np.split(audio[: round(seconds * 16000)], round(seconds * 20))
 
 
-def starts_at(recognizer: TimedRecognizer) -> float:
+def starts_at(recognizer: TimedRecognizer, audio: Pcm | None = None) -> float:
     """The second of a new session at which its first word is said."""
     session = recognizer(SpeechConfig())
-    hear(session, messages(silence(16000), SECONDS))
+    audio = silence(16000) if audio is None else audio
+    hear(session, messages(audio, len(audio) / 16000))
     return session.final(1)[0][0].start
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ from .recognizer import (
     Attentive,
     Hypothesis,
     Judging,
+    Placing,
     Recognition,
     Samples,
 )
@@ -22,6 +24,8 @@ from .wire import Alternative, FrameStyle, SpeechConfig, TimedWord
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
+
+    from .record import ConnectionRecord
 
 T = TypeVar("T")
 
@@ -64,11 +68,15 @@ class Backend:
         clock: Callable[[], float],
         executor: Executor | None = None,
         voice_gate: bool = True,
+        connection: ConnectionRecord | None = None,
     ) -> None:
         self._config = config
         self._recognition = recognition
         self._attentive = recognition if isinstance(recognition, Attentive) else None
         self._judging = recognition if isinstance(recognition, Judging) else None
+        self._placing = recognition if isinstance(recognition, Placing) else None
+        if self._placing is not None and connection is not None:
+            self._placing.watch(connection)
         self._style = style
         self._voice_gate = voice_gate
         self._timing = timing
@@ -77,6 +85,9 @@ class Backend:
         self._resampler = Resampler(config.sample_rate, RECOGNIZER_RATE)
         # Milliseconds of the stream so far; each message's length is cut to whole ones.
         self._now_ms = 0
+        # Messages that wait for their place, each with the millisecond at which it starts.
+        self._waiting: deque[tuple[Samples, int]] = deque()
+        self._may_hear = True
         self._open = False
         self._start_ms = 0
         self._decoded = 0
@@ -86,11 +97,36 @@ class Backend:
         self.done = False
 
     async def audio(self, pcm: bytes) -> list[str]:
-        """Take one message of audio; an odd last byte is lost."""
+        """Take one message of audio; an odd last byte is lost.
+
+        Call `go_on` until nothing is left, and when the audio is over `hear_out`, then `end`.
+        """
         raw = np.frombuffer(pcm, "<i2", count=len(pcm) // 2)
         samples = self._resampler.feed(raw)
         start_ms = self._now_ms
         self._now_ms += len(raw) * 1000 // self._config.sample_rate
+        self._waiting.append((samples, start_ms))
+        if self._placing is not None:
+            self._may_hear = self._placing.place(samples, start_ms / 1000)
+        if self._may_hear and len(self._waiting) > 1:
+            # All of this comes at once, so that a final may be there before an interim is due.
+            self._sent_at = self._clock()
+        return await self.go_on() or []
+
+    async def go_on(self) -> list[str] | None:
+        """Hear the oldest message that waits; return None if none is to be heard now."""
+        if not self._may_hear or not self._waiting or self.done:
+            return None
+        return await self._hear(*self._waiting.popleft())
+
+    async def hear_out(self) -> list[str] | None:
+        """Do as `go_on`, as no more audio comes."""
+        if self._placing is not None:
+            self._placing.give_up_placing()
+        self._may_hear = True
+        return await self.go_on()
+
+    async def _hear(self, samples: Samples, start_ms: int) -> list[str]:
         wanted = self._attentive is not None and self._attentive.attend(samples, start_ms / 1000)
         if not self._open:
             if self._voice_gate and not wanted and not opens_gate(samples):

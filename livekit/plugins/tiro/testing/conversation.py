@@ -59,15 +59,17 @@ class Inbox:
     """Client messages between the reader and the backend, bounded by their bytes."""
 
     def __init__(self) -> None:
-        self._items: deque[tuple[Incoming, int]] = deque()
+        self._items: deque[tuple[Incoming, int, float]] = deque()
         self._bytes = 0
+        self.arrived_at = 0.0
+        """When the item that was taken last was added, in seconds of the event loop's clock."""
         self._arrived = asyncio.Event()
         self._has_room = asyncio.Event()
 
     async def put(self, item: Incoming, size: int = 0) -> None:
         """Add an item, then wait until there is room for more."""
         size = max(size, SMALLEST_MESSAGE_BYTES)
-        self._items.append((item, size))
+        self._items.append((item, size, asyncio.get_running_loop().time()))
         self._bytes += size
         self._arrived.set()
         while self._bytes > READ_AHEAD_BYTES:
@@ -79,7 +81,7 @@ class Inbox:
         while not self._items:
             self._arrived.clear()
             await self._arrived.wait()
-        item, size = self._items.popleft()
+        item, size, self.arrived_at = self._items.popleft()
         self._bytes -= size
         self._has_room.set()
         return item
@@ -182,7 +184,7 @@ class Conversation:
 
     async def _answer(self) -> None:
         await self._hooks.opened(self._connection)
-        first = await self._inbox.get()
+        first = await self._next()
         if isinstance(first, HalfClose):
             return
         if self._connection.path == UNARY_PATH:
@@ -202,6 +204,12 @@ class Conversation:
         finally:
             await backend.close()
 
+    async def _next(self) -> Incoming:
+        """Take up what the client sent next."""
+        message = await self._inbox.get()
+        self._connection.arrived_at = self._inbox.arrived_at
+        return message
+
     async def _stay_mute(self) -> None:
         """Wait for the end of the request's body, which is the end of the connection."""
         while not isinstance(await self._inbox.get(), HalfClose):
@@ -220,18 +228,25 @@ class Conversation:
 
     async def _recognize(self, backend: Backend) -> None:
         while not backend.done:
-            message = await self._inbox.get()
+            message = await self._next()
             end = _end_of(message)
             if end is None and isinstance(message, ClientMessage) and message.audio is not None:
-                frames = await self._hear(backend, message.audio)
+                await self._send_all(backend, await self._hear(backend, message.audio))
+                while (frames := await backend.go_on()) is not None:
+                    await self._send_all(backend, frames)
             else:
                 self._connection.end = end
                 await self._hooks.end(self._connection)
+                while (frames := await backend.hear_out()) is not None:
+                    await self._send_all(backend, frames)
                 frames = await backend.end(hung_up=end == "half-close")
-            for frame in frames:
-                await self._send(frame, backend.delivered)
+                await self._send_all(backend, frames)
             # Decoding never waits by itself, so give the other connections their turn.
             await asyncio.sleep(0)
+
+    async def _send_all(self, backend: Backend, frames: list[str]) -> None:
+        for frame in frames:
+            await self._send(frame, backend.delivered)
 
     async def _hear(self, backend: Backend, pcm: bytes) -> list[str]:
         await self._hooks.audio(self._connection, pcm)

@@ -494,7 +494,8 @@ class StopReading(Fault):
 
     Args:
         when: The moment it strikes.
-        seconds: For how long; a client that leaves meanwhile is noticed only then.
+        seconds: For how long; a client that leaves meanwhile is noticed only then. For a script
+            with times, the next connection goes on with the call of this one.
     """
 
     def __init__(self, when: When = Moment.CONFIG, *, seconds: float = 30.0) -> None:
@@ -585,11 +586,11 @@ def _end(code: int | None, message: str) -> Exception:
 
 @_listed
 class Delay(Hooks):
-    """Frames are late.
+    """Frames are late, each by the same time: delays do not add up, and the order stays.
 
     Args:
-        seconds: By how much they are.
-        finals: Finals alone are; else all results.
+        seconds: How long after the message that brings it about a frame is sent.
+        finals: Finals alone are late, and an interim behind one waits for it; else all frames are.
     """
 
     def __init__(self, seconds: float, *, finals: bool = True) -> None:
@@ -601,9 +602,11 @@ class Delay(Hooks):
         return f"Delay({self._seconds:g} s)"
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Hold it back."""
+        """Hold it back until so long after the arrival of the message that it answers."""
         if self._only in text:
-            await asyncio.sleep(self._seconds)
+            connection.is_delayed = True
+            due = connection.arrived_at + self._seconds
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
         return text
 
 

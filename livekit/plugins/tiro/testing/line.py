@@ -24,6 +24,8 @@ class Line:
         self._gone = asyncio.Event()
         self.dead = False
         """Whether nothing leaves any more, not even the answer to a ping. TCP stays open."""
+        self.is_unread = False
+        """Whether no bytes are taken from the client, so that its leaving is not noticed."""
 
     def opened(self, websocket: web.WebSocketResponse) -> None:
         """Take the websocket, once the handshake has made it one."""
@@ -71,10 +73,12 @@ class Line:
     def stop_reading(self) -> None:
         """Take no more bytes from the client, whose sending blocks once the buffers are full."""
         if self._transport is not None:
+            self.is_unread = True
             self._transport.pause_reading()
 
     def go_on_reading(self) -> None:
         """End `stop_reading`."""
+        self.is_unread = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from os import PathLike, fspath
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from .checks import check_number
 from .wire import SpeechConfig
+
+if TYPE_CHECKING:
+    from .record import ConnectionRecord
 
 Samples = npt.NDArray[np.int16]
 
@@ -147,6 +150,31 @@ class Judging(Protocol):
 
     def ending(self) -> Ending:
         """How complete the words of the open segment look so far."""
+        ...
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """What a recognition may have besides: it finds out first where in a call the audio belongs.
+
+    Until it has, messages wait; then they are heard one after the other. None of the calls may
+    block.
+    """
+
+    def watch(self, connection: ConnectionRecord) -> None:
+        """Be told of the connection, before its first audio."""
+        ...
+
+    def place(self, samples: Samples, start: float) -> bool:
+        """See each message when it comes, before `attend`, with the same arguments.
+
+        Returns:
+            Whether messages need not wait any more.
+        """
+        ...
+
+    def give_up_placing(self) -> None:
+        """No more audio comes: what waits is heard now."""
         ...
 
 

@@ -58,6 +58,9 @@ class ConnectionRecord:
         headers: The headers of the handshake, by their names in lower case; of a name that came
             more than once, the last.
         opened_at: When the handshake came, in seconds of the event loop's clock.
+        arrived_at: When the message of the client that is being taken up arrived, likewise; hooks
+            and a slow recogniser may take it up later.
+        is_delayed: Whether a fault has frames come late, each by the same time.
         closed_at: When the connection was over, None while it lives.
         closed_by: Who ended it: a close frame or a lost connection counts as the client.
         speech: What the config asks for, as read; None before it.
@@ -79,6 +82,8 @@ class ConnectionRecord:
     path: str
     token: str | None = field(repr=False)
     opened_at: float
+    arrived_at: float = 0.0
+    is_delayed: bool = False
     closed_at: float | None = None
     closed_by: Literal["client", "server"] | None = None
     speech: SpeechConfig | None = None

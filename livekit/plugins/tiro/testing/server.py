@@ -295,7 +295,7 @@ class TiroServer:
             hooks=hooks,
             key=self._api_key,
             known=lambda language: self._recognizer(language) is not None,
-            backend=self._open_backend,
+            backend=lambda config: self._open_backend(config, connection),
         )
         try:
             await conversation.run()
@@ -306,15 +306,22 @@ class TiroServer:
                 self._transports.append(request.transport)
                 request.transport.close()
 
-    def _open_backend(self, config: SpeechConfig) -> Backend:
+    def _open_backend(self, config: SpeechConfig, connection: ConnectionRecord) -> Backend:
         factory = self._recognizer(config.language)
         assert factory is not None
+        time = asyncio.get_running_loop().time
+
+        def clock() -> float:
+            # Frames that are late by the same time are as many as if they were in time.
+            return connection.arrived_at if connection.is_delayed else time()
+
         return Backend(
             config,
             factory(config),
             style=self._style,
             timing=self._timing,
-            clock=asyncio.get_running_loop().time,
+            clock=clock,
+            connection=connection,
             executor=self._executor,
             voice_gate=self._voice_gate,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checks import check_number, is_number
+from .placing import CallAudio, Place
 from .recognizer import (
     PACES,
     RECOGNIZER_RATE,
@@ -27,16 +28,11 @@ from .recognizer import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .record import ConnectionRecord
     from .wire import SpeechConfig
 
 # Seconds of room for times that are cut to milliseconds, and for sums of binary fractions.
 ROOM = 0.002
-# Seconds of audio that `tiro.STT` sends again after silence, with interims and without.
-RESENT = 3.0
-RESENT_WITHOUT_INTERIMS = 60.0
-# Of 32767: what counts as speech here, of which `tiro.STT` sends all again until it is answered. It
-# goes by the noise of the line instead, so that softer speech is not followed exactly.
-LOUD = 328
 # Seconds behind the end of a word for which a sound is the rest of it.
 REST_OF_WORD = 0.4
 # A sound is so much louder than the quietest tenth of the latest messages, some 10 s of them.
@@ -102,15 +98,19 @@ class Rest:
 
     Attributes:
         cues: The words that are not settled.
-        clock: The second of the call from which the client sends its audio again.
+        since: The second of the call behind the last final: nothing before it is sent again.
+        audio: What the client may send again.
+        began: When the call began, in seconds of the clock; None if that is not known.
         patience: Seconds in which the client has to be back.
         found_nothing: How many connections in a row ended with nothing heard.
         left_at: Monotonic seconds.
     """
 
     cues: Sequence[Cue]
-    clock: float
-    patience: float
+    since: float | None
+    audio: CallAudio
+    began: float | None = None
+    patience: float = 0.0
     found_nothing: int = 0
     left_at: float = field(default_factory=lambda: time.monotonic())
 
@@ -124,12 +124,24 @@ class TimedRecognizer:
     for longer behind an utterance that ends in a comma or in "…", see `Ending`.
 
     The script is said once in a call. The first connection of a call starts at second 0. One that
-    follows a connection which a fault broke off, or which the client left for less than a second
-    (it does so when an option is changed), goes on with that call: what was said in a final is not
-    said again, all else is said at its time. That time is known as well as the audio that
-    the client sends again: exactly behind a final or in the middle of words, and a few seconds
-    early after silence. An end marker, or hanging up, ends the call; but a client whose audio ends
-    with a sound that no final covers sends that again, and may do so within a second.
+    follows a connection which a fault broke off or stopped reading, or which the client left for
+    less than a second (it does so when an option is changed), goes on with that call: what was said
+    in a final is not said again, all else is said at its time, and never before it. Where in the
+    call the connection begins is found out as follows:
+
+    - By its audio, if an earlier connection got the same: exactly at 16 kHz, and mostly at other
+      rates. Digital silence, and sounds that repeat exactly, such as a tone, can not be told apart.
+    - Else by the clock, if the caller is live and pauses at no time between two connections. Words
+      are late by 0.25 s at most, and the first answer is late by half a second.
+    - Else, as for a file of digital silence, it is taken to begin where the last final ends. Words
+      are late by what the client has left out behind that.
+
+    Words whose audio the client leaves out are said where the connection begins. If the client does
+    not connect again, they are not said: `tiro.STT` does not for a file that has ended in which
+    nothing stands out from its noise.
+
+    An end marker, or hanging up, ends the call; but a client whose audio ends with a sound that no
+    final covers sends that again, and may do so within a second.
 
     Args:
         script: The utterances. One that starts before another is out follows it at once.
@@ -154,13 +166,25 @@ class TimedRecognizer:
             for n, word in enumerate(utterance.words)
         ]
         self._rests: list[Rest] = []
+        self._under_way: list[TimedRecognition] = []
 
     def __call__(self, config: SpeechConfig) -> TimedRecognition:
         """Open a connection's recognition, of a new call or of one that goes on."""
         now = time.monotonic()
         self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
-        rest = self._rests.pop(0) if self._rests else Rest(self._cues, 0.0, 0.0)
-        return TimedRecognition(rest, config, self._rests.append)
+        self._under_way[:] = [each for each in self._under_way if not each.is_over]
+        rest = self._rests.pop(0) if self._rests else self._left_behind()
+        rest = rest or Rest(self._cues, None, CallAudio())
+        recognition = TimedRecognition(rest, config, self._rests.append)
+        self._under_way.append(recognition)
+        return recognition
+
+    def _left_behind(self) -> Rest | None:
+        """Take over from a connection that is not read, so that it can not be seen to be over."""
+        for each in self._under_way:
+            if each.is_unread:
+                return each.take_rest()
+        return None
 
 
 class TimedRecognition:
@@ -172,44 +196,80 @@ class TimedRecognition:
     blocking = False
 
     def __init__(self, rest: Rest, config: SpeechConfig, leave: Callable[[Rest], None]) -> None:
-        self._ahead = deque(_in_line(rest.cues, rest.clock))
+        self.is_over = False
+        """Whether the connection is over, or another one goes on with its call."""
+        self._ahead = deque(rest.cues)
         self._config = config
         self._leave = leave
+        self._connection: ConnectionRecord | None = None
+        self._place = Place(rest.since, rest.audio, rest.began)
+        # The second of the call before which no word is said.
+        self._in_line_from: float | None = None
+        # Silence that the client added: of messages that are yet to be attended to, and of all.
+        self._silences: deque[float] = deque()
+        self._silence_placed = self._silence_before = 0.0
         # Seconds of the connection less those of the call.
-        self._shift = -rest.clock
+        self._shift = 0.0
         self._heard: deque[tuple[Cue, Word]] = deque()
         self._undelivered: list[Cue] = []
         self._now = 0.0
-        # Where in the call the client's audio starts that it would send again.
-        self._resent_from = rest.clock
-        self._resent = RESENT if config.interim_results else RESENT_WITHOUT_INTERIMS
-        # Whether there is anything for which the client keeps all of its audio.
-        self._unanswered = False
         self._usual = 0
         self._patience = BACK_AFTER_BREAKING_OFF
         # Connections in a row whose last segment held no words, without this one and with it.
         self._nothing_before = self._found_nothing = rest.found_nothing
         # Seconds of the call at which the last final and the latest messages end.
-        self._final_to = rest.clock
+        self._final_to = rest.since or 0.0
         self._peaks: deque[tuple[float, int]] = deque(maxlen=LATEST_MESSAGES)
+
+    def watch(self, connection: ConnectionRecord) -> None:
+        """Go by when the messages of a connection arrive."""
+        self._connection = connection
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the server does not read the connection, whose client may have left it."""
+        return self._connection is not None and self._connection.line.is_unread
+
+    def place(self, samples: Samples, start: float) -> bool:
+        """Take note of where the connection is in the call."""
+        added = self._added_silence(samples)
+        size = len(samples) - round(added * RECOGNIZER_RATE)
+        self._silences.append(added)
+        end = start + size / RECOGNIZER_RATE - self._silence_placed
+        arrived = self._connection.arrived_at if self._connection else None
+        self._place.note(samples[:size], end, arrived)
+        self._silence_placed += added
+        return self._place.start is not None
+
+    def give_up_placing(self) -> None:
+        """Have what waits said from where the last final ends, as no more audio comes."""
+        self._place.give_up()
 
     def attend(self, samples: Samples, start: float) -> bool:
         """Go on by the message; ask for a segment while there is anything to be said in it."""
-        added = self._added_silence(samples)
+        self._go_in_line()
+        added = self._silences.popleft()
         now = start + len(samples) / RECOGNIZER_RATE - added - self._shift
         while self._ahead and self._ahead[0].end <= now + ROOM:
             cue = self._ahead.popleft()
             self._heard.append((cue, self._say(cue)))
-        peak = int(np.abs(samples.astype(np.int32)).max(initial=0))
-        self._unanswered |= peak >= LOUD
         if added:
             self._interrupt(now)
+            self._silence_before += added
             self._shift += added
         else:
+            peak = int(np.abs(samples.astype(np.int32)).max(initial=0))
             self._peaks.append((now, peak))
-        if not self._unanswered:
-            self._resent_from = max(self._resent_from, now - self._resent)
         return bool(self._heard or (self._ahead and self._ahead[0].start < now))
+
+    def _go_in_line(self) -> None:
+        """Say no word before the connection begins in the call, as soon as that is known."""
+        start = self._place.start
+        assert start is not None
+        if start != self._in_line_from:
+            self._in_line_from = start
+            self._shift = self._silence_before - start
+            self._ahead = deque(_in_line(self._ahead, start))
 
     def feed(self, samples: Samples, start: float) -> None:
         """Note how far decoding is."""
@@ -234,7 +294,6 @@ class TimedRecognition:
             elif word.start + word.end <= 2 * self._now:
                 half = word.text[: (len(word.text) + 1) // 2]
                 words.append(replace(word, text=half, end=self._now))
-        self._unanswered |= bool(words)
         return tuple(words)
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
@@ -244,7 +303,6 @@ class TimedRecognition:
             cue, word = self._heard.popleft()
             self._undelivered.append(cue)
             words.append(word)
-        self._unanswered = bool(words)
         self._found_nothing = 0 if words else self._nothing_before + 1
         return [variant(tuple(words), n) for n in range(alternatives)] if words else []
 
@@ -252,9 +310,8 @@ class TimedRecognition:
         """What was final is settled."""
         if self._undelivered:
             self._final_to = self._undelivered[-1].end
-            self._resent_from = max(self._resent_from, self._final_to)
+            self._place.audio.forget(round(self._final_to * RECOGNIZER_RATE))
             self._undelivered.clear()
-            self._unanswered = False
 
     def ended(self, *, hung_up: bool) -> None:
         """Only a client that hung up may be back, or one whose last sound is not settled."""
@@ -262,12 +319,18 @@ class TimedRecognition:
 
     def close(self) -> None:
         """Leave what is not settled to the connection that goes on with the call."""
-        found_nothing = 0 if self._patience else self._found_nothing
         patience = self._patience or self._patience_at_the_end()
-        if patience:
-            heard = [cue for cue, _ in self._heard]
-            cues = [*self._undelivered, *heard, *self._ahead]
-            self._leave(Rest(cues, self._resent_from, patience, found_nothing))
+        if patience and not self.is_over:
+            found_nothing = 0 if self._patience else self._found_nothing
+            rest = self.take_rest()
+            self._leave(replace(rest, patience=patience, found_nothing=found_nothing))
+        self.is_over = True
+
+    def take_rest(self) -> Rest:
+        """Return what is left of the call, which another connection goes on with."""
+        self.is_over = True
+        cues = [*self._undelivered, *(cue for cue, _ in self._heard), *self._ahead]
+        return Rest(cues, self._final_to, self._place.audio, self._place.call_began)
 
     def _patience_at_the_end(self) -> float:
         """Seconds in which the client is back behind an end marker; 0 if it need not come back."""
