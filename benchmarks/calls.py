@@ -54,7 +54,7 @@ async def first_audio(
 
 
 async def reconnect(world: World, target: str, *, streams: int = 10) -> dict[str, float]:
-    """Break the connection 2 s behind the last final. Return what that does, ms.
+    """Break the connection 2 s after the last final. Return what that does, in ms.
 
     The audio is numbered, 10 ms by 10 ms. What no final covers and the second connection does not
     get is lost: no recogniser can make words of it.
@@ -80,7 +80,7 @@ async def reconnect(world: World, target: str, *, streams: int = 10) -> dict[str
 
 
 def _lost(heard: set[int], start: int, end: int) -> float:
-    """Return the ms between two blocks that were not heard."""
+    """Return the ms that were not heard, from block `start` to block `end`."""
     return 10.0 * len(set(range(start, end)) - heard)
 
 
@@ -132,7 +132,7 @@ async def _finals(world: World, streams: int, *, flush: bool) -> list[float]:
 async def _talk(stream: RecognizeStream, spoken: asyncio.Future[float], flush: bool) -> None:
     """Speak, note when the last voiced sample is pushed, and go on in silence."""
     samples = 24000 * FRAME_MS // 1000
-    # Without the soft frame, so that the last one that is spoken is voiced.
+    # Without the soft frame, so that the last frame of speech is voiced.
     said = [frame("tiro", pcm, 24000) for pcm in syllables(samples)[:-1]]
     silence = frame("tiro", bytes(2 * samples), 24000)
     for number in range(10 * SPOKEN_FRAMES):

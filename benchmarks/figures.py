@@ -46,12 +46,12 @@ class Figures:
         return self.median(MAIN, label, "memory_kb")
 
     def spread(self, condition: str, label: str, figure: str) -> float:
-        """Return how far the rounds lie apart, as a share of their median."""
+        """Return how far apart the rounds are, as a share of their median."""
         values = self.all(condition, label, figure)
         return (max(values) - min(values)) / (statistics.median(values) or 1.0)
 
     def dearest(self, condition: str, labels: Iterable[str]) -> tuple[str, float | None]:
-        """Return by whose cost tiro's is highest, measured by turns, and what it is."""
+        """Return against whom tiro costs most, measured by turns, and the ratio of the costs."""
         ratios = {name: self.median(f"{condition} by turns", name, "ratio") for name in labels}
         known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
         worst = max(known, key=lambda name: known[name], default="")
@@ -106,7 +106,7 @@ def _cost(figures: Figures, condition: str, others: Iterable[str], limit: float,
 
 
 def _compared(figures: Figures, condition: str, figure: str, name: str) -> Goal:
-    """Compare with the best of the four. What never came (-1) is no best."""
+    """Compare with the best of the four. A figure of -1 (it never came) is not the best."""
     measured = {peer: figures.median(condition, peer, figure) for peer in PEERS}
     known = {peer: value for peer, value in measured.items() if value is not None and value >= 0}
     best = min(known, key=lambda peer: known[peer], default="")

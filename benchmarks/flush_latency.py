@@ -2,7 +2,7 @@
 
 `python -m benchmarks.flush_latency` measures on the local server, in real time, with 24 kHz audio
 in 50 ms frames, as a room delivers it, under each rule of the service's endpointer: 0.5 s of
-silence behind a whole sentence, 1.0 s if it may go on, 2.0 s if it breaks off. Either nobody asks
+silence after a whole sentence, 1.0 s if it may go on, 2.0 s if it breaks off. Either nobody asks
 (the endpointer decides), or the framework's VAD when it hears the end of speech, or an
 `AgentSession` with its default turn detector (the model that comes with livekit-agents), or
 whoever lets go of a push-to-talk button with the last sound, or the plugin's `endpointing`.
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
 
 _RATE = 24000
 _FRAME = _RATE // 20
-# s of silence behind the utterance, longer than the slowest endpointer here.
+# s of silence after the utterance, longer than the slowest endpointer here.
 _SILENCE = 4.0
 # Of 32767; what is louder is sound.
 _SOUND = 1000
-# Calls at the same time, and s between their starts: no two want an answer at the same moment. In
-# each, frames begin elsewhere in the audio.
+# Calls at the same time, and s between their starts, so that no two want an answer at the same
+# moment. In each call, the frames begin at another place in the audio.
 _TOGETHER = 5
 _APART = 0.21
 _NOBODY, _VAD, _DETECTOR, _BUTTON = "nobody", "VAD", "default turn detector", "button"
 _ENDPOINTING = {"endpointing=0.2": 0.2, "endpointing=0.3": 0.3}
 _WAYS = (_NOBODY, _VAD, _DETECTOR, _BUTTON, *_ENDPOINTING)
-# The word that is said over and over, by the rule of the endpointer that its mark calls for.
+# The word that is said over and over, by the seconds that the endpointer waits after its mark.
 _SCRIPTS = {0.5: "já", 1.0: "já,", 2.0: "já…"}
 
 Found = dict[tuple[float, str], list[float]]
@@ -59,7 +59,7 @@ class _Room(io.AudioInput):
     """A room that delivers an utterance, frame by frame, each when its last sample is said."""
 
     def __init__(self, lead: int) -> None:
-        """Put `lead` samples of silence in front."""
+        """Put `lead` samples of silence before the utterance."""
         super().__init__(label="room")
         behind = np.zeros(round(_SILENCE * _RATE), np.int16)
         audio = np.concatenate((np.zeros(lead, np.int16), utterance(_RATE), behind))
@@ -88,7 +88,7 @@ class _Room(io.AudioInput):
 
 
 async def _call(stt: tiro.STT, way: str, number: int) -> float:
-    """Return the seconds from the last sound to the final of one of the calls at a time."""
+    """Return the seconds from the last sound to the final, in one of the simultaneous calls."""
     await asyncio.sleep(number * _APART)
     room = _Room(number * _FRAME // _TOGETHER)
     if way == _DETECTOR:
@@ -137,7 +137,7 @@ async def _flush_at_the_end(detector: vad.VADStream, stream: tiro.SpeechStream) 
 
 
 async def _final(stream: tiro.SpeechStream, room: _Room) -> float:
-    """Return when the first final comes behind the last sound."""
+    """Return when the first final comes after the last sound."""
     async for event in stream:
         if event.type is SpeechEventType.FINAL_TRANSCRIPT and event.alternatives[0].text:
             now = time.perf_counter()
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--rule", type=float, nargs="+", choices=rules, default=rules)
     parser.add_argument("--way", nargs="+", choices=ways, default=ways)
     arguments = parser.parse_args()
-    # The framework says much of sessions without a voice.
+    # The framework logs much about sessions without a voice.
     logging.disable(logging.WARNING)
     found = asyncio.run(measure(arguments.calls, arguments.rule, arguments.way))
     table = Table("who asks for the final", *(f"{rule:g} s" for rule in arguments.rule))

@@ -24,14 +24,14 @@ FRAMES_PER_SECOND = 1000 // FRAME_MS
 PATIENCE = 20.0
 # Times real pace at which audio without finals is fed: the pace the plugin trusts a service with.
 PACE = 4
-# Finals said in a row, and s of audio that they share: less than a service may take in silence.
+# Finals said in a row, and s of audio that they share: less than a service may take without a word.
 FINALS, FINALS_AUDIO = 200, 10.0
 
 
 async def call_length(
     world: World, target: str, *, minutes: list[int], rate: int = 24000
 ) -> dict[str, list[float]]:
-    """Push one long call, 3 s at a time, each when the final of those before has come.
+    """Push one long call, 3 s at a time, each after the final of the 3 s before.
 
     Return the CPU s per audio hour of each stretch of the call, and the memory at its end.
     """
@@ -67,10 +67,10 @@ async def _until_finals(call: Group, due: int) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so.
+    """Wait until a condition holds.
 
     Raises:
-        RuntimeError: It is not so after a long time.
+        RuntimeError: It does not hold after a long time.
     """
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -82,7 +82,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 async def unfinished_audio(
     world: World, target: str, *, seconds: list[int], streams: int = 20, rate: int = 24000
 ) -> dict[str, list[float]]:
-    """Push audio of which nothing becomes final. Return the CPU s per audio hour as it piles up."""
+    """Push audio of which nothing becomes final. Return the CPU s per audio hour as it grows."""
     run = await world.plan(rate=rate, by="audio", finals=False)
     cpu: list[float] = []
     memory: list[float] = []

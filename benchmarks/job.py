@@ -29,7 +29,7 @@ _FRAME = RATE // 20
 # s of speech and of silence, by turns: 40 % speech, as on a call.
 _TURNS = ((2.0, 5.0), (6.0, 7.0))
 CYCLE = sum(map(sum, _TURNS))
-"""s after which the turns come again: what is measured over so much is the same for everybody."""
+"""s after which the turns come again: over this time, every caller says the same."""
 # Of 32767; a line is never quite silent.
 _HISS = 20
 
@@ -42,7 +42,7 @@ class Order:
     """Where the service is, as `http://host/run/index`."""
     index: int
     report: str
-    """The file that it writes to what it heard."""
+    """The file to which the call writes what it heard."""
 
     @property
     def room(self) -> str:

@@ -28,7 +28,7 @@ TICKS = 20
 POINTS = 10
 # s at the end of a run whose audio may still be under way.
 TAIL = 0.3
-# s of quiet audio that may be held back besides.
+# s of quiet audio that may be held back as well.
 HELD_BACK = 0.4
 # What the services are told of the traffic: somebody speaks all the time, with a final every 3 s;
 # turns of 2 to 6 s with digital silence between them, 40 % speech; finals every 0.7 s.
@@ -56,7 +56,7 @@ class Load:
 
 
 class Turns:
-    """Who of the callers speaks: turns and pauses, each caller at another place of them."""
+    """Whether a caller speaks: turns and pauses, each caller at another place in them."""
 
     def __init__(self, index: int) -> None:
         self._chance = random.Random(index)
@@ -91,10 +91,10 @@ class Group:
     quiet: Any = None
     """A frame of silence."""
     turns: Sequence[Turns] = ()
-    """Who speaks, if not everybody does all the time."""
+    """Who speaks when, unless everybody does all the time."""
 
     async def feed(self, seconds: float, pace: int = 1) -> None:
-        """Push frames for so many s, `pace` times as fast as real, spread out over the streams."""
+        """Push frames for some seconds, `pace` times as fast as real, spread over the streams."""
         ticks = min(TICKS, len(self.streams))
         groups = [list(enumerate(self.streams))[n::ticks] for n in range(ticks)]
         step = FRAME_MS / 1000 / ticks / pace
@@ -108,7 +108,7 @@ class Group:
             await asyncio.sleep(max(0.0, began + (tick + 1) * step - time.monotonic()))
 
     def next_frame(self, index: int = 0) -> Any:
-        """Return what a stream is pushed next."""
+        """Return what is pushed to a stream next."""
         if self.turns and not self.turns[index].next_frame():
             return self.quiet
         return next(self.voices[index])
@@ -179,13 +179,13 @@ async def measure(world: World, target: str, load: Load) -> dict[str, float]:
         "core_share": sum(used) / wall,
         "memory_kb": memory,
         **latencies,
-        # Who holds silence back makes that old, and nothing that anybody says.
+        # In calls, a target that holds silence back makes the silence old, but no speech.
         **({} if load.traffic == CALL else _ages(streams.pushes, peers, rate, load)),
     }
 
 
 async def _warm_up(world: World, target: str, load: Load, rate: int) -> None:
-    """Have everything loaded and allocated that is so only once."""
+    """Have everything loaded and allocated that is loaded or allocated only once."""
     run = await world.plan(rate=rate)
     two = Load(load.rate, min(2, load.streams), 0.1, load.wire_rate, load.tls)
     async with group(world, target, run, two) as streams:
@@ -203,7 +203,7 @@ def resident_kb() -> float:
 
 
 def _check(load: Load, streams: Group, peers: list[dict[str, Any]], rate: int) -> None:
-    """See to it that all audio came, and all phrases that were due."""
+    """Raise RuntimeError unless all audio came, and all phrases that were due."""
     seconds = load.seconds + load.warm_up
     due = 0.8 * (seconds / 0.35 - 2) * load.streams
     tail = TAIL

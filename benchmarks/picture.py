@@ -74,7 +74,7 @@ def _page(figures: Figures, theme: Theme) -> Figure:
 def _bars(
     axes: Axes, title: str, values: dict[str, float | None], theme: Theme, digits: int
 ) -> None:
-    """Draw a bar for each label, with its value behind it."""
+    """Draw a bar for each label, with its value at the end of the bar."""
     known = {label: value for label, value in values.items() if value is not None}
     colours = [
         theme.own if label == "tiro" else theme.others if _is_plugin(label) else theme.floors

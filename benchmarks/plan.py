@@ -73,22 +73,22 @@ BY_TURNS = {
     REPLIES: [*_RIVALS, *_SAME_RATE],
     REPLIES_16: _RIVALS,
 }
-"""What tiro is measured with by turns: what it costs by what they cost."""
+"""What tiro is measured against by turns: its cost divided by theirs."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it."""
+    """How much is measured."""
 
     rounds: int = 5
     streams: int = 100
     seconds: dict[str, float] = field(
         default_factory=lambda: {MAIN: 3.0, "16 kHz": 2.0, CALLS: 3.0, "24 kHz, 1 stream": 8.0}
     )
-    """Measured s by condition; 1.5 s where it is not said."""
+    """Measured s by condition; 1.5 s for those that are not in it."""
     warm_up: float = 0.8
     turns: int = 3
-    """Of each target in a round, with each that it is compared with."""
+    """Turns of each target in a round, against each that it is compared with."""
     conditions: Sequence[str] = tuple(condition.name for condition in CONDITIONS)
     targets: Sequence[str] = ("tiro", *PEERS, *FLOORS)
     call_streams: int = 10

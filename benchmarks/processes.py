@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TARGETS = ("tiro", "deepgram", "gladia", "lk-null")
-# Calls of each plugin that a core carries side by side with those of all the others.
+# Calls of each plugin, at most, that a core carries side by side with those of all others.
 FEW = 4
 # s from a call to the next one of the same plugin.
 STAGGER = 0.5
@@ -73,7 +73,7 @@ def measure(
 def _measure(
     workers: dict[str, Child], targets: Sequence[str], count: int, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Have so many calls of each target: few side by side, many by turns."""
+    """Have `count` calls of each target: few side by side, many by turns."""
     if count > FEW:
         answers = {}
         for target in targets:
@@ -98,7 +98,7 @@ def _figure(rounds: Sequence[dict[str, float]], name: str, scale: float, digits:
 
 
 def _ratio(own: Sequence[dict[str, float]], others: Sequence[dict[str, float]], name: str) -> str:
-    """Return what tiro needs by what another one needs: median, lowest and highest round."""
+    """Return what tiro needs divided by what another needs: median, lowest and highest round."""
     pairs = zip(own, others, strict=True)
     ratios = [mine[name] / theirs[name] for mine, theirs in pairs if name in theirs]
     if not ratios:

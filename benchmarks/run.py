@@ -46,7 +46,7 @@ class Child:
         self.ready: dict[str, Any] = self.answer()
 
     def ask(self, experiment: str, **arguments: Any) -> None:
-        """Have an experiment begun."""
+        """Start an experiment."""
         self._asked += 1
         command = {"experiment": experiment, "arguments": arguments, "id": self._name()}
         assert self._process.stdin is not None
@@ -57,10 +57,10 @@ class Child:
         return f"{self._process.pid}-{self._asked}"
 
     def answer(self) -> dict[str, Any]:
-        """Return what it answers.
+        """Return what the process answers.
 
         Raises:
-            RuntimeError: It ended, or is still silent after a long time.
+            RuntimeError: The process ended, or is still silent after a long time.
         """
         output = self._process.stdout
         assert output is not None
@@ -72,7 +72,7 @@ class Child:
         return answer
 
     def close(self) -> None:
-        """Have it end, in good order or not."""
+        """End the process, in good order or not."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -104,7 +104,7 @@ class Bench:
             stack.callback(services.close)
             ports = json.dumps(services.ready)
             with self._clients(ports, self._scale.targets):
-                # They compile what they import, as an installer would have done.
+                # The processes compile what they import, as an installer would have done.
                 pass
             for number in range(self._scale.rounds):
                 # A client that gets stuck costs what is left of its round, and no other round.
@@ -176,7 +176,7 @@ class Bench:
             self._note(condition.name, variant.label, clients[variant.target].answer())
 
     def _measure_by_turns(self, clients: dict[str, Child], number: int) -> None:
-        """Note what tiro costs by what each of the others costs."""
+        """Note what tiro costs divided by what each of the others costs."""
         for condition in self._scale.measured():
             self._say(f"round {number + 1}: {condition.name}, by turns")
             for rival in BY_TURNS.get(condition.name, ()):

@@ -27,10 +27,10 @@ from . import traffic
 from .traffic import Phrase
 from .world import BLOCK
 
-# s between hypotheses, and of an utterance, which ends in a final.
+# s between hypotheses, and s of an utterance, which ends in a final.
 INTERIM_EVERY = 0.35
 FINAL_EVERY = 3.0
-# s of silence behind speech.
+# s of silence that end speech.
 ENDPOINT = 0.5
 # Connections whose messages are noted one by one: enough for the age of the audio.
 NOTED = 20
@@ -56,7 +56,7 @@ class Plan:
     final_every: float = FINAL_EVERY
     """s of an utterance."""
     by_voice: bool = False
-    """Whether phrases come only while somebody speaks, and the last one behind it is a final."""
+    """Whether phrases come only while somebody speaks, and a last one, a final, after that."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Peer:
     final_until: float = 0.0
     """s of audio that a final covers."""
     arrivals: list[tuple[float, int]] = field(default_factory=list)
-    """When each message came, and how many bytes of samples there were with it."""
+    """When each message came, and how many bytes of samples had come by then."""
     blocks: list[int] = field(default_factory=list)
     """The numbers of the 10 ms blocks that came whole; for the reconnect test."""
 
@@ -142,7 +142,7 @@ class Dialogue:
             self._talking = asyncio.create_task(self._by_clock())
 
     def _drop(self) -> None:
-        """Be gone without a word, as when a line breaks."""
+        """End the connection without a word, as when a line breaks."""
         assert self._ws._req is not None and self._ws._req.transport is not None
         self._peer.dropped_at = time.monotonic()
         self._ws._req.transport.abort()
@@ -167,7 +167,7 @@ class Dialogue:
             await self._say(final=self._is_final())
 
     def _due(self) -> float:
-        """Return when the phrase at hand is to be said: hypotheses, and a final with the last."""
+        """Return when the next phrase is due: hypotheses, the last of which comes as the final."""
         every = self._plan.final_every
         utterance, place = divmod(self._said - 1, self._per_utterance)
         return utterance * every + min(every, (place + 1) * INTERIM_EVERY)
@@ -200,7 +200,7 @@ class Dialogue:
 
 
 def _whole_blocks(pcm: bytearray) -> list[int]:
-    """Return the numbers of which all samples of a block came: the sample is the number."""
+    """Return the numbers of the blocks that came whole: every sample of a block is its number."""
     if not pcm:
         return []
     counts = np.bincount(np.abs(np.frombuffer(pcm, np.int16).astype(np.int32)))

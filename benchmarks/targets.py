@@ -58,7 +58,7 @@ class Stream(Protocol):
         """Take events until there are no more."""
 
     async def aclose(self) -> None:
-        """Be gone."""
+        """End the stream."""
 
 
 class PluginStream:
@@ -111,7 +111,7 @@ class FloorStream:
 
 
 def frame(target: str, pcm: bytes, rate: int) -> Any:
-    """Return what a target's streams are pushed."""
+    """Return what is pushed to a target's streams."""
     if target == "floor-json":
         return pcm
     from livekit import rtc
@@ -139,7 +139,7 @@ async def open_stream(
 def make_stt(
     target: str, session: aiohttp.ClientSession | None, url: str, wire_rate: int | None
 ) -> stt.STT[Any]:
-    """Make a plugin's STT as its README does, but for the address.
+    """Make a plugin's STT as its README does, except for the address.
 
     Args:
         target: A name from `PEERS`, "tiro", or "lk-null".
@@ -150,7 +150,7 @@ def make_stt(
     if target == "lk-null":
         return _null_stt()
     plugin = import_module(f"livekit.plugins.{target}")
-    # Two open with a request over HTTP, or make the websocket's address of one.
+    # Two take an http address: they begin with a request, or derive the websocket's address.
     base = url if target in ("deepgram", "gladia") else url.replace("http", "ws", 1)
     arguments: dict[str, Any] = {} if wire_rate is None else {"sample_rate": wire_rate}
     if target == "soniox":

@@ -34,7 +34,7 @@ class Phrase:
 def _spoken(phrase: Phrase) -> list[tuple[str, float, float]]:
     """Return the words with their times. The first says when the phrase was sent, and its number.
 
-    So no two phrases are equal, and nobody gains by leaving out repetitions.
+    That way no two phrases are equal, and nobody gains by leaving out repetitions.
     """
     step = (phrase.end - phrase.start) / phrase.words
     texts = [f"{time.monotonic_ns()}-{phrase.number}"]

@@ -1,4 +1,4 @@
-"""Two targets by turns of 0.4 s: what one costs by the other, however fast the machine just is."""
+"""Two targets in turns of 0.4 s: the ratio of their costs, however fast the machine just is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .targets import wire_rate_of
 if TYPE_CHECKING:
     from .world import World
 
-# s; the pace of a shared machine lasts longer, and no plugin takes it for a pause.
+# s; a shared machine keeps its pace for longer, and no plugin takes this for a pause.
 TURN = 0.4
-# Of a turn, in which audio is fed: the next one is not to begin amid what is left of this one.
+# Share of a turn in which audio is fed, so that the work it makes is done before the next turn.
 SHARE = 0.95
 
 
@@ -30,7 +30,7 @@ async def by_turns(
     wire_rate: int | None = None,
     traffic: str = STEADY,
 ) -> dict[str, float]:
-    """Feed streams in every second turn. Return what they cost in these.
+    """Feed streams in every second turn. Return what they cost in these turns.
 
     Args:
         world: The way to the services.

@@ -47,7 +47,7 @@ class Worker:
     async def measure(
         self, calls: int, seconds: float, stagger: float = 0.0, delay: float = 0.0
     ) -> dict[str, float]:
-        """Have so many calls at once. Return what each of them costs.
+        """Have a number of calls at once. Return what each of them costs.
 
         Args:
             calls: How many.
@@ -69,7 +69,7 @@ class Worker:
             await asyncio.sleep(seconds)
             wall = time.monotonic() - began
             cpu = sum(_used_cpu(pid) - used for pid, used in zip(pids, before, strict=True))
-            # After it: to count its pages costs a process time.
+            # Measured last: counting its pages costs a process time.
             memory = [psutil.Process(pid).memory_full_info().uss for pid in pids]
             ended = calls - len(self._pids())
             await self._end()
@@ -113,7 +113,7 @@ class Worker:
 
 def _used_cpu(pid: int) -> float:
     """Return the CPU seconds of a process, to the nanosecond."""
-    # What `clock_getcpuclockid` makes of a process on Linux.
+    # The clock id that `clock_getcpuclockid` returns for a process on Linux.
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -123,7 +123,7 @@ async def agent_server() -> AsyncIterator[AgentServer]:
     server = AgentServer(
         host="127.0.0.1",
         port=0,
-        # What the rest of the machine does is not to decide whether a process is warm.
+        # The load of the rest of the machine must not decide whether a process is warm.
         load_fnc=lambda: 0.0,
         load_threshold=math.inf,
         initialize_process_timeout=PATIENCE,
@@ -156,7 +156,7 @@ async def serve(target: str, ports: dict[str, str]) -> None:
 def main() -> None:
     target, ports = sys.argv[1], json.loads(sys.argv[2])
     os.environ[job.TARGET] = target
-    # Only what is imported here is there for the processes from the start.
+    # Only modules that are imported here are loaded in the processes from the start.
     make_stt(target, None, "http://127.0.0.1:9", None)
     logging.disable(logging.CRITICAL)
     asyncio.run(serve(target, ports))

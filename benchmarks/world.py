@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The number of the first block of numbered audio: no quieter than speech can be.
 FIRST_NUMBER = 400
 _SPEECH = Path(__file__).parent.parent / "tests" / "data" / "is.wav"
-# s of it that hold its first sentence.
+# s of the file between which its first sentence is.
 _START, _END = 0.6, 2.8
 # Frames from one soft one to the next: 0.4 s at 50 ms.
 _SYLLABLE = 8
@@ -77,9 +77,9 @@ class World:
 
 
 def syllables(samples: int) -> list[bytes]:
-    """Return frames of noise, 16-bit: some loud ones and a soft one, over and over, are speech.
+    """Return frames of 16-bit noise: some loud ones and a soft one, which repeated pass for speech.
 
-    Noise that is always as loud is a noise that nobody speaks over.
+    Noise that is always as loud would pass for noise that nobody speaks over.
     """
     generator = np.random.default_rng(5)
     peaks = (*[8000] * (_SYLLABLE - 1), 80)

@@ -33,7 +33,7 @@ server = AgentServer()
 
 
 def new_stt() -> stt.FallbackAdapter:
-    """Return Tiro with a second provider behind it."""
+    """Return Tiro with a second provider that takes over when it fails."""
     # A service that is down or refuses is given up within `attempt_timeout`, which is for two
     # attempts together. Words that were said in that time and were not shown yet are lost: the
     # adapter keeps no audio. It can do only what both can: with this pair the framework does not
@@ -50,7 +50,7 @@ def new_stt() -> stt.FallbackAdapter:
 
 
 def _on_change(event: AvailabilityChangedEvent) -> None:
-    """Say who is gone, and who is back: Tiro is tried again with each new stream."""
+    """Log which provider is gone or back: Tiro is tried again with each new stream."""
     state = "available" if event.available else "not available"
     logger.warning("%s is %s", event.stt.provider, state)
 

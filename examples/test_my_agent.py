@@ -66,7 +66,7 @@ class _Reply(llm.LLMStream):
 
 @pytest.fixture
 def tiro_server_options() -> dict[str, Any]:
-    # Half a second into the call the caller says so.
+    # Half a second into the call, the caller says this.
     return {"script": [At(0.5, "Ég ætla að panta tíma.")]}
 
 

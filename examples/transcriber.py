@@ -32,7 +32,7 @@ server = AgentServer()
 @server.rtc_session()
 async def entrypoint(ctx: JobContext) -> None:
     """Transcribe one room, for as long as it lasts."""
-    # One for all: `update_options` reaches every stream, and closing it closes them.
+    # One STT for all: its `update_options` reaches every stream, and closing it closes them.
     stt = tiro.STT()
     ctx.add_shutdown_callback(stt.aclose)
 
@@ -53,12 +53,12 @@ async def listen(ctx: JobContext, stt: tiro.STT, identity: str) -> None:
         room=ctx.room,
         room_options=RoomOptions(
             participant_identity=identity,
-            # A room has one handler for audio from before the call; here are several sessions.
+            # A room has one handler for audio from before the call, but several sessions here.
             audio_input=AudioInputOptions(pre_connect_audio=False),
             audio_output=False,
             text_input=False,
         ),
-        # And none of them is the agent of the room.
+        # None of these sessions is the agent of the room.
         session_host=False,
         record=False,
     )

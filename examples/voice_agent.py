@@ -41,7 +41,7 @@ TURNS = TurnHandlingOptions(
 
 
 def prewarm(process: JobProcess) -> None:
-    """Read the certificates while a process waits for its call, which would be deaf for 30 ms."""
+    """Read the certificates before the call: read in it, they would make it deaf for 30 ms."""
     tiro.STT().prewarm()
 
 
@@ -67,7 +67,7 @@ def new_session(stt: tiro.STT) -> AgentSession[None]:
     return AgentSession(
         stt=stt,
         llm=openai.LLM(model="gpt-4.1-mini"),
-        # Azure has Icelandic voices by birth: is-IS-GudrunNeural, is-IS-GunnarNeural.
+        # Azure has native Icelandic voices: is-IS-GudrunNeural, is-IS-GunnarNeural.
         tts=openai.TTS(model="gpt-4o-mini-tts", instructions="Talaðu íslensku, skýrt og rólega."),
         turn_handling=TURNS,
     )

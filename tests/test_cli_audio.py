@@ -169,7 +169,7 @@ def test_times_are_true_where_the_clock_was_not(
 
 
 @pytest.mark.parametrize("step", [0.1, 2.0, 600.0, -0.5])
-def test_times_are_true_behind_a_step_of_the_timestamps(tmp_path: Path, step: float) -> None:
+def test_times_are_true_after_a_step_of_the_timestamps(tmp_path: Path, step: float) -> None:
     def stamp(at: float) -> float:
         return at if at < 10.0 else at + step
 
@@ -218,7 +218,7 @@ def test_a_picture_that_appears_late_is_no_end(tmp_path: Path) -> None:
 def test_a_file_that_was_cut_off_says_so_and_a_whole_one_does_not(
     tmp_path: Path, name: str, codec: str
 ) -> None:
-    # The index of an MP4 file is in front then, as it has to be for streaming.
+    # The index of an MP4 file then comes first, as it has to for streaming.
     options = {"movflags": "faststart"} if name == "a.mp4" else None
     path = write(tmp_path / name, Sound(tone(6.0, 44100), codec, 44100), options=options)
     assert read(path)[0].shortfall is None

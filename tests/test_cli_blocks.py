@@ -26,7 +26,7 @@ SIZE = 320
 def frames(
     samples: Channels, rate: int = RATE, start: float = 0.0, silence: float = 0.0
 ) -> list[Placed[AudioFrame]]:
-    """Frames of 20 ms one behind the other; the silence is before the first."""
+    """Frames of 20 ms one after the other; the silence is before the first."""
     placed = []
     size = rate // 50
     for first in range(0, samples.shape[1], size):

@@ -84,7 +84,7 @@ def test_the_pace_is_as_asked_for() -> None:
 
 
 def test_a_pause_is_not_made_good() -> None:
-    """Audio behind a pause goes out at the pace of speech, not in a burst."""
+    """Audio after a pause goes out at the pace of speech, not in a burst."""
 
     async def trial() -> float:
         async with calling() as (call, _):
@@ -167,7 +167,7 @@ def test_pings_are_counted_and_answered() -> None:
 
 
 def test_closing_before_it_was_begun() -> None:
-    """What goes wrong in front of the block leaves no task."""
+    """What goes wrong before the block leaves no task."""
 
     async def trial() -> None:
         async with calling() as (call, _):

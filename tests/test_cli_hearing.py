@@ -28,7 +28,7 @@ Kind = stt.SpeechEventType
 
 
 def sound(seconds: float, at: float = 0.0) -> Iterator[Block]:
-    """Blocks of a tenth of a second, one behind the other."""
+    """Blocks of a tenth of a second, one after the other."""
     for number in range(round(seconds * 10)):
         yield Block(bytes(2 * RATE // 10), at + number / 10)
 
@@ -257,7 +257,7 @@ async def test_a_file_without_a_block_needs_no_service() -> None:
 async def test_an_input_that_pauses_brings_its_words_and_goes_on_at_its_own_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stream would take the pause for one of the microphone, and move all times behind it."""
+    """A stream would take the pause for one of the microphone, and move all times after it."""
     monkeypatch.setattr(hearing, "_STALLED", 0.05)
     more = asyncio.Event()
 
@@ -395,7 +395,7 @@ async def test_a_signal_ends_the_wait_for_the_first_sound() -> None:
     assert room.streams == []
 
 
-async def test_a_failure_behind_a_signal_is_nobodys_concern(
+async def test_a_failure_after_a_signal_is_nobodys_concern(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Fails(FakeStream):

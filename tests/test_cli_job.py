@@ -317,7 +317,7 @@ async def test_a_selection_has_the_times_of_the_file(
 # -- signals -------------------------------------------------------------------------------------
 
 
-async def test_a_signal_ends_the_batch_behind_the_file_of_the_moment(
+async def test_a_signal_ends_the_batch_after_the_file_of_the_moment(
     server: TiroServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -424,7 +424,7 @@ class Reports:
             listener(metrics)
 
 
-def test_connections_that_take_over_are_an_event_behind_the_last_final() -> None:
+def test_connections_that_take_over_are_an_event_after_the_last_final() -> None:
     heard = transcript()
     engine: Any = Reports()
     with LineWatch(engine, heard):

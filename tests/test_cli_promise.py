@@ -186,7 +186,7 @@ def test_an_mp3_file_with_the_other_kind_of_tag() -> None:
     assert mp3_seconds(mp3(0xFB, 4, 0, tag)) == 24.0
 
 
-def test_the_first_frame_is_found_behind_an_id3_tag() -> None:
+def test_the_first_frame_is_found_after_an_id3_tag() -> None:
     picture = b"ID3" + bytes([4, 0, 0, 0, 0, 2, 3]) + bytes(259)
     assert mp3_seconds(mp3(0xFB, 4, 0, info(32, 1000), picture)) == 24.0
 

@@ -116,7 +116,7 @@ async def test_what_cannot_be_opened_is_told_to_whoever_asks(tmp_path: Path) -> 
             await reader.next()
 
 
-async def test_a_fault_of_the_thread_is_told_behind_what_came_before(
+async def test_a_fault_of_the_thread_is_told_after_what_came_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_wav(tmp_path / "a.wav", tone(1.0, 16000))

@@ -129,7 +129,7 @@ def test_a_signal_that_comes_before_the_loop_is_not_lost(monkeypatch: pytest.Mon
     assert run(main) == 130
 
 
-def test_a_signal_that_comes_behind_the_loop_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_comes_after_the_loop_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     start = asyncio.run
 
     def late(main: Any) -> Any:

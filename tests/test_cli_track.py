@@ -166,7 +166,7 @@ def shortfall(path: Path, promise: Promise | None) -> str | None:
 def test_a_file_that_ends_before_its_header_says(
     tmp_path: Path, promise: Promise | None, told: str | None
 ) -> None:
-    """The picture may go on behind the sound."""
+    """The picture may go on after the sound."""
     path = write(tmp_path / "a.mkv", Sound(tone(2.0, 16000)), picture=5.0)
     assert shortfall(path, promise) == told
 

@@ -71,7 +71,7 @@ def holds(question: str, expected: str, *texts: str, **service: Any) -> None:
     ("hooks", "expected", "text"),
     [
         (Hooks(), AS_ASSUMED, "open after 0.0"),
-        (faults.StalledHandshake(2.0), DIFFERS, "each new connection takes so long"),
+        (faults.StalledHandshake(2.0), DIFFERS, "each new connection takes this long"),
         (faults.StalledHandshake(12.0), NOT_MEASURED, "no answer in time"),
         (faults.Refuse(503), NOT_MEASURED, "refused with status 503"),
         (faults.ResetHandshake(), NOT_MEASURED, "it could not be reached"),
@@ -204,21 +204,21 @@ def test_a_service_that_says_nothing() -> None:
     assert seen == {"how a call ends", "events"}
 
 
-def with_another(*, behind: bool) -> Rewritten:
+def with_another(*, after: bool) -> Rewritten:
     """A final comes with a hypothesis in its frame."""
 
     def change(body: dict[str, Any]) -> None:
         for result in list(body.get("results") or ()):
             if result["isFinal"]:
                 other = {"alternatives": [{"transcript": "og"}], "isFinal": False}
-                body["results"] = [result, other] if behind else [other, result]
+                body["results"] = [result, other] if after else [other, result]
 
     return Rewritten(change)
 
 
-@pytest.mark.parametrize(("behind", "text"), [(True, "2 at most"), (False, "before a final")])
-def test_several_results_in_a_frame(behind: bool, text: str) -> None:
-    holds("results in a frame", DIFFERS, text, hooks=with_another(behind=behind))
+@pytest.mark.parametrize(("after", "text"), [(True, "2 at most"), (False, "before a final")])
+def test_several_results_in_a_frame(after: bool, text: str) -> None:
+    holds("results in a frame", DIFFERS, text, hooks=with_another(after=after))
 
 
 def test_what_is_filled() -> None:
@@ -294,7 +294,7 @@ def test_other_words() -> None:
         (9.0, NOT_SEEN, "no final within 6 s"),
     ],
 )
-def test_the_endpointer_behind_a_sentence(silence: float, expected: str, text: str) -> None:
+def test_the_endpointer_after_a_sentence(silence: float, expected: str, text: str) -> None:
     holds("silence to a final", expected, text, endpoint_silence=silence)
 
 
@@ -306,7 +306,7 @@ def test_the_endpointer_behind_a_sentence(silence: float, expected: str, text: s
         (7.0, NOT_SEEN, "no final within 6 s"),
     ],
 )
-def test_the_endpointer_behind_a_sentence_that_breaks_off(
+def test_the_endpointer_after_a_sentence_that_breaks_off(
     more: float, expected: str, text: str
 ) -> None:
     holds("silence, broken off", expected, text, recognizer=SampleRecognizer(slow_ending=more))
@@ -412,7 +412,7 @@ def test_a_sample_rate_that_moves_the_times() -> None:
 
 def test_audio_faster_than_speech() -> None:
     holds("faster than speech", AS_ASSUMED, "19 of 19 words")
-    holds("faster than speech", DIFFERS, "as long as the audio that waits", hooks=Unpunctual())
+    holds("faster than speech", DIFFERS, "as long as the audio that waited", hooks=Unpunctual())
     lossy = SampleRecognizer(forgets=[16000])
     holds("faster than speech", DIFFERS, "6 of 19", "not heard as well", recognizer=lossy)
     holds("faster than speech", NOT_MEASURED, "no final came", hooks=Deaf())
@@ -473,7 +473,7 @@ def test_an_event_is_no_answer_to_silence() -> None:
     ("cuts", "expected", "text"),
     [
         ("without lead-in", AS_ASSUMED, "without lead-in: no, with 300 ms: yes"),
-        ("never", NOT_SEEN, "whether there is a gate is not told"),
+        ("never", NOT_SEEN, "does not show if there is one"),
         ("always", DIFFERS, "can be lost"),
     ],
 )
@@ -484,7 +484,7 @@ def test_the_voice_gate(cuts: Any, expected: str, text: str) -> None:
 @pytest.mark.parametrize("voice_gate", [True, False])
 def test_a_voice_gate_that_the_sample_opens_is_not_denied(voice_gate: bool) -> None:
     _, _, means = one("voice gate", voice_gate=voice_gate)
-    assert "whether there is a gate is not told" in means and "no voice gate" not in means
+    assert "does not show if there is one" in means and "no voice gate" not in means
 
 
 # -- the plugin ------------------------------------------------------------------------------------
@@ -497,7 +497,7 @@ def test_flush() -> None:
 
 
 def test_a_flush_that_takes_the_time_of_its_silence() -> None:
-    holds("flush", DIFFERS, "wait so long for their final", hooks=Unpunctual())
+    holds("flush", DIFFERS, "wait this long for their final", hooks=Unpunctual())
 
 
 def test_a_flush_that_brings_nothing() -> None:
@@ -505,12 +505,12 @@ def test_a_flush_that_brings_nothing() -> None:
     holds("flush", NOT_SEEN, "does not work", hooks=Deaf())
     holds("flush", NOT_MEASURED, "refused with status 500", hooks=faults.Fail(13, 1.0))
     rows = ask("flush", knows=True, hooks=Deaf())
-    assert "0 of 8 words" in rows["speech behind a flush"].saw
+    assert "0 of 8 words" in rows["speech after a flush"].saw
 
 
-def test_speech_behind_a_flush_that_is_not_heard() -> None:
+def test_speech_after_a_flush_that_is_not_heard() -> None:
     lossy = SampleRecognizer(cuts="always")
-    holds("speech behind a flush", DIFFERS, "pause before you go on", recognizer=lossy)
+    holds("speech after a flush", DIFFERS, "pause before you go on", recognizer=lossy)
 
 
 def test_a_reconnect_in_mid_sentence() -> None:

@@ -374,7 +374,7 @@ async def test_none_uses_more_audio_than_was_said() -> None:
         yield judged("greedy", True, "never")
 
     report = await made(Probe(("greedy",), greedy, lambda sample: 1.0))
-    assert "more audio than was said" in report.rows[0].saw
+    assert "more audio than was announced" in report.rows[0].saw
     assert report.seconds == 1.0
 
 

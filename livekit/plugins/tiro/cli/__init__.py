@@ -17,7 +17,7 @@ from .transcribe import transcribe
 
 
 def _exit_codes(codes: Iterable[int], own: Mapping[int, str] | None = None) -> str:
-    """Return what the help says of exit codes; `own` is what some mean to one command."""
+    """Return the help text on exit codes; `own` replaces the meanings that one command changes."""
     meanings = {**MEANINGS, **(own or {})}
     # Typer shows the lines as they are; its older versions join them.
     return "Exit codes:\n" + ";\n".join(f"{code:d} {meanings[code]}" for code in codes)

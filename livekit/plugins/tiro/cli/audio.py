@@ -1,6 +1,6 @@
 """Reads the sound of any audio or video file as a microphone would give it: mono, 16 bit.
 
-Each block of it comes with its place in the file, so that times stay true where packets are
+Each block of sound comes with its place in the file, so that times stay true where packets are
 missing or clocks differ.
 """
 
@@ -25,13 +25,13 @@ from .timing import Placed
 from .track import Track
 from .tracks import Choice, choose
 
-# Hz; for audio slower than the service takes. Speech has nothing above half of this.
+# Hz, for audio of a lower rate than the service takes. Speech has nothing above half of it.
 _RATE_FOR_SLOW_AUDIO = 16000
 # A file may be a playlist: whatever it names, nothing is fetched from a network.
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
 # Microseconds of a pipe that libav looks at before it begins; of a file it is up to 5 s.
 _LIVE = {"analyzeduration": "1000000"}
-# Metadata is no reason not to hear a file, whatever its letters are: since PyAV 19 it never is one.
+# A file is heard even if its metadata cannot be decoded; since PyAV 19 that never raises an error.
 _HAS_METADATA_ERRORS = int(av.__version__.partition(".")[0]) < 19
 _ANY_LETTERS: dict[str, Any] = {"metadata_errors": "replace"} if _HAS_METADATA_ERRORS else {}
 # What files with a header begin with: at which byte, with what, and what such a file is called.
@@ -47,9 +47,9 @@ _HEADERS = (
     (8, b"WAVE", "a WAVE"),
     (8, b"AIF", "an AIFF"),
 )
-# Bytes.
+# Bytes that are enough to tell all of these.
 _LONGEST_HEADER = 12
-# Bytes of a pipe in which a track that is not silent is looked for; a file is looked through.
+# Bytes of a pipe that are searched for a track that is not silent; a file is searched to its end.
 _LOOK = 4 * 2**20
 
 
@@ -153,7 +153,7 @@ class AudioFile:
         self.shortfall = self._track.shortfall(self._promise)
 
     def _trim(self, block: Block) -> Block:
-        """Return what of a block belongs to the selection."""
+        """Return the part of a block that belongs to the selection."""
         selection, count = self._selection, len(block.pcm) // 2
         first = max(0, round((selection.start - block.time) * self.sample_rate))
         last = count
@@ -243,11 +243,11 @@ def _why_none(source: Source) -> str:
 
 
 def _kind(head: bytes) -> str | None:
-    """Return what files that begin like this are called; None for what can be samples alone."""
+    """Return what files that begin like this are called; None if these can be bare samples."""
     for at, mark, kind in _HEADERS:
         if head[at:].startswith(mark):
             return kind
-    # A frame without a tag in front of it: layer III, of a bit rate and a rate that there are.
+    # An MP3 frame without a tag before it: layer III, with a bit rate and a rate that exist.
     sync = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
     return "an MP3" if sync and head[2] >> 4 not in (0, 15) and head[2] & 0x0C != 0x0C else None
 

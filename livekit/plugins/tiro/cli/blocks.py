@@ -13,10 +13,10 @@ from .frames import Converter, RateConverter, to_pcm
 from .mixing import Mixer, Samples
 from .timing import Placed
 
-# Seconds; frames are mixed in blocks of this, as each step costs the same for any length.
+# Seconds of frames that are mixed as one block: each step costs the same for any length.
 _BLOCK = 0.1
-# Seconds of silence put into a gap. After 2 s of it the service has decided on what was before;
-# more would only cost time, as each block says where it belongs.
+# Seconds of silence put into a gap, at most. After 2 s of silence the service has decided on what
+# was before; more would only cost time, as each block says where it belongs.
 _LONGEST_SILENCE = 5.0
 # Seconds by which a frame may be out of place before it starts a block of its own.
 _OUT_OF_PLACE = 0.004
@@ -97,7 +97,7 @@ class Blocks:
         try:
             return self._converter.samples(frame)
         except Exception:
-            # Whatever libav makes of it, it costs this frame and nothing else.
+            # Whatever libav raises, only this frame is lost.
             self.damaged += 1
             return np.zeros((frame.samples, frame.layout.nb_channels), np.float32)
 

@@ -1,4 +1,4 @@
-"""One watched connection: what is sent at which pace, what comes back, and when."""
+"""One watched connection: sends audio at a pace, and notes what comes back, and when."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Samples = npt.NDArray[np.int16]
 
 # Of 32767; the root of the mean square of such noise is 18, which opens the service's voice gate.
 _FAINT = 32
-# s behind the pace that are not made good: it was a pause.
+# s behind the pace from which on a delay is a pause: sending does not catch up after it.
 _LATE = 0.5
 _DATA = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 
 
 def faint_noise(seconds: float, sample_rate: int) -> Samples:
-    """Return noise as of a quiet room: plain zeros are dropped before a recogniser hears them.
+    """Return noise as of a quiet room: a service drops plain zeros before its recogniser.
 
     Args:
         seconds: Its length.
@@ -80,7 +80,7 @@ class WatchedConnection(Connection):
 
 
 class _Tap:
-    """A websocket whose messages somebody else sees too."""
+    """A websocket that also passes each message that it receives to a callback."""
 
     def __init__(
         self, ws: aiohttp.ClientWebSocketResponse[bool], note: Callable[[aiohttp.WSMessage], None]
@@ -119,16 +119,16 @@ class Call:
         sample_rate: int,
         spend: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """Take an open connection; it is closed behind the block.
+        """Take an open connection; it is closed at the end of the `async with` block.
 
         Args:
-            connection: To the service; its config is sent by whoever made it.
+            connection: To the service; whoever opened it sends its config.
             sample_rate: Hz of the audio.
             spend: Told how many seconds of audio are about to be sent; what it raises is raised.
         """
         self.connection = connection
         self.answers: list[Answer] = []
-        """All frames so far that are the service's."""
+        """All frames of the service so far."""
         self.sent = 0.0
         """Seconds of audio sent."""
         self.blocked = 0.0
@@ -182,7 +182,7 @@ class Call:
 
     @property
     def interims(self) -> list[Answer]:
-        """The answers that hold hypotheses alone."""
+        """The answers that hold hypotheses and no final."""
         answers = (each for each in self.answers if each.response.results)
         return [each for each in answers if not any(r.is_final for r in each.response.results)]
 
@@ -196,7 +196,7 @@ class Call:
         Args:
             samples: At the call's rate, shape `(n,)`.
             pace: Seconds of audio in a second.
-            until: Stop early when this is so.
+            until: Stop early once this returns true.
         """
         size = chunk_samples(self._rate)
         for start in range(0, len(samples), size):
@@ -219,11 +219,11 @@ class Call:
         await self.until_over(self._due - now)
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until something is so. Return whether it is.
+        """Wait until a condition holds. Return whether it does.
 
         Args:
-            condition: Looked at when an answer has come.
-            seconds: To wait at most; the end of the connection ends it too.
+            condition: Tested each time an answer has come.
+            seconds: To wait at most; the end of the connection ends the wait too.
         """
         deadline = time.monotonic() + seconds
         while not condition():

@@ -13,10 +13,10 @@ from av.packet import Packet
 
 from .source import unreadable
 
-# Failures in a row after which the demuxer has come to its end in the middle of the file; some
-# give an error for each piece that they cannot read, and go on behind it.
+# Failures in a row after which the demuxer is taken to have stopped in the middle of the file. Some
+# demuxers fail once for each piece that they cannot read, and go on after it.
 _MAX_FAILURES = 50
-# Hz; any other rate is what damage made of a header, and a second of it could be hours.
+# Hz; a rate outside of this range comes from a damaged header, and could turn a second into hours.
 _MIN_RATE, _MAX_RATE = 1000, 1_000_000
 
 
@@ -24,8 +24,8 @@ class Demuxer:
     """Reads the packets of some tracks of a container, once, from front to end.
 
     Attributes:
-        reach: Up to where the packets of any track go, by its timestamps, in seconds.
-        failed: Whether it ended because it could not go on.
+        reach: Where the last packet of all tracks ends, by the timestamps, in seconds.
+        failed: Whether reading ended because it could not go on.
     """
 
     def __init__(self, container: InputContainer, streams: Sequence[AudioStream]) -> None:
@@ -57,12 +57,12 @@ class Demuxer:
             except OSError as error:
                 raise unreadable(error) from None
             except (IndexError, ValueError):
-                # PyAV's list of tracks is of the start; for one that appeared later it fails.
+                # PyAV only lists the tracks of the start; it fails at one that appears later.
                 failures += 1
         self.failed = True
 
     def _note_reach(self, packet: Packet[Any]) -> None:
-        # Not known, it is None, or from PyAV 19 on 0.
+        # A time base that is not known is None, or 0 from PyAV 19 on.
         if packet.pts is not None and packet.time_base:
             end = (packet.pts + (packet.duration or 0)) * packet.time_base
             self.reach = max(self.reach, float(end))
@@ -79,7 +79,7 @@ class Decoder:
         self.damaged = 0
         self._stream = stream
         self._shapes: set[tuple[str, int, int]] = set()
-        # The first frame of a shape that was not seen before, and what that is.
+        # The first frame of a shape that was not seen before; a second one has to confirm it.
         self._odd: AudioFrame | None = None
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[AudioFrame]:
@@ -113,7 +113,7 @@ class Decoder:
         return float(frame.pts * time_base) if frame.pts is not None and time_base else None
 
     def _check(self, frame: AudioFrame) -> Iterator[AudioFrame]:
-        """Yield a frame unless it is of a kind that damage made up: such a kind comes once."""
+        """Yield a frame unless damage made up its shape: such a shape comes only once."""
         shape = _shape(frame)
         if not _MIN_RATE <= frame.sample_rate <= _MAX_RATE:
             self.damaged += 1

@@ -37,17 +37,17 @@ T = TypeVar("T")
 _PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "numpy")
 # s for each step on the network.
 _TIMEOUT = 10.0
-# s for an answer to the silence; a stream waits as long for its last final.
+# s to wait for an answer to the silence; a stream waits as long for its last final.
 _PATIENCE = 5.0
-# s for a refusal to arrive: audio that is sent into a connection that is being closed destroys it.
+# s to wait for a refusal: sending audio while the service closes the connection would destroy it.
 _REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
 _CLOCK_TOLERANCE = 60.0
 _PROXY_WANTS_A_PASSWORD = 407
 _SAMPLE_RATE = 16000
-# s.
+# s of silence to send.
 _SILENCE = 1.0
-# What `connection` says of such a proxy; what aiohttp raises blames the network.
+# What `connection` says of a SOCKS proxy; the error of aiohttp blames the network.
 _SOCKS = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
 _WELL = "all is well; `probe` measures how the service behaves"
 
@@ -190,7 +190,7 @@ class _Examination:
     async def address(self) -> str:
         try:
             url = url_of_environment() if self._base_url is None else self._base_url
-            # The key comes in later: up to the session the checks can do without.
+            # The key is put in later: the checks before `session` do not need it.
             self._valid = Options(
                 api_key="none",
                 base_url=DEFAULT_BASE_URL if url is None else url,
@@ -225,7 +225,7 @@ class _Examination:
             raise _Failed(errors.unreachable(options.host, _SOCKS, by_proxy=True).message)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
-            # Without the key: whatever the answer is, somebody is there, unless a proxy gives it.
+            # Sent without the key: any answer shows that the host is there, unless a proxy gave it.
             async with http.get(options.url, timeout=timeout, allow_redirects=False) as got:
                 if got.status == _PROXY_WANTS_A_PASSWORD:
                     raise _Failed(errors.from_proxy(got.status).message)
@@ -239,7 +239,7 @@ class _Examination:
         except (aiohttp.ClientConnectorError, ValueError) as fault:
             raise _Failed(not_reached(fault, options).message) from None
         except aiohttp.ClientError:
-            # It hung up on a request that is not for a websocket, as it may.
+            # The service hung up on a request that is not for a websocket, as it may.
             pass
         self._connected = options
         return f"{options.host} was reached"
@@ -293,7 +293,7 @@ class _Examination:
 
 
 async def _stream_silence(call: Call) -> None:
-    """Send a second of silence at the pace of speech, and its end."""
+    """Send a second of silence at the pace of speech, and end the audio."""
     await call.until_over(_REFUSAL_PATIENCE)
     await call.send(faint_noise(_SILENCE, _SAMPLE_RATE))
     if not call.is_over:

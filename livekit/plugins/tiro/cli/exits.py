@@ -60,8 +60,8 @@ MEANINGS = {
 """What `--help` says about each exit code."""
 
 
-# How the plugin's messages begin, where their type does not tell: the framework has one for all
-# that goes wrong with a connection, and the proxy's refusals have the status of a service's.
+# How the plugin's messages begin, for errors whose type does not tell the exit code: the framework
+# has one type for all failures to connect, and a proxy refuses with a status as a service does.
 _BY_MESSAGE = {
     "could not connect to Tiro": Exit.UNREACHABLE,
     "no connection to Tiro": Exit.UNREACHABLE,
@@ -98,8 +98,8 @@ def note(text: str) -> None:
 
 
 def _say(line: str) -> None:
-    # `print` would take the standard output where there is no stderr. And a terminal that was
-    # closed is no reason to lose what was heard.
+    # Without a stderr, `print` would write to the standard output. And a terminal that was closed
+    # is no reason to lose what was heard.
     if sys.stderr is not None:
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
@@ -154,7 +154,7 @@ def exits() -> Iterator[None]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn a failure that has its code into its line on stderr and the end of the command.
+    """Turn a failure that has an exit code into its line on stderr and the end of the command.
 
     Raises:
         typer.Exit: With the code.
@@ -171,7 +171,7 @@ def told() -> Iterator[None]:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Write to the standard output, so that all of it is there behind the block.
+    """Write to the standard output, so that all of it is written at the end of the block.
 
     Raises:
         BrokenPipeError: Nobody reads it any more.
@@ -188,7 +188,7 @@ def writing() -> Iterator[None]:
         abandon_stdout()
         raise CliError(Exit.OUTPUT, f"cannot write: {error.strerror}") from None
     except SystemExit as end:
-        # So rich ends a program whose reader went away.
+        # This is how rich ends a program when the reader of its output went away.
         if isinstance(end.__context__, BrokenPipeError):
             raise BrokenPipeError from None
         raise
@@ -211,7 +211,7 @@ def unexpected(error: Exception) -> CliError:
 
 
 def _open_standard_streams() -> None:
-    """Put nothing in the place of what was closed when the program started.
+    """Open the null device in place of each standard stream that was closed at the start.
 
     Else the next file to be opened would be the standard output or error, and would get what the
     libraries write there.
@@ -232,7 +232,7 @@ def _speak_utf8() -> None:
 
 
 def redact(text: str) -> str:
-    """Take the keys of the environment out of a text, should one have got into it."""
+    """Take the keys of the environment out of a text, in case one got into it."""
     for name in KEY_VARIABLES:
         if key := os.environ.get(name, "").strip():
             text = Redactor(key)(text)

@@ -17,24 +17,24 @@ _OUT_OF_PLACE = 0.003
 
 
 class Places:
-    """Which second of the file a second of the audio is that was pushed to a stream."""
+    """Maps the seconds of the audio that was pushed to a stream to seconds of the file."""
 
     def __init__(self) -> None:
         self._pushed: list[float] = []
         self._times: list[float] = []
 
     def note(self, pushed: float, time: float) -> None:
-        """Note that what follows second `pushed` of the stream is of second `time` of the file."""
+        """Note that the stream, from second `pushed` on, holds the file from second `time` on."""
         if not self._pushed or abs(self._at(-1, pushed) - time) > _OUT_OF_PLACE:
             self._pushed.append(pushed)
             self._times.append(time)
 
     def start(self, seconds: float) -> float:
-        """Return where in the file starts what starts at second `seconds` of the stream."""
+        """Return the start, in the file, of audio that starts at second `seconds` of the stream."""
         return self._at(max(0, bisect_right(self._pushed, seconds) - 1), seconds)
 
     def end(self, seconds: float) -> float:
-        """Return where in the file ends what ends at second `seconds` of the stream."""
+        """Return the end, in the file, of audio that ends at second `seconds` of the stream."""
         return self._at(max(0, bisect_left(self._pushed, seconds) - 1), seconds)
 
     def _at(self, index: int, seconds: float) -> float:

@@ -152,7 +152,7 @@ def json_document(transcripts: Sequence[Transcript], *, many: bool) -> str:
     records = [_record(transcript) for transcript in transcripts]
     content: Any = records if many else records[0]
     document = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    # What UTF-8 does not have, JSON can write all the same.
+    # UTF-8 has no halves of surrogate pairs, but JSON can write them as escapes.
     return _SURROGATES.sub(lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
@@ -208,9 +208,9 @@ def _ms(seconds: float) -> int:
 def timed(segment: Segment) -> list[Timed]:
     """Return the words of a segment's text, each with a start and an end.
 
-    The text is what is shown, with its digits, capitals and punctuation. It can be written
-    otherwise than the words are spoken ("5." and "fimmti"): what is alike takes the word's time,
-    and what is not shares the time of the words in its place.
+    The text is what is shown, with its digits, capitals and punctuation. It can differ from the
+    words as they are spoken ("5." and "fimmti"): where the two read the same, a word of the text
+    takes the time of the spoken one; where not, the words share the time of those in their place.
     """
     tokens = segment.text.split()
     spoken = _spoken(segment)
@@ -226,7 +226,7 @@ def timed(segment: Segment) -> list[Timed]:
         if words:
             start, end = words[0].start, max(words[0].start, words[-1].end)
         else:
-            # Nothing was spoken for them: they are of the time between the words around.
+            # No spoken words are in their place: they get the time between the words around.
             start = spoken[words_there.start - 1].end if words_there.start else segment.start
             after = spoken[words_there.stop :]
             end = max(start, after[0].start if after else segment.end)

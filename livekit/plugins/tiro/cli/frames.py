@@ -32,7 +32,7 @@ class Converter:
     def samples(self, frame: AudioFrame) -> Samples:
         """Return a frame's samples, by channels.
 
-        What is no number, or out of range, is damage, or clipped elsewhere too.
+        Values that are no numbers are damage, and become 0; those out of range are clipped.
 
         Raises:
             FFmpegError, ValueError: It cannot be converted.
@@ -42,15 +42,15 @@ class Converter:
         if frame.format.is_planar and channels == 1:
             name = name.removesuffix("p")
         if name not in _FORMATS:
-            # Not by the planes of a planar frame: PyAV reads past the end of their list where
-            # there are eight or more, which is a segmentation fault.
+            # The planes of a planar frame are not read: with eight or more, PyAV reads past the
+            # end of their list, which is a segmentation fault.
             frame, name = self._packed(frame), "flt"
         kind, zero, full = _FORMATS[name]
         count = frame.samples * channels
         values: npt.NDArray[Any] = np.frombuffer(memoryview(frame.planes[0]), kind, count)
         values = values.reshape(-1, channels)
         if name in ("flt", "dbl"):
-            # Damage can be any number, and none.
+            # Damage can make any value, and NaN.
             with np.errstate(all="ignore"):
                 values = np.clip(np.nan_to_num(values.astype(np.float32)), -1.0, 1.0)
         scaled: Samples = (values.astype(np.float32) - np.float32(zero)) * np.float32(1 / full)
@@ -68,7 +68,7 @@ class Converter:
 
 
 def to_pcm(samples: Samples) -> bytes:
-    """Return samples of one channel as 16-bit PCM; what came from there is the same again."""
+    """Return samples of one channel as 16-bit PCM; samples made from 16-bit PCM are as before."""
     scaled = np.rint(samples * np.float32(2**15))
     clipped: Samples = np.clip(scaled, -(2**15), 2**15 - 1)
     return clipped.astype(np.int16).tobytes()
@@ -79,7 +79,7 @@ class RateConverter:
 
     Args:
         source: Hz of what comes in.
-        target: Hz of what goes out; the same passes as it is.
+        target: Hz of what goes out; if it is the same, audio passes unchanged.
     """
 
     def __init__(self, source: int, target: int) -> None:
@@ -87,7 +87,7 @@ class RateConverter:
         self._resampler = None if source == target else AudioResampler("s16", "mono", target)
 
     def push(self, pcm: bytes) -> bytes:
-        """Return what is ready; some milliseconds stay behind until there is more."""
+        """Return what is ready; some milliseconds are kept until there is more."""
         if self._resampler is None:
             return pcm
         samples = np.frombuffer(pcm, np.int16)[np.newaxis]

@@ -18,17 +18,17 @@ from .signals import ANSWERS, Interruption
 
 # A person waits for the answer, so an unreachable service is given up sooner than in an agent.
 _CONNECT = APIConnectOptions(max_retry=2, retry_interval=1.0, timeout=8.0)
-# Seconds of audio in one push, as fast as it goes and at the pace of speech.
+# Seconds of audio in one push: as fast as possible, and at the pace of speech.
 _CHUNK = 0.1
 _LIVE_CHUNK = 0.05
-# Seconds of audio pushed but not yet sent; it bounds the memory that a long file takes. More than
-# 30, up to which the stream takes audio for live and would keep only the last minute of it.
+# Seconds of audio pushed but not yet sent, at most: it bounds the memory that a long file takes. It
+# is more than 30: up to that, the stream takes audio for live, and would keep only its last minute.
 _MAX_AHEAD = 45.0
 # Seconds between looks at how far the service is.
 _LOOK = 0.05
-# Seconds by which a live input may be late. From 1 s on the stream would take it for a pause, and
-# move the times of all that follows. So it is ended before, which brings the words so far, and a
-# new one takes what comes then.
+# Seconds by which a live input may be late. From 1 s on, the stream would take it for a pause, and
+# move the times of all that follows. So the stream is ended before that, which brings the words so
+# far, and a new stream takes what comes next.
 _STALLED = 0.8
 
 
@@ -36,13 +36,13 @@ class Listener(Protocol):
     """Whoever wants to know what is heard."""
 
     def interim(self, text: str) -> None:
-        """Take what the words since the last final are so far."""
+        """Take the words since the last final, as far as they are known."""
 
     def final(self, segment: Segment) -> None:
         """Take the next words that will not change any more."""
 
     def heard(self, seconds: float) -> None:
-        """Take up to which second of the file the audio is done."""
+        """Take the second of the file up to which the audio is done."""
 
 
 class Hearing:
@@ -71,7 +71,7 @@ class Hearing:
         self._interruption = interruption
         self._chunk = _LIVE_CHUNK if realtime else _CHUNK
         self._realtime = realtime
-        # Of the stream of the moment.
+        # These belong to the present stream.
         self._push: asyncio.Task[Block | None] | None = None
         self._places = Places()
         self._interim: list[stt.SpeechData] = []
@@ -101,11 +101,11 @@ class Hearing:
             await asyncio.gather(signal, return_exceptions=True)
 
     async def _end_early(self, hearing: asyncio.Task[None]) -> None:
-        """Take the words that come at once, and of the others what was shown of them."""
+        """Take the finals that come at once, and for the rest the latest hypothesis."""
         if self._push is not None:
             self._push.cancel()
             await asyncio.wait({hearing}, timeout=ANSWERS)
-        # Not waited for: it closes the connection, and what was heard is to be written first.
+        # The task is not waited for: it closes the connection, but what was heard is written first.
         hearing.cancel()
         hearing.add_done_callback(_retrieve)
         if self._interim:
@@ -124,7 +124,7 @@ class Hearing:
     async def _hear_stretch(
         self, engine: stt.STT[Any], audio: AudioFile, first: Block
     ) -> Block | None:
-        """Hear what comes without a pause. Return what came already of what follows that."""
+        """Hear audio until it is late. Return what has already come of the next stretch, if any."""
         stream = engine.stream(conn_options=_CONNECT)
         self._places = Places()
         self._pushed = self._sent = 0.0
@@ -158,7 +158,7 @@ class Hearing:
                 block = await self._next()
             return None
         finally:
-            # Also when the file breaks off: what was pushed is to be heard.
+            # This also holds when the file breaks off: what was pushed is to be heard.
             stream.end_input()
 
     def _push_chunk(self, stream: stt.RecognizeStream, rate: int, pcm: bytes, at: float) -> None:
@@ -182,8 +182,8 @@ class Hearing:
     def _is_late(self) -> bool:
         """Tell whether the stream would take the time since the last push for a pause.
 
-        A file is never late: when it seems to be, this program had no turn on a busy machine, and
-        what it pushes then makes good for that.
+        A file is never late: when it seems to be, this program did not run on a busy machine, and
+        what it pushes next makes up for that.
         """
         now = time.monotonic()
         late = min(now - self._last_push, now - self._began - self._pushed)
@@ -192,8 +192,8 @@ class Hearing:
     async def _wait_for_room(self) -> None:
         """Wait until more audio is wanted.
 
-        Real time always goes on: the stream takes audio that comes slower than that for a
-        microphone that was muted, and would move the times of all that follows.
+        Audio is never held below real time: the stream would take it for that of a microphone
+        that was muted, and move the times of all that follows.
         """
         await asyncio.sleep(0)
         while (early := self._ahead()) > 0:

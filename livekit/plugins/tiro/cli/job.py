@@ -25,9 +25,9 @@ from .service import Service
 from .signals import Interruption
 from .source import check_readable
 
-# Files in a row for which the service failed, after which it is left alone.
+# Files in a row for which the service failed, after which no more are tried.
 _MAX_FAILURES = 3
-# What is written until a document is complete has this behind its name.
+# Added to the name of a document until it is complete.
 _PARTIAL = ".partial"
 
 
@@ -41,7 +41,7 @@ class Task:
     realtime: bool = False
     """Send the audio at the pace of speech."""
     skip_existing: bool = False
-    """Leave out what has its documents already."""
+    """Leave out files whose documents are there already."""
 
 
 class Job:
@@ -60,7 +60,7 @@ class Job:
         self._task = task
         self._interruption = interruption
         self._console = _terminal()
-        # Files in a row for which the service failed, and whether that is the end.
+        # Files in a row for which the service failed, and whether the run gave up because of it.
         self._failures = 0
         self._gave_up = False
 
@@ -164,7 +164,7 @@ class Job:
         self.failure = self.failure or error.code
 
     def _service_failed(self, error: CliError, file: str) -> None:
-        """Note a failure that may be of this file, but is not if others fail in the same way."""
+        """Note a failure that this file may cause; if others in a row fail too, it does not."""
         refused = error.code is Exit.KEY_REFUSED
         self._fail(error, None if refused else file)
         self._failures += 1

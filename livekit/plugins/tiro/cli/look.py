@@ -47,7 +47,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The command line without a command; whatever writes help, a failure of it has its code."""
+    """The command line as a whole; if its help cannot be written, that has its exit code too."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Take the command line apart, up to the command."""

@@ -12,22 +12,22 @@ Samples = npt.NDArray[np.float32]
 # A channel that never came within 60 dB of the loudest one is not in use: it would only make the
 # others quieter.
 _UNUSED = 1e-3
-# Of full scale. Two units of 16 bit: what is left of silence behind a codec.
+# Share of full scale: two steps of 16 bit, which is what a codec can make of silence.
 _SILENT = 2.5 / 32768
 # Where the mix has less than a tenth of the energy that its channels bring in, they cancel each
 # other; from three tenths on they do not any more.
 _CANCELLED = 0.1
 _RESTORED = 0.3
-# Seconds in which the energies that this is judged by fade.
+# Seconds in which the energies that decide about this fade.
 _MEMORY = 2.0
 # Hz; the bass channel of a film has nothing above 120, speech has most of its energy far above.
 _BASS = 200.0
 _BASS_NAME = "LFE"
-# How the channels of a film are weighted: the centre has the dialogue. By position; the others
-# have half.
+# Weights of the channels of a film, by position: the centre has the dialogue. All others weigh
+# half.
 _FRONT = {"FC": 1.0, "FL": 0.7, "FR": 0.7}
 _AROUND = 0.5
-# Seconds over which one mix goes over into another; a jump would be a click.
+# Seconds in which one mix fades into the next; a jump would be a click.
 _FADE = 0.01
 
 
@@ -63,7 +63,7 @@ class Mixer:
         self._peaks = np.zeros(count, np.float32)
         self._energies = np.zeros(count)
         self._slopes = np.zeros(count)
-        # Energy of the mix, and what it would be of channels that have nothing in common.
+        # Energy of the mix, and what it would be if the channels had nothing in common.
         self._mixed = 0.0
         self._brought = 0.0
         self._alone: int | None = None

@@ -35,7 +35,7 @@ class Style:
     timestamps: bool = False
     """Whether lines of text start with their time."""
     layout: Layout = field(default_factory=Layout)
-    """Of subtitles."""
+    """How subtitles are laid out."""
 
 
 class Target(Protocol):
@@ -196,7 +196,7 @@ class Document:
 
 
 def _page(transcript: Transcript) -> str:
-    # It brings the encoder of the sound with it, which the other formats do without.
+    # Imported only here: it loads the encoder of the sound, which no other format needs.
     from .page import render_page
 
     assert transcript.recording is not None
@@ -220,7 +220,7 @@ class Output:
         self._documents = documents
         self._files = files
         self._transcripts: list[Transcript] = []
-        # By identity: two files can say the same.
+        # By identity: the transcripts of two files can be equal.
         self._done: set[int] = set()
 
     def begin(self, transcript: Transcript) -> None:

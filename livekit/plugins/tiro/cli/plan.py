@@ -16,7 +16,7 @@ from .source import STDIN
 STDOUT = "-"
 """How the standard output is named on the command line."""
 
-# What the endings of media files are made of; "1.1 intro" has none.
+# Characters in an ending of media files, at most; "1.1 intro" has no ending.
 _LONGEST_ENDING = 5
 # Endings by which other programs open a file, and fail if there is plain text in it.
 _FOREIGN = frozenset(
@@ -57,8 +57,8 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
     """Decide which transcript goes where.
 
     A directory gets a document for each file and format, with the file's name and the format's
-    ending. What is taken for a directory: what is one, what ends like one, and what has to be
-    one because there is more than one document, unless it has the ending of a document.
+    ending. The output is taken for a directory if it is one, or if it ends like one; and, if there
+    is more than one document, also if it does not exist and has no ending.
 
     Args:
         files: Paths, or `STDIN`, as given.
@@ -66,7 +66,7 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
         output: A path, `STDOUT`, or None for the standard output as well.
 
     Raises:
-        CliError: One place would get what needs several, or would overwrite one of the files.
+        CliError: Several documents would go to one place, or one would overwrite a file.
     """
     if files.count(STDIN) > 1:
         raise CliError(Exit.USAGE, "the standard input (-) can be read only once")
@@ -105,7 +105,7 @@ def _odd_ending(path: Path, form: Format, *, is_asked: bool) -> str:
 def _is_directory(output: str, path: Path, files: Sequence[str], formats: Sequence[Format]) -> bool:
     if path.is_dir() or output.endswith((os.sep, os.altsep or os.sep)):
         return True
-    # A device or a pipe is none, whatever its name.
+    # A device or a pipe is no directory, whatever its name.
     several = len(files) > 1 or len(formats) > 1
     return several and not path.suffix and not path.exists()
 
@@ -134,7 +134,7 @@ def _check_overwriting(files: Sequence[str], found: Plan) -> None:
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """Return what two names of one regular file have in common; None if it is none."""
+    """Return what two names of one regular file have in common; None for anything else."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -148,8 +148,8 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 def names(files: Sequence[str]) -> list[str]:
     """Return a name for each file's documents, without their ending, no two alike.
 
-    That is the file's name without its ending; where two are alike then, with it; where they are
-    still alike, with the directories it is in; and a number tells apart what is given twice.
+    A name is that of the file without its ending. Where two would be alike, it keeps the ending;
+    where they still are, the directories are added. A number tells apart files given twice.
     """
     candidates = [list(_candidates(file)) for file in files]
     found = [""] * len(files)
@@ -201,5 +201,5 @@ def _numbered(name: str, taken: set[str], numbers: Counter[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """Return what some file systems take for the same name."""
+    """Return a form that is equal for names that some file systems take for the same."""
     return unicodedata.normalize("NFC", name).casefold()

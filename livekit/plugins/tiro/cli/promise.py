@@ -1,7 +1,7 @@
-"""How long a recording is by its own header, which a file that was cut short does not keep.
+"""How long a recording is by its own header; a file that was cut short is shorter than that.
 
-libav says how long a file is, and not whether that is from a header or a guess from its size. A
-guess is no promise: here are the headers that are known to tell, and nothing else.
+libav says how long a file is, but not whether it read that in a header or guessed it from the size.
+A guess is no promise: here are only the headers that are known to tell.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ReadAt = Callable[[int, int], bytes]
 
 # Containers whose header says how long each track is.
 _BY_TRACK = {"aiff", "au", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "wv"}
-# Bytes in which a header says how long the whole is.
+# Bytes at the start of a file in which its header says how long the whole is.
 _HEAD = 4096
-# Programs that write into a pipe put such a size into the header, as they cannot know it.
+# Programs that write to a pipe cannot know the size, and put one from here on into the header.
 _UNKNOWN_SIZE = 0x7FFF0000
-# Chunks in front of the samples; more of them are no file that anybody wrote.
+# Chunks before the samples, at most; a file with more is damaged.
 _MAX_CHUNKS = 100
 # WAVE format tags with a constant number of bytes a second: PCM, float, A-law, mu-law, extensible.
 _CONSTANT_RATE = {0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE}
@@ -36,7 +36,7 @@ class Promise(NamedTuple):
     end: float
     """Seconds of the file."""
     of_track: bool
-    """Whether the audio is to last so long; else it is the longest of the tracks."""
+    """Whether `end` is that of the audio; else it is that of the longest track."""
 
 
 def promise(
@@ -99,7 +99,7 @@ def wav_seconds(read_at: ReadAt) -> float | None:
 
 
 def _avi_seconds(head: bytes) -> float:
-    """Return the length of the picture, by the main header; 0 if that was never filled in."""
+    """Return the length of the picture by the main header; 0 if that was never filled in."""
     at = head.find(b"avih")
     fields = head[at + 8 : at + 28]
     if at < 0 or len(fields) < 20:

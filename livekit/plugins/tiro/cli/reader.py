@@ -16,7 +16,7 @@ from .source import Source
 # Blocks that are decoded ahead: some 10 s of audio.
 _AHEAD = 100
 # Seconds for the thread to notice that it is to end. It is not waited for any longer: a disk that
-# does not answer would keep the program up for ever.
+# does not answer would keep the program running for ever.
 _PATIENCE = 0.2
 
 
@@ -34,7 +34,7 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._room = threading.Semaphore(_AHEAD)
         self._stopped = False
-        # What follows is changed in the loop alone.
+        # The attributes from here on are changed only in the event loop.
         self._arrived = asyncio.Event()
         self._audio: AudioFile | None = None
         self._blocks: deque[Block] = deque()
@@ -76,14 +76,14 @@ class Reader:
     async def get_ahead(self) -> None:
         """Wait, once `audio` is there, until some seconds of a file are decoded; not for a pipe.
 
-        On a busy machine the thread can be without a turn for longer than a caller pauses.
+        On a busy machine the thread may not run for longer than a caller pauses.
         """
         while self._source.is_file and len(self._blocks) < _AHEAD and not self._ended:
             await self._wait(None)
 
     @property
     def is_file(self) -> bool:
-        """Whether it is all there, once `audio` is: a pipe may be live."""
+        """Whether the input is a file, known once `audio` is there; a pipe may be live."""
         return self._source.is_file
 
     async def next(self, patience: float | None = None) -> Block | None:
@@ -104,7 +104,7 @@ class Reader:
             try:
                 await self._wait(patience)
             except asyncio.TimeoutError:
-                # It can come as late as that when the loop itself had no turn.
+                # When the loop itself was late, the block can have come all the same.
                 if not self._blocks:
                     raise
         self._room.release()

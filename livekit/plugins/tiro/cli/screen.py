@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a file is being heard: the words so far, and how far."""
+"""What a person at a terminal sees while a file is being heard: the words and the progress."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Screen:
         self._refresh()
 
     def heard(self, seconds: float) -> None:
-        """Show that so many seconds of the audio are done."""
+        """Show how many seconds of the audio are done."""
         self._done = seconds
         self._speed = seconds / max(time.monotonic() - self._began, 0.001)
         self._refresh()
@@ -64,7 +64,7 @@ class Screen:
 
     @contextmanager
     def _or_none(self) -> Iterator[None]:
-        """Go on without a terminal that was closed: the transcript may go elsewhere."""
+        """Go on without the terminal if it was closed: the transcript may go elsewhere."""
         try:
             yield
         except (OSError, LiveError):

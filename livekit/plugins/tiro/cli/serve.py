@@ -59,7 +59,7 @@ _Fault = Annotated[
         "connection); without @1 every connection has it. Can be repeated, and 'help' lists all.",
     ),
 ]
-# Connections at a time; a client too many is refused, so that none takes all of the memory.
+# Connections at the same time; more are refused, so that no client takes all of the memory.
 _MOST_CONNECTIONS = 200
 
 
@@ -97,7 +97,8 @@ async def _serve(
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        # Windows has no such handlers; there Ctrl-C raises KeyboardInterrupt. And nohup is heeded.
+        # Windows has no such handlers: there Ctrl-C raises KeyboardInterrupt. A signal that the
+        # program was started to ignore, as by nohup, is ignored.
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             with suppress(NotImplementedError):
@@ -121,7 +122,7 @@ async def _serve(
             note("listening; Ctrl-C stops")
             await stopped.wait()
     except BrokenPipeError:
-        # Of the output, which nobody reads.
+        # Nobody reads the output: that is no failure to listen.
         raise
     except OSError as error:
         raise CliError(Exit.ADDRESS, _cannot_listen(host, port, error)) from None
@@ -135,27 +136,27 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
     return f"cannot listen at {address}:{port}: {error.strerror or error}; {advice}"
 
 
-# What stands for all addresses of a machine, and is none to connect to: the one of the machine
-# itself in its place.
+# Addresses that stand for all of a machine and that nobody can connect to, each with the loopback
+# address to print in its place.
 _ANYWHERE = {"//0.0.0.0:": "//127.0.0.1:", "//[::]:": "//[::1]:"}
 
 
 def _reachable(base_url: str) -> str:
-    """Return an address to connect to: the one that stands for all of a machine's is none."""
+    """Return an address to connect to, in place of one that stands for all of a machine."""
     for anywhere, here in _ANYWHERE.items():
         base_url = base_url.replace(anywhere, here)
-    # A zone, as of fe80::1%eth0, is written so in an address.
+    # In a URL, the % before a zone, as in fe80::1%eth0, is written %25.
     return base_url.replace("%", "%25")
 
 
 def _here(base_url: str) -> str | None:
-    """Return the host that is printed and that other machines cannot use, where they may come."""
+    """Return the host that is printed, if other machines may connect but not by that host."""
     found = (here for anywhere, here in _ANYWHERE.items() if anywhere in base_url)
     return next((here.strip("/:") for here in found), None)
 
 
 def _checked(api_key: str) -> str:
-    """Return the key as clients send it: one that they could not is refused."""
+    """Return the key as clients send it; refuse one that they could not send."""
     try:
         return checked_key(api_key)
     except ValueError as error:

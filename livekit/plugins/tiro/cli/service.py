@@ -34,7 +34,7 @@ class Service:
     local: bool = False
     """Whether to start a server on this machine for the run."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What else `tiro.STT` takes, as far as it is set."""
+    """Other arguments of `tiro.STT`, as far as they are set."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[STT]:
@@ -69,7 +69,7 @@ class Service:
 
 
 def _check_local(language: str) -> None:
-    """Tell what the local server can do for a language, before anybody is disappointed."""
+    """Say what the local server does with a language; raise CliError if it can do nothing."""
     try:
         tag = wire_language(language)
     except ValueError as error:

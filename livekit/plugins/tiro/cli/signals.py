@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: what was heard is written, and a second later all is over."""
+"""Ctrl-C, SIGTERM and SIGHUP: what was heard is written, and within a second the program ends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-# Seconds after a signal. For so long the service may say what it has heard; then all that still
-# runs is cancelled, and writes what there is; then the process ends, whatever it is doing.
+# Seconds after a signal: how long the service may still say what it has heard; when all that still
+# runs is cancelled, and writes what there is; and when the process ends, whatever it is doing.
 ANSWERS = 0.3
 _CANCEL = 0.5
 _EXIT = 0.85
@@ -118,7 +118,7 @@ class _Guard:
         if self.code is not None:
             return
         self.code = 128 + number
-        # Not by the loop: that may be what hangs.
+        # A thread does it, not the loop: the loop may be what hangs.
         self._watchdog = threading.Timer(_EXIT, os._exit, (self.code,))
         self._watchdog.daemon = True
         self._watchdog.start()

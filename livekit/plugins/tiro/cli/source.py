@@ -30,16 +30,16 @@ class Source:
     def __init__(self, name: str) -> None:
         self._name = name
         self._stopped = False
-        # Against `stop` writing to a descriptor that `close` has given back meanwhile.
+        # Keeps `stop` from writing to a descriptor that `close` has closed meanwhile.
         self._lock = threading.Lock()
         self._closed = False
         self._fd: int | None = None
         self._is_file = False
         self._wake_read, self._wake_write = os.pipe()
-        # All of a pipe so far, until `forget`, and its beginning from then on.
+        # All bytes of a pipe so far, until `forget`; from then on only its first ones, in `_head`.
         self._kept: bytearray | None = None
         self._head = b""
-        # What of it is to be read again.
+        # Bytes of a pipe that are to be read again, after `rewind`.
         self._again = b""
 
     def open(self) -> None:
@@ -54,7 +54,7 @@ class Source:
 
     @property
     def is_file(self) -> bool:
-        """Whether it can be read from any place, and has an end; a pipe can not, and may not."""
+        """Whether it can be read from any place, and ends; a pipe cannot, and may never end."""
         return self._is_file
 
     def readable(self) -> bool:
@@ -86,7 +86,7 @@ class Source:
         while not self._stopped:
             if not self._is_file:
                 self._wait(self._fd)
-            # Somebody else may have taken what was there, or `stop` have ended the wait.
+            # Somebody else may have read what was there, or `stop` may have ended the wait.
             with suppress(BlockingIOError):
                 return b"" if self._stopped else os.read(self._fd, size)
         return b""
@@ -104,7 +104,7 @@ class Source:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place in a file, and return it; -1 if there is no such place.
 
-        What libav asks for can be what a damaged file says; that is no fault of the disk.
+        In a damaged file, libav may ask for any place; that is no fault of the disk.
         """
         assert self._fd is not None
         try:

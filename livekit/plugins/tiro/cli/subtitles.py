@@ -14,7 +14,7 @@ LINE_LENGTH = 42
 LINE_COUNT = 2
 MAX_CUE_MS = 7000
 _MIN_CUE_MS = 1000
-# Seconds; a cue does not stay on the screen through a pause as long as this.
+# Seconds of the shortest pause through which no cue stays on the screen.
 _LONG_PAUSE = 1.5
 # Seconds; a pause that can be heard is a good place to go to the next cue.
 _PAUSE = 0.3
@@ -62,7 +62,7 @@ def srt_document(transcript: Transcript, layout: Layout = PLAIN) -> str:
     blocks = []
     speaker = None
     for number, cue in enumerate(cues(transcript, layout), 1):
-        # Who speaks is said when it is somebody else.
+        # A speaker is named where another one spoke before.
         name = f"Speaker {cue.speaker}: " if cue.speaker and cue.speaker != speaker else ""
         speaker = cue.speaker
         # SRT knows no escapes; an arrow in the text would read as the start of another cue.
@@ -134,7 +134,7 @@ def _cue_end(start: int, spoken_until: float, limit: int, layout: Layout) -> int
 
 
 def _groups(words: Sequence[Timed], layout: Layout) -> list[Sequence[Timed]]:
-    """Split a segment's words into cues: as few as can be, with breaks where a reader likes them.
+    """Split a segment's words into cues: as few as possible, with breaks where a reader likes them.
 
     The cheapest way to show the first n words is found for each n in turn.
     """
@@ -172,7 +172,7 @@ def _fits(group: Sequence[Timed], layout: Layout) -> bool:
 def _cost(words: Sequence[Timed], start: int, end: int, layout: Layout) -> float:
     """Return how unwelcome a cue of `words[start:end]` is."""
     length = sum(len(word.text) + 1 for word in words[start:end])
-    # One cue more is worse than any unevenness; of equal numbers the even ones win.
+    # One more cue costs more than any unevenness; among equal numbers of cues, even ones win.
     cost = 10.0 + (1 - length / (layout.lines * layout.width)) ** 2
     if end == len(words):
         return cost
@@ -188,7 +188,7 @@ def _cost(words: Sequence[Timed], start: int, end: int, layout: Layout) -> float
 
 
 def _lines(words: Sequence[str], layout: Layout) -> tuple[str, ...]:
-    """Set the words of a cue on as few lines as can be, and on even ones."""
+    """Set the words of a cue on as few lines as possible, of even lengths."""
     filled = _filled(words, layout.width)
     if len(filled) != 2:
         return _even(words, filled, layout.width)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # Seconds. Containers round to 1 ms, and the shortest packet that is commonly lost is of 10 ms.
 _TOLERANCE = 0.008
-# Seconds of evidence before a jump is believed: a timestamp that is wrong alone is no gap.
+# Seconds of evidence before a jump is believed: a single wrong timestamp is no gap.
 _HOLD = 0.2
 # Seconds in which a slow drift is followed; at 2 % that lags by 2 ms.
 _SLEW = 0.1
@@ -27,11 +27,11 @@ _SHARE_OF_FRAME = 0.05
 # than the latest such step back, by this factor, is taken for a loss; the memory fades in 30 s.
 _JITTER_FACTOR = 1.5
 _JITTER_FADES = 30.0
-# Seconds. A recording leaves out time while nobody's microphone is on, an hour at most; and it
-# steps back by a stalled buffer at most. What goes further starts a new timeline.
+# Seconds. A recording can leave out the time in which no microphone is on, an hour at most; it can
+# step back by the length of a stalled buffer at most. A longer step starts a new timeline.
 _LONGEST_STEP = 3600.0
 _LONGEST_STEP_BACK = 10.0
-# Seconds; the last frame of all has nobody to say whether its stamp is right.
+# Seconds; after the last frame of all, no other shows whether its timestamp is right.
 _LONGEST_LAST_STEP = 1.0
 
 
@@ -56,8 +56,8 @@ class _Held(Generic[T]):
 class Timekeeper(Generic[T]):
     """Gives each frame its place, in order.
 
-    A frame that fits behind the one before is placed at once. One that does not is held until
-    those behind it say whether its timestamp is to be believed, a fifth of a second later.
+    A frame that fits after the one before is placed at once. One that does not fit is held until
+    the frames after it show whether to believe its timestamp, a fifth of a second later.
 
     Args:
         start: Where the first frame is expected, in seconds of the recording.
@@ -119,13 +119,13 @@ class Timekeeper(Generic[T]):
             self._jitter = max(self._jitter, -step)
 
     def _follow(self, item: T, off: float, seconds: float) -> Placed[T]:
-        """Place a frame that fits, and follow a drift slowly: single stamps are rounded."""
+        """Place a frame that fits, and follow a drift slowly: single timestamps are rounded."""
         start = self._end + off * (1.0 - math.exp(-seconds / _SLEW))
         self._end = start + seconds
         return Placed(item, start, 0.0)
 
     def _release(self) -> Iterator[Placed[T]]:
-        """Place all frames one behind the other, whatever their stamps say."""
+        """Place all held frames one after the other, whatever their timestamps say."""
         while self._held:
             held = self._held.popleft()
             yield self._follow(held.item, 0.0, held.seconds)
@@ -145,7 +145,7 @@ class Timekeeper(Generic[T]):
         return offsets
 
     def _decide(self) -> Iterator[Placed[T]]:
-        """Place the first held frame, and those behind it that fit then."""
+        """Place the first held frame, and those after it that fit then."""
         offsets = self._offsets()
         if min(offsets) > 0:
             step = min(offsets)

@@ -1,4 +1,4 @@
-"""One audio track of a file: its frames, each at its place, and the truth about its end."""
+"""One audio track of a file: its frames, each at its place, and whether its end is missing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .timing import Placed, Timekeeper
 
 # Seconds that a file may be shorter than its header says: encoders round up to whole frames.
 _TOO_SHORT = 0.5
-# Containers in which a place is found exactly, and how far before it to begin, in seconds: some
-# codecs need to hear what was before.
+# Containers in which a place is found exactly, and how many seconds before it to begin: some codecs
+# need the audio before it.
 _SEEKABLE = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "wav"}
 _LEAD_IN = 2.0
 # Formats without timestamps: libav counts them up by the rate of the first frame.

@@ -36,7 +36,7 @@ def choose(
     Args:
         container: The open file, not read yet.
         number: The track asked for, from 1; None leaves it open.
-        enough: Asked time and again; true ends the look into the tracks.
+        enough: Asked after each packet; true ends the search for a track with sound.
 
     Raises:
         FileError: There is no such track, or none at all, or the file cannot be read.
@@ -69,7 +69,7 @@ def _default(container: InputContainer) -> int:
 
 
 def _heard(container: InputContainer, default: int, enough: Callable[[], bool]) -> set[int]:
-    """Return the tracks that are not silent; no more than the default one, if that is not."""
+    """Return the tracks found not to be silent; the search ends once the default one is found."""
     streams = container.streams.audio
     looks = {stream.index: _Look(stream) for stream in streams}
     for packet in Demuxer(container, streams).packets():
@@ -92,6 +92,6 @@ class _Look:
         if self.heard:
             return
         for frame in self._decoder.decode(packet):
-            # A frame that cannot be converted is nothing that could be heard.
+            # A frame that cannot be converted cannot be heard either.
             with suppress(Exception):
                 self.heard = self.heard or not silent(self._converter.samples(frame))

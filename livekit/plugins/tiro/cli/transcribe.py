@@ -1,4 +1,4 @@
-"""The `transcribe` command: what it accepts, and what of it goes together."""
+"""The `transcribe` command: its options, and which of them go together."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _Output = Annotated[
 
 
 def _address(url: str | None) -> str | None:
-    """Refuse an address of nothing, such as that of a variable of a script that is not set."""
+    """Refuse an empty address, such as that of a variable that a script has not set."""
     if url is not None and not url.strip():
         raise typer.BadParameter("it is empty. Give an address, or leave the option out")
     return url
@@ -183,7 +183,7 @@ _Alternatives = Annotated[
         min=1,
         max=_MAX_ALTERNATIVES,
         metavar="N",
-        help="Ask for so many readings of each final; json has them.",
+        help="Ask for up to N readings of each final; json has them.",
     ),
 ]
 _Diarize = Annotated[bool, typer.Option("--diarize", metavar=FLAG, help="Tell speakers apart.")]
@@ -197,7 +197,7 @@ _Endpointing = Annotated[
         min=_MIN_ENDPOINTING,
         max=_MAX_ENDPOINTING,
         metavar="SECONDS",
-        help="End an utterance after so much silence; by default the service decides.",
+        help="End an utterance after this much silence; by default the service decides.",
     ),
 ]
 
@@ -289,7 +289,7 @@ def _style(
     """Return how the documents look.
 
     Raises:
-        CliError: Something was asked for that none of them has a use for.
+        CliError: An option was given that is of no use to any of them.
     """
     asked = {
         "--timestamps": (timestamps, (Format.TEXT,)),

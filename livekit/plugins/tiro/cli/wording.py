@@ -12,13 +12,13 @@ _OPTIONS = {
     "punctuate": "--no-punctuate",
     "endpointing": "--endpointing",
 }
-# What the plugin calls its settings in a list of them.
+# How the plugin's messages list settings: by their names as arguments.
 _LIST = re.compile(r"\btiro\.STT ?\(([^)]*)\)")
-# A key is never an option: everybody can see those of a running program.
+# The key is never an option: everybody can see the options of a running program.
 _KEY = re.compile(r"\bapi_key(?:=)?,? ?(?:or )?(?=TIRO_)")
-# Names that are plain words as well: an option only where a value is asked for.
+# Names that are plain words as well: they mean an option only where a value is asked for.
 _PLAIN = re.compile(r"\b(language|diarization|punctuate|endpointing)(=True)?(?= must\b| needs\b)")
-# What only a program can give: the command makes its HTTP session itself, and has no worker.
+# Advice that only a program can follow: the command makes its own HTTP session, and has no worker.
 _GIVEN = re.compile(r",? or (?:of )?the http_session\b[^.;:]*")
 _NAME = re.compile(r"\b(base_url|max_alternatives|diarization=True)\b")
 

@@ -12,16 +12,15 @@ from ..formats import LineEvent, Transcript
 
 
 class LineWatch:
-    """Adds an event to a transcript when another connection takes over, while a block runs.
+    """Adds events to a transcript when new connections take over, within a `with` block.
 
-    And one for the audio that was given up by then, which is behind the last final too. The event's
-    place is the end of the last final: a new connection is sent all that no final
-    covers. Connections that take over one after the other in one place are one event: sound
-    behind the last word is asked about on several.
+    An event's place is the end of the last final: a new connection is sent all audio that no final
+    covers. Audio that was given up by then has an event of its own, at the same place. Several new
+    connections at one place are one event: the sound after the last word may be sent on several.
 
     Args:
-        engine: The one that hears the file, and nothing else meanwhile.
-        transcript: The file's.
+        engine: The STT that hears the file, and nothing else meanwhile.
+        transcript: That of the file.
     """
 
     def __init__(self, engine: stt.STT[Any], transcript: Transcript) -> None:
@@ -38,7 +37,7 @@ class LineWatch:
         self._engine.off("metrics_collected", self._take)
 
     def _take(self, metrics: STTMetrics) -> None:
-        # The framework reports how long it took to connect, each time.
+        # Metrics with a time to connect are those of a new connection.
         if metrics.acquire_time <= 0:
             return
         segments, events = self._transcript.segments, self._transcript.events
@@ -54,6 +53,6 @@ class LineWatch:
 
 
 def _given_up(engine: stt.STT[Any]) -> float:
-    """Return the seconds that an engine gave up; one that is not this package's does not say."""
+    """Return the seconds of audio that an engine gave up; 0 if it is not this package's."""
     stats = getattr(engine, "stats", None)
     return stats.audio_given_up if isinstance(stats, Stats) else 0.0

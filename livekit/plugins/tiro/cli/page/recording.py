@@ -23,7 +23,7 @@ _KINDS = (("libopus", "webm", "audio/webm"), ("pcm_s16le", "wav", "audio/wav"))
 _OPTIONS = {"b": "24000", "frame_duration": "60", "compression_level": "5"}
 # Hz that Opus takes; speech gains nothing from the 48,000 that it takes as well.
 _RATES = (8000, 12000, 16000, 24000)
-# Seconds; what is less is a matter of rounding, and nobody hears a word that much too early.
+# Seconds; a shorter gap is a matter of rounding, and nobody notices a word that much too early.
 _SHORTEST_GAP = 0.02
 _FULL_SCALE = 32768
 
@@ -42,7 +42,7 @@ class Sound:
 class Recording:
     """The sound of a file, taken in as it is read; it holds 10 MB for an hour.
 
-    A second of it is a second of the file: where the file has no sound, there is silence.
+    Its times are those of the file: where the file has no sound, the recording has silence.
 
     Args:
         sample_rate: Hz of the samples to come.
@@ -59,7 +59,7 @@ class Recording:
         """Take samples: mono, 16 bit.
 
         Args:
-            pcm: They follow those before them.
+            pcm: The samples that follow those of the call before.
             at: Where they belong, in seconds of the file.
         """
         missing = round(at * self._sample_rate) - self._length
@@ -119,13 +119,13 @@ class _Encoder:
 
 
 class _Peaks:
-    """Finds the loudest sample of each fiftieth of a second, also where that is no whole number."""
+    """Finds the loudest sample of each 1/50 s, also if that is no whole number of samples."""
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         self._loudest = bytearray()
         self._pending: npt.NDArray[np.int32] = np.empty(0, np.int32)
-        # The sample, counted from the first, with which the pending ones begin.
+        # The number of the first pending sample, counted from 0 at the start of the file.
         self._position = 0
 
     def push(self, samples: npt.NDArray[np.int16]) -> None:

@@ -16,12 +16,13 @@ from ..formats import LineEvent, Segment, Timed, Transcript, clock, timed
 from .recording import PEAKS_PER_SECOND, Sound
 from .texts import texts_for
 
-# Seconds without words that a reader is told of; between two sentences it is often one.
+# The shortest time without words, in seconds, that a reader is told of: 1 s is common between two
+# sentences.
 _GAP = 2.0
 # The waveform of the whole file, in units of its own: it is stretched to the window's width.
 _WIDTH, _HEIGHT = 1000, 100
-# What a page loads and runs is in it: nothing is asked of a network, and a script that got into
-# it by way of a transcript would not run.
+# A page contains all that it loads and runs: it asks nothing of a network, and a script that got in
+# by way of a transcript would not run.
 _POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; media-src blob:; "
     "script-src {script}; style-src {style}"
@@ -65,7 +66,7 @@ class _Page:
         ends = [segment.end for segment in self._segments]
         # Seconds; never 0, since all places are shares of it.
         self._length = max([0.001, transcript.duration, *ends])
-        # The page is in the transcript's language; what it says by itself may not be.
+        # The page is in the transcript's language, but its own texts may be in another.
         own = self._texts["ui"]
         same = transcript.language.partition("-")[0].lower() == own
         self._lang = "" if same else f' lang="{own}"'
@@ -92,7 +93,7 @@ class _Page:
         # In one pass, so that nothing in a transcript is taken for a place to be filled in.
         return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], _piece("page.html"))
 
-    # -- what it says of the whole ---------------------------------------------------------------
+    # -- what it says of the whole file ----------------------------------------------------------
 
     def _about(self) -> str:
         count = sum(len(timed(segment)) for segment in self._segments)

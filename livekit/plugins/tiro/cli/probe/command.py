@@ -1,4 +1,4 @@
-"""The `probe` command: what it asks before it starts, and what it leaves behind."""
+"""The `probe` command: what it asks before it starts, and what it prints and writes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _Speech = Annotated[
     typer.Option(
         "--speech",
         metavar="FILE",
-        help="Speech to send in place of the sample that comes along; 6 s of it at most.",
+        help="Speech to send in place of the package's own sample; at most 6 s of it are used.",
     ),
 ]
 _Limits = Annotated[
@@ -50,8 +50,8 @@ _Limits = Annotated[
         metavar="MINUTES",
         min=0.1,
         max=120.0,
-        help="Also look for limits of idle time and length, for up to so many minutes; it sends "
-        "twice as many minutes of audio.",
+        help="Also look for limits of idle time and length, for up to this many minutes; that "
+        "sends twice as many minutes of audio.",
     ),
 ]
 _Json = Annotated[
@@ -59,8 +59,8 @@ _Json = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Also write what was found there, for an issue: no key, no host, no other words than "
-        "the sample's own.",
+        help="Also write the findings to this file, for an issue: no key, no host, and no words "
+        "but the sample's own.",
     ),
 ]
 _WithHost = Annotated[
@@ -78,13 +78,13 @@ def probe(
     with_host: _WithHost = False,
     yes: _Yes = False,
 ) -> None:
-    """Measure how the service behaves, where the plugin can but assume.
+    """Measure how the service behaves where the plugin can only assume it.
 
-    Each line is a question, with what was seen; it takes some two minutes.
+    Each line is a question, with what was seen; a run takes some two minutes.
 
     The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY.
 
-    If it is cut short, what is known by then is shown.
+    If the run is cut short, what is known by then is shown.
     """
     with exits():
         options = _options(base_url, language)
@@ -126,7 +126,7 @@ def _options(base_url: str | None, language: str) -> Options:
 
 
 def _service(options: Options, with_host: bool) -> str:
-    """Say which service it is, by its address only if that is asked for."""
+    """Say which service it is; give its address only if that is asked for."""
     if with_host:
         return options.base_url
     return "Tiro's own address" if options.base_url == DEFAULT_BASE_URL else "another address"
@@ -137,23 +137,23 @@ def _time(limits: float | None) -> str:
 
 
 def _ask(plan: str, yes: bool) -> None:
-    """Say what is about to be used, and ask whether it may be.
+    """Say what the probes will use, and ask whether to start.
 
     Raises:
         CliError: There is nobody to ask.
-        typer.Exit: It may not.
+        typer.Exit: The answer is no.
     """
     note(plan)
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CliError(Exit.USAGE, "there is no terminal to ask at: --yes says that it may start")
+        raise CliError(Exit.USAGE, "there is no terminal to ask at: --yes starts without asking")
     if not typer.confirm("Start?", err=True):
         raise typer.Exit(0)
 
 
 def _check_writable(path: Path | None) -> None:
-    """Raise CliError unless a file can be written: minutes of work would be for nothing."""
+    """Raise CliError if the file cannot be written: else minutes of work would be for nothing."""
     if path is None:
         return
     place = path if path.exists() else path.parent
@@ -162,7 +162,7 @@ def _check_writable(path: Path | None) -> None:
 
 
 def _deliver(report: Report, path: Path | None) -> None:
-    """Show what is known, and write it down."""
+    """Print what is known, and write it to the file."""
     if not report.rows:
         return
     try:
@@ -191,7 +191,7 @@ class _Run:
     report: Report
 
     async def main(self) -> None:
-        """Make them.
+        """Make the probes.
 
         Raises:
             APIError: The service cannot be reached, or refuses the key.

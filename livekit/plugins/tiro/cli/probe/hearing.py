@@ -17,24 +17,25 @@ from .lab import LEAD_IN, HeardWord, Lab, Probe, check, words_of
 from .report import Row, judged, not_seen
 from .sample import RATE, Sample, plain
 
-# s of silence for a final; the last of the endpointer's rules asks for 2 s.
+# s of silence sent at most to get a final; the slowest of the endpointer's rules needs 2 s.
 _SILENCE = 6.0
-# s of silence that the endpointer and its look-ahead take, as it is published: behind a sentence.
+# s of silence, least and most, that the published endpointer and its look-ahead need after a
+# sentence.
 _ENDPOINT = (0.5, 1.2)
-# s from the first sound to the first interim, and from one to the next.
+# s, at most, from the first sound to the first interim, and from one interim to the next.
 _FIRST_INTERIM = 1.5
 _INTERVAL = 0.7
-# s that times may differ from the sample's own; where a word begins is a matter of taste.
+# s that times may differ from the sample's own; where exactly a word begins is open to judgement.
 _TRUE_TIMES = 0.25
-# Share of the sample's words that a service should hear: it is a machine that speaks.
+# Share of the sample's words that a service should hear; not all of them: a machine speaks.
 _ENOUGH_WORDS = 0.5
-# The events that the definitions of the service name.
+# The events that the service's API definitions name.
 _EVENTS = ("END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "END_OF_SPEECH", "END_OF_AUDIO")
 _UNFILLED = (None, 0, "", "0s")
 
 
 async def two_sentences(lab: Lab) -> AsyncIterator[Row]:
-    """Say a sentence, wait for its final; say one that breaks off, wait again; and end."""
+    """Say a sentence and wait for its final, say one that breaks off and wait again, then end."""
     sample = lab.sample
     async with lab.call() as call:
         await call.send(faint_noise(LEAD_IN, RATE))
@@ -65,11 +66,11 @@ class Endpoint(NamedTuple):
     began: float
     """When its first sound was sent; monotonic seconds."""
     silence: float | None
-    """Seconds of quiet audio that were sent behind it until the final came; None if none came."""
+    """Seconds of quiet audio sent after the sentence until its final came; None if none came."""
 
 
 async def _say(call: Call, samples: Any) -> Endpoint:
-    """Say something, and be quiet until it is final."""
+    """Say something, and send quiet audio until its final comes."""
     began = time.monotonic()
     await call.send(samples)
     before, said = len(call.finals), call.sent
@@ -99,7 +100,7 @@ def _rows_of_frames(answers: list[Answer]) -> Iterator[Row]:
 
 
 def _body(answer: Answer) -> dict[str, Any] | None:
-    """Return what a frame holds as the response, if it is one."""
+    """Return the response that a frame holds, undecoded; None if it holds none."""
     with suppress(ValueError, RecursionError, AttributeError):
         body = json.loads(answer.text).get("result")
         return body if isinstance(body, dict) else None
@@ -157,8 +158,8 @@ def _rows_of_interims(call: Call, first: Endpoint) -> Iterator[Row]:
         yield not_seen("words on interims", "none came")
         return
     seconds = interims[0].at - first.began
-    slow = "an agent notices speech so late; its VAD is faster"
-    saw = f"{seconds:.2f} s behind the first sound"
+    slow = "an agent that goes by interims notices speech this late; its VAD is faster"
+    saw = f"{seconds:.2f} s after the first sound"
     yield judged("first interim", seconds < _FIRST_INTERIM, saw, slow, seconds=seconds)
     yield _interval_row(call)
     timed = sum(each.response.results[0].start is not None for each in interims)
@@ -175,14 +176,14 @@ def _rows_of_interims(call: Call, first: Endpoint) -> Iterator[Row]:
 def _interval_row(call: Call) -> Row:
     question = "interval of interims"
     interims = call.interims
-    # From one to the next of the same sentence.
+    # From one interim to the next, in the same sentence.
     gaps = [
         later.at - sooner.at
         for sooner, later in pairwise(call.answers)
         if sooner in interims and later in interims
     ]
     if not gaps:
-        return not_seen(question, "no two came of one sentence", interims=len(interims))
+        return not_seen(question, "no two came in one sentence", interims=len(interims))
     seconds = median(gaps)
     return judged(
         question,
@@ -211,7 +212,7 @@ def _rows_of_words(lab: Lab) -> Iterator[Row]:
             "times of words",
             False,
             f"on {len(timed)} of {len(heard)}",
-            "what a final covers is a guess then, and events have no times",
+            "the plugin has to guess what a final covers, and events have no times",
             timed=len(timed),
             of=len(heard),
         )
@@ -220,7 +221,7 @@ def _rows_of_words(lab: Lab) -> Iterator[Row]:
 
 
 def _true_words(lab: Lab) -> list[HeardWord]:
-    """Return the words of the sample as they were said in the call."""
+    """Return the words of the sample, at the times at which the call said them."""
     parts = ((LEAD_IN, lab.sample.whole), (lab.broken_at, lab.sample.broken))
     return [
         HeardWord(plain(word.text), at + word.start) for at, part in parts for word in part.words
@@ -248,7 +249,7 @@ def _words_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
 
 def _times_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
     starts = {word.text: word.start for word in true}
-    # Words that are the sample's by chance say nothing of its times.
+    # If only a few words match the sample, that may be by chance, and says nothing of the times.
     shifts = [
         word.start - start
         for word in heard
@@ -262,7 +263,7 @@ def _times_row(heard: list[HeardWord], true: list[HeardWord]) -> Row:
         "times of words",
         abs(shift) <= _TRUE_TIMES,
         f"{saw}, {round(1000 * shift):+d} ms from the sample's",
-        "times of events are off by so much",
+        "times of events are off by this much",
         seconds=shift,
     )
 
@@ -283,17 +284,17 @@ def _endpoint_row(endpoint: Endpoint) -> Row:
         if silence > high
         else "with turn_detection='stt' short pauses end turns: raise min_delay of endpointing"
     )
-    saw = f"{silence:.2f} s behind a whole sentence"
+    saw = f"{silence:.2f} s after a whole sentence"
     return judged(question, low <= silence <= high, saw, otherwise, seconds=silence)
 
 
 def _broken_row(endpoint: Endpoint) -> Row:
     question = "silence, broken off"
     silence = endpoint.silence
-    means = f"the {FLUSH_SILENCE} s of silence of a flush do not bring every final on: report it"
+    means = f"the {FLUSH_SILENCE} s of silence of a flush do not bring every final: report this"
     if silence is None:
         return not_seen(question, f"no final within {_SILENCE:.0f} s", means)
-    saw = f"{silence:.2f} s behind a sentence that breaks off"
+    saw = f"{silence:.2f} s after a sentence that breaks off"
     return judged(question, silence <= FLUSH_SILENCE, saw, means, seconds=silence)
 
 
@@ -303,12 +304,12 @@ def _end_row(call: Call, ended: float, is_over: bool) -> Row:
         return not_seen(question, f"it stays open for {DRAIN_TIMEOUT:.0f} s", "see 'end marker'")
     seconds, code = call.over_at - ended, call.connection.close_code
     how = "dropped" if code is None else f"close frame {code}"
-    otherwise = "nothing: the plugin goes by what was said before the end"
-    saw = f"{how}, {seconds:.2f} s behind the marker"
+    otherwise = "nothing: the plugin goes by what the service said before the end"
+    saw = f"{how}, {seconds:.2f} s after the end marker"
     return judged(question, code is None, saw, otherwise, seconds=seconds, close_code=code)
 
 
-# -- the end marker, without silence in front of it ------------------------------------------------
+# -- the end marker, without silence before it -----------------------------------------------------
 
 
 async def end_marker(lab: Lab) -> AsyncIterator[Row]:
@@ -331,8 +332,8 @@ async def end_marker(lab: Lab) -> AsyncIterator[Row]:
     yield judged(
         "last word",
         not last,
-        "heard, with no silence behind it" if last else "cut off, with no silence behind it",
-        "nothing: the plugin's silence in front of the marker is not needed here",
+        "heard, with no silence after it" if last else "cut off, with no silence after it",
+        "nothing: the silence that the plugin sends before the marker is not needed here",
         heard=last,
     )
 
@@ -351,7 +352,7 @@ def _marker_row(call: Call, finals: list[Answer], ended: float) -> Row:
         )
     if not finals:
         saw = f"hung up after {values['over']:.2f} s, without a final"
-        means = "words without silence behind them are lost; the plugin sends silence first"
+        means = "words without silence after them are lost; the plugin sends silence first"
         return judged(question, False, saw, means, **values)
     saw = f"final after {values['final']:.2f} s"
     if not call.is_over:

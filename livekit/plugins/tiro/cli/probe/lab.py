@@ -1,4 +1,4 @@
-"""What the probes share: the service, the sample, what is used up, the call to compare with."""
+"""What the probes share: the service, the sample, the audio used, the call to compare with."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ HANDSHAKE = 10.0
 """Seconds for a handshake."""
 
 LEAD_IN = 0.3
-"""Seconds of faint noise in front of what is said, so that a voice gate is open by then."""
+"""Seconds of faint noise before what is said, so that a voice gate is open by then."""
 
 TIME_ERROR = 0.06
 """Seconds that the time of a word may be off."""
 
-# s of noise behind the sample, so that no last word is lost at the end marker.
+# s of noise after the sample, so that the last word is not lost at the end marker.
 _TAIL = 1.0
-# s behind the end marker for a last final and the end.
+# s to wait, after the end marker, for the last final and the end of the connection.
 _DRAIN = 6.0
-# Share of the words of a call that have to be the same for their times to be compared.
+# Share of the earlier words that must be heard again, with times, for the times to be compared.
 _ENOUGH = 0.5
 
 
 class Unanswerable(Exception):
-    """Why a probe cannot be made; the text is ours."""
+    """Why a probe cannot be made. The text is this package's, not the service's."""
 
 
 class Refused(Unanswerable):
-    """The service answered an error to what it was asked."""
+    """The service answered a request with an error."""
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(f"refused: {name_of(error)}")
         self.is_answer = not errors.from_service(error, errors.Redactor("-")).retryable
-        """Whether it would do so again: it does not take what it was asked, and has no fault."""
+        """Whether it would do so again: it rejects the request, and has no fault that passes."""
 
 
 class HeardWord(NamedTuple):
     """A word as the service heard it."""
 
     text: str
-    """As it is compared: without case and marks."""
+    """In the form for comparing: without case and punctuation."""
     start: float | None
     """Seconds of the connection's audio; None without times."""
 
@@ -71,26 +71,26 @@ class Lab:
     sessions: int = 0
     """Connections opened."""
     open_for: float = 0.0
-    """Seconds that connections were open, all together."""
+    """Seconds that connections were open, added up."""
     pings: int = 0
-    """How many pings the service sent on them."""
+    """How many pings the service sent, on all connections."""
     whole: list[HeardWord] = field(default_factory=list)
-    """What was heard of the whole sentence in the first call, for others to compare with."""
+    """The words of the whole sentence in the first call; those of others are compared with them."""
     broken: list[HeardWord] = field(default_factory=list)
-    """What was heard of the other one, which began at `broken_at`."""
+    """The words heard, in the same call, of the sentence that breaks off."""
     broken_at: float = 0.0
-    """Seconds of the first call."""
+    """Where that sentence began, in seconds of the audio of the first call."""
     allowed: float = 0.0
     """Seconds of audio that the present probe may still send."""
 
     def spend(self, seconds: float) -> None:
-        """Note that audio is sent.
+        """Count audio that is about to be sent.
 
         Raises:
-            Unanswerable: The probe has sent all that it was said to send.
+            Unanswerable: It would be more than the user was told before the start.
         """
         if seconds > self.allowed + 0.001:
-            raise Unanswerable("it would have used more audio than was said")
+            raise Unanswerable("it would have used more audio than was announced")
         self.allowed -= seconds
         self.used += seconds
 
@@ -102,7 +102,7 @@ class Lab:
 
         Args:
             rate: Hz of its audio.
-            options: Other ones than the lab's.
+            options: Settings to use in place of the lab's.
 
         Raises:
             APIError: The handshake failed.
@@ -119,14 +119,14 @@ class Lab:
                 self.pings += connection.pings
 
     async def hear(self, call: Call, *, rate: int = RATE) -> list[HeardWord]:
-        """Say the whole sentence on a call, with quiet around it, and bring it to its end.
+        """Say the whole sentence on a call, with quiet around it, and end the call.
 
         Args:
-            call: Fresh.
+            call: A call on which no audio was sent yet.
             rate: Hz of its audio.
 
         Raises:
-            Refused: The service answered an error.
+            Refused: The service answered with an error.
         """
         await call.send(faint_noise(LEAD_IN, rate))
         await call.send(convert(self.sample.whole.samples, rate))
@@ -140,7 +140,7 @@ class Lab:
         """Return what was heard of the whole sentence in the first call.
 
         Raises:
-            Unanswerable: Nothing was.
+            Unanswerable: Nothing was heard of it.
         """
         if not self.whole:
             raise Unanswerable("the first call heard no words to compare with")
@@ -157,13 +157,13 @@ class Probe:
     """One thing to do with the service, and the questions that it answers."""
 
     questions: tuple[str, ...]
-    """Of its rows, in order."""
+    """The names of its rows, in order."""
     run: Callable[[Lab], AsyncIterator[Row]]
-    """Yields the rows as they are known."""
+    """Yields the rows as they become known."""
     audio: Callable[[Sample], float] = lambda sample: 0.0
     """Returns how many seconds of audio it sends at most."""
     waits: float = 30.0
-    """How many seconds it takes at most, beside those of its audio."""
+    """How many seconds it takes at most, in addition to those of its audio."""
 
 
 def check(call: Call) -> None:
@@ -181,7 +181,7 @@ def name_of(error: ServiceError) -> str:
 
 
 def kind_of(error: APIError) -> str:
-    """Return the kind of a failure, without the text of anybody."""
+    """Return the kind of a failure, in words of this package alone."""
     if isinstance(error, APIStatusError):
         return f"refused with status {error.status_code}"
     if isinstance(error, APITimeoutError):
@@ -207,16 +207,16 @@ def words_of(call: Call) -> list[HeardWord]:
 
 
 class Comparison(NamedTuple):
-    """How what was heard differs from what was heard before."""
+    """How the words heard now differ from those heard before."""
 
     same: int
-    """Words that are the same, in the same order."""
+    """How many words are the same, in the same order."""
     wanted: int
-    """Words there were before."""
+    """How many words there were before."""
     heard: int
-    """Words there are now."""
+    """How many words there are now."""
     shift: float | None
-    """By how many seconds the times of the same words are off: the worst; None without times."""
+    """The largest difference in the times of the same words, in seconds; None without times."""
 
     @property
     def is_same(self) -> bool:
@@ -237,9 +237,9 @@ def compare(heard: list[HeardWord], before: list[HeardWord], *, later: float = 0
     """Compare words and their times.
 
     Args:
-        heard: The words.
-        before: What they should be.
-        later: By how many seconds they were said later than those.
+        heard: The words heard now.
+        before: The words heard before, which they should be.
+        later: How many seconds later, in the audio of its call, the speech was now than before.
     """
     pairs = _pairs(heard, before)
     shifts = [

@@ -15,18 +15,18 @@ from .lab import Lab, Probe, name_of
 from .report import Row, judged, not_seen
 from .sample import RATE
 
-# s between looks at a connection without audio; the plugin looks after it as often.
+# s between checks of a connection without audio; the plugin checks as often.
 _LOOK = 1.0
 # s of quiet between the sentences of the long call.
 _PAUSE = 6.0
-# s beside the minutes that were asked for.
+# s that the probe may take in addition to the minutes that were asked for.
 _WAITS = 30.0
 
 _Keep = Callable[[Call, float], Awaitable[None]]
 
 
 def limits(minutes: float) -> Probe:
-    """Return the probe that looks for limits; it takes up to so many minutes."""
+    """Return the probe that looks for limits, for up to the given minutes."""
     seconds = 60 * minutes
 
     async def run(lab: Lab) -> AsyncIterator[Row]:
@@ -54,12 +54,12 @@ def limits(minutes: float) -> Probe:
             await asyncio.gather(*rows, return_exceptions=True)
 
     questions = tuple(f"limit: {name}" for name in ("no audio", "silence only", "a long call"))
-    # A message more than the minutes, on each of two connections.
+    # Two connections send audio, each for the minutes and up to one message more.
     return Probe(questions, run, lambda sample: 2 * seconds + 1.0, seconds + _WAITS)
 
 
 async def _row(lab: Lab, name: str, keep: _Keep, seconds: float) -> Row:
-    """Keep a connection up in one way, and return how long that went well."""
+    """Keep a connection open in one way. Return the row on how long it stayed open."""
     async with lab.call() as call:
         opened = time.monotonic()
         await keep(call, opened + seconds)
@@ -67,7 +67,7 @@ async def _row(lab: Lab, name: str, keep: _Keep, seconds: float) -> Row:
 
 
 async def _idle(call: Call, until: float) -> None:
-    """Send nothing but the pings of the plugin."""
+    """Send nothing but the pings that the plugin would send."""
     while not call.is_over and time.monotonic() < until:
         call.connection.keep_alive(0)
         await call.until_over(min(_LOOK, until - time.monotonic()))

@@ -17,10 +17,10 @@ _NOT_TAKEN = "the service does not take this: do without it"
 
 
 def plan(minutes: float | None) -> list[Probe]:
-    """Return the probes; each builds on what the first call of two sentences heard.
+    """Return the probes, in order: later ones compare with what the call of two sentences heard.
 
     Args:
-        minutes: To spend on the limits of the service; None leaves them out.
+        minutes: How long to look for limits of the service; None does not look for them.
     """
     probes = [*refusals.PROBES, *hearing.PROBES, *variants.PROBES, *plugin.PROBES]
     return probes if minutes is None else [*probes, limits(minutes)]
@@ -39,8 +39,8 @@ async def measure(
     """Make the probes one after the other, and note what they find as soon as it is known.
 
     Args:
-        lab: To make them in.
-        probes: All of them are made, whatever becomes of the others.
+        lab: What the probes work with.
+        probes: All of them are made, even where others fail.
         report: Gets the rows.
         show: Told what is being done.
     """
@@ -54,7 +54,7 @@ async def measure(
 
 
 async def _make(lab: Lab, probe: Probe, report: Report) -> None:
-    """Make one probe. What it leaves open gets a row that says why."""
+    """Make one probe. Each question that it leaves open gets a row that says why."""
     answered: set[str] = set()
 
     async def run() -> None:
@@ -68,7 +68,7 @@ async def _make(lab: Lab, probe: Probe, report: Report) -> None:
         await asyncio.wait_for(run(), seconds)
         return
     except asyncio.TimeoutError:
-        why = f"it did not come to its end within {seconds:.0f} s"
+        why = f"it did not end within {seconds:.0f} s"
     except APIError as error:
         why = kind_of(error)
     except Refused as refused:

@@ -1,4 +1,4 @@
-"""What the plugin makes of the service: flush, and a new connection in mid-sentence."""
+"""How the plugin works with the service: a flush, and a new connection in mid-sentence."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .sample import RATE, Sample, plain
 _FINAL = SpeechEventType.FINAL_TRANSCRIPT
 # s from a flush to its final.
 _FLUSHED = 1.0
-# s of quiet behind the last flush, for its final. With the longest sample it is less than a stream
-# takes to give a service up and to send all again.
+# s of quiet after the last flush, to wait for its final. Together with the longest sample, it is
+# less than a stream takes to give a service up and to send everything again.
 _PATIENCE = 3.0
-# s that a flush sends at most: its silence goes out in pieces of 0.25 s.
+# s of audio that a flush sends at most: its silence goes out in pieces of 0.25 s.
 _FLUSH = FLUSH_SILENCE + 0.25
 # s of a frame.
 _FRAME = 0.05
@@ -45,7 +45,7 @@ class Hearing:
     def __init__(self, lab: Lab, stream: SpeechStream) -> None:
         self.stream = stream
         self.pushed = 0.0
-        """Seconds."""
+        """Seconds of audio pushed so far."""
         self.heard: list[Heard] = []
         self._lab = lab
         self._listening = asyncio.create_task(self._listen(), name="tiro.cli.listen")
@@ -55,13 +55,13 @@ class Hearing:
         await utils.aio.cancel_and_wait(self._listening)
 
     def flush(self) -> float:
-        """Flush, and return when; monotonic seconds."""
+        """Flush. Return when that was, in monotonic seconds."""
         self._lab.spend(_FLUSH)
         self.stream.flush()
         return time.monotonic()
 
     async def settle(self) -> None:
-        """Flush, and be quiet until its final is there, or it is clear that there is none."""
+        """Flush, and push quiet audio until a final comes, or it is clear that none will."""
         flushed = self.flush()
 
         def is_settled() -> bool:
@@ -70,12 +70,12 @@ class Hearing:
         await self.push(faint_noise(_PATIENCE, RATE), until=is_settled)
 
     async def _listen(self) -> None:
-        """Keep the events until the stream ends."""
+        """Collect the events until the stream ends."""
         async for event in self.stream:
             self.heard.append(Heard(time.monotonic(), event))
 
     async def push(self, samples: Samples, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Push audio, as a microphone would; stop early when something is so.
+        """Push audio at the pace of a microphone; stop early once `until` returns true.
 
         Raises:
             APIError: The stream failed.
@@ -140,34 +140,34 @@ def _seconds(value: object) -> float | None:
 
 
 async def flush(lab: Lab) -> AsyncIterator[Row]:
-    """Flush behind a sentence, and go on speaking after a breath."""
+    """Flush after a sentence, and go on speaking after a breath."""
     whole = lab.needed()
     async with _listening(lab) as hearing:
         await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(lab.sample.whole.samples)
         flushed = hearing.flush()
-        # As a caller who takes a breath: the first sound would meet a gate that is shut.
+        # The caller takes a breath. Without it, the voice gate would be shut for the next sound.
         await hearing.push(faint_noise(LEAD_IN, RATE))
         said_at = hearing.pushed
         await hearing.push(lab.sample.broken.samples)
         await hearing.settle()
-    behind = [each for each in hearing.finals if each.at >= flushed]
-    yield _flush_row(behind, flushed)
-    question = "speech behind a flush"
+    after = [each for each in hearing.finals if each.at >= flushed]
+    yield _flush_row(after, flushed)
+    question = "speech after a flush"
     if not lab.broken:
         yield not_seen(question, "the first call heard nothing to compare with")
         return
     heard = _words(hearing.finals)
     found = compare(heard[len(whole) :], lab.broken, later=said_at - lab.broken_at)
-    otherwise = "what is said behind a flush is not heard as well: pause before you go on"
+    otherwise = "what is said after a flush is not heard as well: pause before you go on"
     yield judged(question, found.is_same, str(found), otherwise, **found._asdict())
 
 
-def _flush_row(behind: list[Heard], flushed: float) -> Row:
-    if not behind:
+def _flush_row(after: list[Heard], flushed: float) -> Row:
+    if not after:
         return not_seen("flush", "no final came", "flush() does not work with this service")
-    seconds = behind[0].at - flushed
-    means = "turns that a VAD or a button ends wait so long for their final"
+    seconds = after[0].at - flushed
+    means = "turns that a VAD or a button ends wait this long for their final"
     saw = f"final after {seconds:.2f} s"
     return judged("flush", seconds < _FLUSHED, saw, means, seconds=seconds)
 
@@ -205,6 +205,6 @@ def _reconnect_audio(sample: Sample) -> float:
 
 
 PROBES = (
-    Probe(("flush", "speech behind a flush"), flush, _flush_audio),
+    Probe(("flush", "speech after a flush"), flush, _flush_audio),
     Probe(("reconnect in mid-sentence",), reconnect, _reconnect_audio),
 )

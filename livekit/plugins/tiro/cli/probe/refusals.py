@@ -1,4 +1,4 @@
-"""How the service lets in, and how it turns away: handshake, keys, paths, languages, errors."""
+"""How the service takes and how it refuses calls: handshake, keys, paths, languages, errors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .lab import HANDSHAKE, Lab, Probe, Refused, Unanswerable, name_of
 from .report import Row, judged, not_seen
 from .sample import RATE
 
-# No key of Tiro's.
+# A key that Tiro never gave to anybody.
 _WRONG_KEY = "probe-with-a-key-that-is-none"
 # A tag that is set aside for private use: no service has a model for it.
 _NO_LANGUAGE = "qaa"
-# s from which on an open handshake is slow.
+# s from which on a handshake counts as slow.
 _SLOW = 1.0
-# s in which a service that works does not refuse.
+# s without a refusal after which the service is taken to work.
 _REFUSAL = 0.5
-# s for a refusal after the config; after that, audio is sent.
+# s to wait for a refusal after the config; then audio is sent.
 _PATIENCE = 2.0
-# s of audio and for an answer to it.
+# s of audio to send, and to wait for an answer to it.
 _AUDIO = 1.0
 _UNAUTHENTICATED = (16, 7)
 _INVALID = (3,)
@@ -40,7 +40,7 @@ _NOT_FOUND = (5,)
 
 
 async def check_in(lab: Lab) -> None:
-    """Make sure that there is anything to measure.
+    """Make sure that there is a service to measure.
 
     Raises:
         APIError: The service cannot be reached, refuses the key or the language, or hangs up.
@@ -54,14 +54,14 @@ async def check_in(lab: Lab) -> None:
 
 
 async def handshake(lab: Lab) -> AsyncIterator[Row]:
-    """Open a connection, and let it go again."""
+    """Open a connection, and close it again."""
     async with lab.call() as call:
         seconds = call.connection.opened_in
         yield judged(
             "handshake",
             seconds < _SLOW,
             f"open after {seconds:.2f} s",
-            "each new connection takes so long; nothing is lost meanwhile",
+            "each new connection takes this long; nothing is lost meanwhile",
             seconds=seconds,
         )
 
@@ -94,16 +94,16 @@ class Refusal(NamedTuple):
     """How the service turned a call away."""
 
     how: str
-    """`handshake`, `frame`, `drop`, `end` (a drop behind the end marker, which says nothing),
-    `silence` (it stays open), or `none`: it did not."""
+    """`handshake`, `frame`, `drop`, `end` (a drop after the end marker, which proves nothing),
+    `silence` (the connection stays open), or `none`: the call was not turned away."""
     seconds: float
     """From the start of the handshake."""
     status: int | None = None
-    """Of the handshake."""
+    """The HTTP status of the handshake."""
     error: ServiceError | None = None
-    """In the frame."""
+    """The error in the frame."""
     shape: str = ""
-    """Of the frame, see `error_shape`."""
+    """How the frame is written, see `error_shape`."""
     close_code: int | None = None
 
     def __str__(self) -> str:
@@ -118,11 +118,11 @@ class Refusal(NamedTuple):
         return _OTHERWISE[self.how]
 
     def row(self, question: str, codes: tuple[int, ...], accepted: str) -> Row:
-        """Return the row for it.
+        """Return the row that reports this.
 
         Args:
             question: What was asked.
-            codes: The gRPC codes that are assumed, in a frame.
+            codes: The gRPC codes that the plugin assumes, in a frame.
             accepted: What it means if the call was let in.
         """
         values: dict[str, Any] = {"how": self.how, "seconds": self.seconds}
@@ -151,7 +151,7 @@ class Refusal(NamedTuple):
 
 
 def _has_code(error: ServiceError, codes: tuple[int, ...]) -> bool:
-    """Whether it has a code, or in a bare text the status that stands for one."""
+    """Whether an error has one of the codes or, without a code, the HTTP status for one of them."""
     http = {16: 401, 7: 403, 3: 400, 5: 404}
     if error.code is None:
         return error.http_status in [http[code] for code in codes]
@@ -159,7 +159,7 @@ def _has_code(error: ServiceError, codes: tuple[int, ...]) -> bool:
 
 
 async def refusal_of(lab: Lab, options: Options, *, with_key: bool = True) -> Refusal:
-    """Try to be heard, and return what became of it."""
+    """Open a call and send audio. Return how it was turned away, if it was."""
     started = time.monotonic()
     try:
         async with _dialled(lab, options, with_key=with_key) as call:
@@ -174,7 +174,7 @@ async def _refusal_on(call: Call, started: float) -> Refusal:
         await call.send(faint_noise(_AUDIO, RATE), until=lambda: bool(call.answers))
         await call.until(lambda: bool(call.answers), _AUDIO)
     if not call.answers and not call.is_over:
-        # Whoever was let in is told so by the end of the call: nothing was heard in it.
+        # A call that was let in is answered when it ends, if only that nothing was heard in it.
         await call.connection.end()
         await call.until(lambda: bool(call.answers), _PATIENCE)
     if call.error is not None:
@@ -191,7 +191,7 @@ async def _refusal_on(call: Call, started: float) -> Refusal:
 
 @asynccontextmanager
 async def _dialled(lab: Lab, options: Options, *, with_key: bool) -> AsyncIterator[Call]:
-    """Open a call, also one that the plugin would never make: without a key."""
+    """Open a call: with a key or, as the plugin would never do, without one."""
     if with_key:
         async with lab.call(options=options) as call:
             yield call
@@ -210,19 +210,19 @@ async def _dialled(lab: Lab, options: Options, *, with_key: bool) -> AsyncIterat
 
 
 async def wrong_key(lab: Lab) -> AsyncIterator[Row]:
-    """Come with a key that is none."""
+    """Open a call with a key that is not valid."""
     refusal = await refusal_of(lab, changed_options(lab.options, {"api_key": _WRONG_KEY}))
     yield refusal.row("wrong key", _UNAUTHENTICATED, "a wrong key is not noticed here")
 
 
 async def no_key(lab: Lab) -> AsyncIterator[Row]:
-    """Come without a key."""
+    """Open a call without a key."""
     refusal = await refusal_of(lab, lab.options, with_key=False)
     yield refusal.row("missing key", _UNAUTHENTICATED, "no key is needed here")
 
 
 async def wrong_path(lab: Lab) -> AsyncIterator[Row]:
-    """Come to an address beside the right one."""
+    """Open a call at a path next to the right one."""
     parts = urlsplit(lab.options.url)
     path = parts.path.rpartition("/")[0] + "/no-such-path"
     options = changed_options(
@@ -233,7 +233,7 @@ async def wrong_path(lab: Lab) -> AsyncIterator[Row]:
 
 
 async def unknown_language(lab: Lab) -> AsyncIterator[Row]:
-    """Ask for a language that there is not, and see how errors are written."""
+    """Ask for a language that does not exist, and see how errors are written."""
     refusal = await refusal_of(lab, changed_options(lab.options, {"language": _NO_LANGUAGE}))
     taken = "the language tag is not looked at: a wrong one is not noticed"
     yield refusal.row("unknown language", _INVALID, taken)

@@ -17,17 +17,17 @@ from rich.text import Text
 from ...version import __version__
 from ..exits import redact
 
-# Columns of a table that is not written to a terminal.
+# Characters in a line of a table that is not written to a terminal.
 _WIDTH = 118
 
 
 class Verdict(str, Enum):
-    """What an answer is to what the plugin assumes."""
+    """How an answer compares with what the plugin assumes."""
 
     AS_ASSUMED = "as assumed"
     DIFFERS = "differs"
     NOT_SEEN = "not seen"
-    """It was looked for and did not show."""
+    """It was looked for and did not occur."""
     NOT_MEASURED = "not measured"
     """The probe itself failed."""
 
@@ -48,9 +48,9 @@ class Row:
     verdict: Verdict
     saw: str
     means: str = ""
-    """What follows for users of the plugin; empty for nothing."""
+    """What follows for users of the plugin; empty if nothing does."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The same as numbers, for the JSON; seconds where the name does not say otherwise."""
+    """What was seen as numbers, for the JSON; in seconds unless the name says otherwise."""
 
 
 def judged(question: str, as_assumed: bool, saw: str, otherwise: str = "", **values: Any) -> Row:
@@ -58,7 +58,7 @@ def judged(question: str, as_assumed: bool, saw: str, otherwise: str = "", **val
 
     Args:
         question: What was asked.
-        as_assumed: Whether it is so.
+        as_assumed: Whether the answer is what the plugin assumes.
         saw: What was seen.
         otherwise: What it means if it differs.
         values: The numbers.
@@ -68,7 +68,7 @@ def judged(question: str, as_assumed: bool, saw: str, otherwise: str = "", **val
 
 
 def not_seen(question: str, saw: str, means: str = "", **values: Any) -> Row:
-    """Return a row for what did not show."""
+    """Return a row for something that did not occur."""
     return Row(question, Verdict.NOT_SEEN, saw, means, _rounded(values))
 
 
@@ -87,9 +87,9 @@ class Report:
 
     language: str
     sample: str
-    """`own` or `given`."""
+    """Whose speech is sent: `own`, the package's, or `given`, that of a file."""
     service: str = ""
-    """`Tiro's own address` or `another`; host and path only if asked for."""
+    """`Tiro's own address` or `another address`; the address itself only if asked for."""
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     """Of audio that was sent."""

@@ -25,16 +25,16 @@ RATE = 16000
 # s of a given file that are used at most, and the least that can be cut in two.
 _LONGEST = 6.0
 _SHORTEST = 1.0
-# s of it in which speech has to begin.
+# s of a given file that are looked through for speech.
 _SEARCHED = 30.0
-# Share of a given file after which it "breaks off".
+# Share of a given file's speech that is said again as the sentence that "breaks off".
 _BROKEN = 0.6
-# Of the peak; below it, the ends of a given file are no speech.
+# Share of the peak below which sound at either end of a given file is not speech.
 _QUIET = 0.02
 
 
 class SpokenWord(NamedTuple):
-    """A word, and the seconds of its utterance between which it is said."""
+    """A word, with its start and end in seconds of its utterance."""
 
     text: str
     start: float
@@ -63,7 +63,7 @@ class Sample:
     whole: Utterance
     """A sentence that is complete."""
     broken: Utterance
-    """One that breaks off."""
+    """A sentence that breaks off."""
 
     @property
     def is_known(self) -> bool:
@@ -100,7 +100,7 @@ def sample_from(path: Path) -> Sample:
 
 
 def _read(path: Path, most: float) -> Samples:
-    """Return the samples of a file at 16 kHz, of hardly more than so many seconds."""
+    """Return the samples of a file at 16 kHz: little more than its first `most` seconds."""
     pcm = bytearray()
     with open_audio(Source(str(path))) as audio:
         for block in audio.blocks():
@@ -136,6 +136,6 @@ def convert(samples: Samples, rate: int, *, source: int = RATE) -> Samples:
 
 
 def plain(word: str) -> str:
-    """Return a word as it is compared: without case and marks."""
+    """Return a word in the form for comparing: without case and punctuation."""
     letters = (letter for letter in unicodedata.normalize("NFC", word) if letter.isalnum())
     return "".join(letters).casefold()

@@ -1,4 +1,4 @@
-"""The same sentence under other conditions: options, rates, pace, two at once, what is in front."""
+"""The same sentence under other conditions: options, rates, pace, two at once, after silence."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ from .report import Row, judged, not_seen
 from .sample import RATE, Sample
 
 _RATES = (8000, 24000, 44100, 48000)
-# Readings to ask for.
+# How many readings to ask for.
 _ALTERNATIVES = 5
-# How much faster than speech audio is sent, and the share of what it makes good that a service
-# may be behind and still be faster than speech.
+# How many times faster than speech audio is sent. The service counts as faster than speech if it is
+# behind by less than this share of the time that sending fast has saved.
 _PACE = 4.0
 _BEHIND = 0.5
-# s of quiet between the sentences that are sent fast, and behind them.
+# s of quiet before, between and after the sentences that are sent fast.
 _GAP = 1.0
-# s for the last final of audio that was sent fast.
+# s to wait for the last final of audio that was sent fast.
 _PATIENCE = 20.0
-# s for the answer to a ping.
+# s to wait for the answer to a ping.
 _PONG = 2.0
-# s; a service gives a segment up in which it hears nothing for 5 s, and looks 0.3 s ahead.
+# s of audio without words: the service gives a segment up after 5 s in which it hears nothing, and
+# looks 0.3 s ahead.
 _NOTHING = 6.5
-# s of digital silence, and of lead-in in one message with the first sound.
+# s of digital silence before a sentence, and of lead-in in one message with its first sound.
 _DIGITAL = 1.0
-_IN_FRONT = 0.3
+_LEAD = 0.3
 _MARKS = ".,?!;:"
 
 
@@ -55,7 +56,7 @@ _MARKS = ".,?!;:"
 
 
 async def punctuation(lab: Lab) -> AsyncIterator[Row]:
-    """Look for marks and capitals, which are asked for."""
+    """Look for marks and capitals: the options ask for them."""
     texts = [each.alternatives[0].text for each in await _finals(lab, lab.options)]
     marked = any(mark in text for text in texts for mark in _MARKS)
     capital = any(letter.isupper() for text in texts for letter in text)
@@ -139,9 +140,9 @@ async def fast_audio(lab: Lab) -> AsyncIterator[Row]:
         behind < _BEHIND * (call.sent - took) and not lost,
         f"{call.sent:.0f} s sent in {took:.1f} s, answered {behind:.1f} s later, "
         f"{found.same} of {found.wanted} words the same",
-        "audio that waits for a new connection is not heard as well"
+        "audio that waited for a new connection is not heard as well"
         if lost
-        else "catching up after a reconnect takes as long as the audio that waits",
+        else "catching up after a reconnect takes as long as the audio that waited",
         behind=behind,
         blocked=call.blocked,
         same=found.same,
@@ -166,7 +167,7 @@ async def two_at_once(lab: Lab) -> AsyncIterator[Row]:
 
 
 async def _hear_beside(lab: Lab) -> list[HeardWord] | str:
-    """Return what was heard, or how it was refused."""
+    """Say the sentence on one of the two. Return what was heard, or how it was refused."""
     try:
         async with lab.call() as call:
             return await lab.hear(call)
@@ -183,7 +184,7 @@ async def pings(lab: Lab) -> AsyncIterator[Row]:
         await call.send(faint_noise(LEAD_IN, RATE))
         sent = time.monotonic()
         connection.ping(1)
-        # The connection tells nobody of an answer to a ping.
+        # There is nothing to await: the connection does not announce the answer to a ping.
         while connection.acknowledged_to < 1 and time.monotonic() - sent < _PONG:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         seconds = time.monotonic() - sent
@@ -215,7 +216,7 @@ async def silence(lab: Lab) -> AsyncIterator[Row]:
 
 
 async def noise(lab: Lab) -> AsyncIterator[Row]:
-    """The same with faint noise, which passes a voice gate."""
+    """Send faint noise, which passes a voice gate, for as long."""
     yield await _nothing_said(lab, "noise", zeros=False)
 
 
@@ -244,7 +245,7 @@ async def _nothing_said(lab: Lab, question: str, *, zeros: bool) -> Row:
 
 
 def empty_form(call: Call) -> str:
-    """Return in which form the service says that it heard nothing, by the first such frame."""
+    """Return the form in which the service first says that it heard nothing."""
     for answer in call.answers:
         if answer.response.results:
             continue
@@ -258,17 +259,17 @@ def empty_form(call: Call) -> str:
 
 
 async def onset(lab: Lab) -> AsyncIterator[Row]:
-    """Start to speak behind digital silence, at once and with lead-in in the same message."""
+    """Start to speak after digital silence: once without lead-in, once with it in one message."""
     first = lab.needed()[0].text
     bare = await _first_word(lab, 0.0) == first
-    led = await _first_word(lab, _IN_FRONT) == first
-    saw = f"first word without lead-in: {_yes(bare)}, with {1000 * _IN_FRONT:.0f} ms: {_yes(led)}"
+    led = await _first_word(lab, _LEAD) == first
+    saw = f"first word without lead-in: {_yes(bare)}, with {1000 * _LEAD:.0f} ms: {_yes(led)}"
     if bare and led:
-        # A gate like that of Tiro's published server is opened by what is not digital silence.
-        means = "nothing: whether there is a gate is not told by a sound that opens it at once"
+        # A gate like that of Tiro's published server opens at whatever is not digital silence.
+        means = "nothing: a sound that would open a gate at once does not show if there is one"
         yield not_seen("voice gate", saw, means, bare=bare, lead_in=led)
         return
-    means = "the first word behind digital silence (mute, noise suppression) can be lost"
+    means = "the first word after digital silence (mute, noise suppression) can be lost"
     yield judged("voice gate", led and not bare, saw, means, bare=bare, lead_in=led)
 
 
@@ -277,8 +278,8 @@ async def _first_word(lab: Lab, lead_in: float) -> str:
     start = round(0.05 * RATE)
     async with lab.call() as call:
         await call.send(np.zeros(round(_DIGITAL * RATE), np.int16))
-        in_front = np.zeros(round(lead_in * RATE), np.int16)
-        await call.send_message(np.concatenate((in_front, samples[:start])))
+        silent = np.zeros(round(lead_in * RATE), np.int16)
+        await call.send_message(np.concatenate((silent, samples[:start])))
         await call.send(samples[start:])
         await call.send(faint_noise(_GAP, RATE))
         await call.connection.end()
@@ -293,7 +294,7 @@ def _fast(sample: Sample) -> float:
 
 
 def _onset(sample: Sample) -> float:
-    return 2 * (_DIGITAL + sample.whole.seconds + _GAP) + _IN_FRONT
+    return 2 * (_DIGITAL + sample.whole.seconds + _GAP) + _LEAD
 
 
 def _twice(sample: Sample) -> float:
