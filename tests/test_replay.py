@@ -7,8 +7,14 @@ import pytest
 
 from livekit.plugins.tiro.feed import FLUSH_SILENCE
 from livekit.plugins.tiro.replay import due_flushes, first_to_send
+from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 
+from .support import virtual
 from .support.caller import RATE, Caller, noise, quiet, samples, silence_of, tone
+from .support.harness import FINAL
+from .support.numbered import Spoken, Talk
+from .support.trial import hear
+from .support.trouble import Pace
 
 
 @pytest.fixture
@@ -163,6 +169,8 @@ def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller:
     assert first_to_send(caller.backlog, caller.clock) == muted
     caller.backlog.set_speaking(True)
     assert first_to_send(caller.backlog, caller.clock) == start < 4 * RATE
+    caller.say(tone(0.4))
+    assert first_to_send(caller.backlog, caller.clock) == muted, "it is about what is said now"
 
 
 @pytest.mark.parametrize("frames", range(20, 120))
@@ -175,3 +183,66 @@ def test_the_mute_that_it_begins_behind_needs_no_silence(caller: Caller, frames:
     start = first_to_send(caller.backlog, caller.clock)
     assert start == round(frames * 0.05 * RATE)
     assert due_flushes(caller.backlog, caller.clock, start) == []
+
+
+@pytest.mark.parametrize("gaps", [1, 2, 5])
+def test_it_begins_after_the_last_of_several_mutes(caller: Caller, gaps: int) -> None:
+    """As of a microphone that is gated, or tapped; a hypothesis is about the words after them."""
+    caller.say(noise(4.0, 100))
+    for _ in range(gaps):
+        caller.now += 1.4
+        caller.say(noise(0.3, 100))
+    caller.say(tone(0.5))
+    caller.backlog.set_speaking(True)
+    start = first_to_send(caller.backlog, caller.clock)
+    assert start == round((4.0 + 0.3 * (gaps - 1)) * RATE)
+    assert due_flushes(caller.backlog, caller.clock, start) == []
+
+
+def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None:
+    caller.say(noise(4.0, 100))
+    caller.say(tone(0.5))
+    for _ in range(3):
+        caller.now += 1.4
+        caller.say(noise(0.3, 100))
+    caller.say(tone(0.5))
+    start = first_to_send(caller.backlog, caller.clock)
+    assert due_flushes(caller.backlog, caller.clock, start) == [round(4.5 * RATE)]
+
+
+@pytest.mark.parametrize(("before", "after", "is_needed"), [(1.2, 1.2, True), (1.3, 1.3, False)])
+def test_where_the_quiet_is_long_no_silence_is_needed(
+    caller: Caller, before: float, after: float, is_needed: bool
+) -> None:
+    """It would make 5 s of it, behind which the service can decide at the onset of a word."""
+    caller.say(noise(4.0, 100))
+    caller.say(tone(0.5) + noise(before, 100))
+    caller.now += 2.0
+    caller.say(noise(after, 100) + tone(0.5))
+    start = first_to_send(caller.backlog, caller.clock)
+    mute = round((4.5 + before) * RATE)
+    assert due_flushes(caller.backlog, caller.clock, start) == ([mute] if is_needed else [])
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_a_word_after_a_mute_is_whole_if_the_connection_changes_in_it(change: bool) -> None:
+    bounds = [(50, 85), (85, 120), (411, 441), (441, 471), (471, 501), (501, 531)]
+    said = Talk(tuple(Spoken(f"w{n}", *at) for n, at in enumerate(bounds)), 631, 12000, 100)
+    fault = None if change else PerConnection(Disconnect(4.66))
+    changes = [4.66] if change else []
+    outcome = virtual.run(hear(said, fault, live=True, pauses={3.35: 3.0}, changes=changes))
+    assert outcome.heard == said.texts
+
+
+def test_a_slow_service_is_not_put_behind_by_gaps() -> None:
+    bounds = [(50, 85), (85, 120)] + [(360 + 30 * n, 390 + 30 * n) for n in range(8)]
+    said = Talk(tuple(Spoken(f"w{n}", *at) for n, at in enumerate(bounds)), 700, 12000, 100)
+    gaps = {round(2.0 + 0.3 * n, 2): 1.3 for n in range(5)}
+    faults = Combined(PerConnection(Disconnect(4.2)), Pace(1.0))
+    outcome = virtual.run(hear(said, faults, live=True, pauses=gaps))
+    assert outcome.heard == said.texts
+    ended = outcome.began + sum(gaps.values()) + bounds[-1][1] / 100
+    finals = [
+        at for at, event in zip(outcome.arrived, outcome.events, strict=True) if event.type is FINAL
+    ]
+    assert finals[-1] - ended < 5

@@ -205,11 +205,12 @@ class Feed:
 
         So the audio that it has not heard is still kept. Quiet audio is not waited for.
         """
-        wait = self.ahead(now) - most
-        if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
-            self.drained_at = now
-            return 0.0
-        return max(0.0, wait)
+        wait, start = max(0.0, self.ahead(now) - most), self._backlog.start
+        if wait and self._backlog.first_sound(start, self.sent_to) is None:
+            wait = 0.0
+            if self._backlog.loudness.is_digital_silence(start, self.sent_to):
+                self.drained_at = now
+        return wait
 
     def acknowledge(self, position: int) -> None:
         """Note that the peer has taken the audio up to a position: it is not lost on the way."""
@@ -269,10 +270,7 @@ class Feed:
             self._monologue.decided(self.sent_to)
 
     def hear(self, second: float, now: float) -> bool:
-        """Note that the service has heard the audio up to a second of the connection.
-
-        Return False if all up to there is final by the times of finals.
-        """
+        """Note how far a hypothesis is. Return False if finals cover all of that by their times."""
         position = self._note_heard(second, now)
         self.lag = (self.sent_to - position) / self._backlog.sample_rate
         return position > self._backlog.finalized_to

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 # the service may need more silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
 # s without more audio, after which a flush that waits for a pause is sent all the same. For long
-# frames it is their length, plus what a network can delay the next one.
+# frames it is their length, plus what a network can delay the next one. Longer ones are of a file.
 _NO_MORE_AFTER = 0.3
 _LATE = 0.2
+_LONGEST_FRAME = 0.5
 # s that this timer may be late. If it is later, the loop has stalled, and audio had to wait too.
 _STALLED = 0.02
 # s of audio in which the service hears no word, after which such a flush is sent too: the audio
@@ -184,7 +185,8 @@ class Flusher:
 
     def _start_timer(self, call: Callable[[int], None]) -> None:
         if not self._is_over:
-            wait = max(_NO_MORE_AFTER, self._parts.clock.latest + _LATE)
+            frame = min(self._parts.clock.latest, _LONGEST_FRAME)
+            wait = max(_NO_MORE_AFTER, frame + _LATE)
             self._timer.start(wait, call, self._parts.backlog.end)
 
     def _look_whether_to_ask(self, position: int) -> None:

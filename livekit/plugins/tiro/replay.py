@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .onset import DECIDED_AFTER
+
 if TYPE_CHECKING:
     from .backlog import Backlog
     from .clock import Clock
@@ -21,12 +23,14 @@ _SOON = 1.5
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
     """Return from where a new connection is fed.
 
-    Quiet audio before a pause of the caller's is not the onset of what follows the pause.
+    Quiet audio before a pause of the caller's is not the onset of what follows the pause. But if
+    nothing follows, an open hypothesis is about words in it that are too soft to count as a sound.
     """
     rate = backlog.sample_rate
     for seconds in reversed(clock.pauses_after(backlog.start / rate)):
         pause = min(round(seconds * rate), backlog.end)
-        if not backlog.speaking and not backlog.is_loud(backlog.start, pause):
+        is_open = backlog.speaking and backlog.first_sound(pause) is None
+        if not is_open and backlog.first_sound(backlog.start, pause) is None:
             return pause
     return backlog.start
 
@@ -35,7 +39,9 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     """Return where a new connection that is fed from `start` on needs silence.
 
     That is at each flush with anything to decide, or that no connection was sent yet; and at each
-    pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
+    pause of the caller's audio, as the audio on both sides of a mute is not one utterance. Where
+    the quiet around it is so long that the service decides by itself, silence would only add to it,
+    up to the length of an empty segment, which could end at the onset of the next word.
     """
 
     def is_due(mark: int) -> bool:
@@ -54,7 +60,11 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     def is_in_word(mark: int) -> bool:
         return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
 
-    rate = backlog.sample_rate
+    def is_decided(mark: int) -> bool:
+        before, after = backlog.last_loud(start, mark), backlog.first_loud(mark, backlog.end)
+        return before is not None and after is not None and after - before >= decided
+
+    rate, decided = backlog.sample_rate, round(DECIDED_AFTER * backlog.sample_rate)
     edge, soon = round(_EDGE * rate), round(_SOON * rate)
     pauses = {
         # A resampler may still hold audio that was pushed before the pause.
@@ -65,4 +75,11 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
         if round(seconds * rate) > start
         and (seconds < clock.settled_to or not is_in_word(round(seconds * rate)))
     }
-    return sorted(pauses | set(filter(is_due, backlog.flushes)))
+    flushes = set(filter(is_due, backlog.flushes))
+    marks: list[int] = []
+    for mark in sorted(pauses | flushes):
+        # Pauses with nothing but quiet between them need silence once.
+        is_needed = mark in flushes or not marks or backlog.first_loud(marks[-1], mark) is not None
+        if is_needed and not is_decided(mark):
+            marks.append(mark)
+    return marks
