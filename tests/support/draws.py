@@ -706,8 +706,29 @@ def _draw_slow_turns(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], hooks=pace, flushes=flushes, expected=expected)
 
 
+def _draw_mutes(seed: int, rng: Random) -> Trial:
+    """A microphone that is muted once or more before words in which the connection changes."""
+    words = [Spoken("w0", 50, 85), Spoken("w1", 85, 120)]
+    quiet, mutes = rng.randint(50, 400), rng.choice((1, 1, 1, 2, 3, 5))
+    # Where the audio stops, in blocks.
+    stops = [120 + quiet]
+    for _ in range(mutes - 1):
+        stops.append(stops[-1] + rng.randint(15, 100))
+    at = stops[-1] + rng.randint(10, 200)
+    change = round(at / 100 + rng.uniform(0.1, 0.9), 2)
+    for _ in range(rng.randint(3, 6)):
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 45)))
+        at = words[-1].last
+    said = Talk(tuple(words), at + _SHORTEST_GAP, 12000, rng.choice((1, 100, 300)))
+    pauses = {stop / 100: round(rng.uniform(1.2, 4.0), 1) for stop in stops}
+    trial = Trial(seed, said, [], [], hooks=rng.choice((Hooks(), Pace(1.0))), pauses=pauses)
+    if rng.random() < 0.5:
+        return replace(trial, changes=[change])
+    return replace(trial, kinds=["FIN"], faults=[Disconnect(change)])
+
+
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
-    _draw_freely: 60,
+    _draw_freely: 58,
     _draw_late_audio: 1,
     _draw_new_key: 1,
     _draw_noise_that_stops: 1,
@@ -734,6 +755,7 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_late_flush: 1,
     _draw_change_behind_flushes: 1,
     _draw_slow_turns: 1,
+    _draw_mutes: 2,
 }
 """The scenes, and of a hundred streams how many are so."""
 
