@@ -365,17 +365,6 @@ def test_quiet_audio_is_not_waited_for(caller: Caller) -> None:
     assert caller.feed.ahead(caller.now) == 0
 
 
-def test_noise_is_not_waited_for_but_takes_the_service_its_time(caller: Caller) -> None:
-    """What follows it is to be kept until the service is there."""
-    caller.push(noise(40.0, 100), waits=False)
-    caller.send()
-    assert caller.feed.must_wait(caller.now, 30) == 0
-    assert caller.feed.ahead(caller.now) == pytest.approx(40)
-    caller.push(3 * (tone(0.5) + quiet(0.3)), waits=False)
-    caller.send()
-    assert caller.feed.must_wait(caller.now, 30) == pytest.approx(12.4)
-
-
 def test_what_was_found_in_all_is_about_all(caller: Caller) -> None:
     caller.push(1.0)
     caller.send(limit=5)

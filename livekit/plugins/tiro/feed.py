@@ -205,12 +205,11 @@ class Feed:
 
         So the audio that it has not heard is still kept. Quiet audio is not waited for.
         """
-        wait, start = max(0.0, self.ahead(now) - most), self._backlog.start
-        if wait and self._backlog.first_sound(start, self.sent_to) is None:
-            wait = 0.0
-            if self._backlog.loudness.is_digital_silence(start, self.sent_to):
-                self.drained_at = now
-        return wait
+        wait = self.ahead(now) - most
+        if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
+            self.drained_at = now
+            return 0.0
+        return max(0.0, wait)
 
     def acknowledge(self, position: int) -> None:
         """Note that the peer has taken the audio up to a position: it is not lost on the way."""

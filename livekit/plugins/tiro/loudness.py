@@ -206,10 +206,6 @@ class Loudness:
         samples = np.frombuffer(pcm, np.int16)
         return bool(np.maximum.reduce(samples) > limit or np.minimum.reduce(samples) < -limit)
 
-    def is_digital_silence(self, start: int, stop: int) -> bool:
-        """Tell whether all measured samples from `start` to `stop` are zero."""
-        return not any(self._between(start, stop))
-
     def first_loud(self, start: int, stop: int) -> int | None:
         """Return the position of the first frame that stands out, word or not; None without any."""
         limit = self._limit
