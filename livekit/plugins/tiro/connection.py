@@ -350,9 +350,8 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return errors.unusable_session("it is closed")
     if session._loop is not asyncio.get_running_loop():
         return errors.unusable_session("it was made in another event loop")
-    if str(getattr(session, "_default_proxy", "")).lower().startswith("socks"):
-        reason = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
-        return errors.unreachable(options.host, reason, by_proxy=True)
+    if (socks := errors.socks(getattr(session, "_default_proxy", None), options.host)) is not None:
+        return socks
     # Private to aiohttp, whose types of it change from version to version.
     ws_connect: Callable[..., Awaitable[_WebSocket]] = type(session)._ws_connect
     try:

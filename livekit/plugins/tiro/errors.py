@@ -297,6 +297,19 @@ def unreachable(host: str, reason: str, *, by_proxy: bool = False) -> APIConnect
     return APIConnectionError(f"could not connect to Tiro at {host}: {reason}. {advice}")
 
 
+def socks(proxy: object, host: str) -> APIConnectionError | None:
+    """Return the exception for a proxy that speaks SOCKS, None for any other and for none.
+
+    Args:
+        proxy: Its address, if there is one.
+        host: Host and port of the service, without path and query.
+    """
+    if not str(proxy).lower().startswith("socks"):
+        return None
+    reason = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
+    return unreachable(host, reason, by_proxy=True)
+
+
 def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     """Return the exception for a connection without a key, as the function for it gave none.
 

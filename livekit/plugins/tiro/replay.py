@@ -39,47 +39,59 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     """Return where a new connection that is fed from `start` on needs silence.
 
     That is at each flush with anything to decide, or that no connection was sent yet; and at each
-    pause of the caller's audio, as the audio on both sides of a mute is not one utterance. Where
-    the quiet around it is so long that the service decides by itself, silence would only add to it,
-    up to the length of an empty segment, which could end at the onset of the next word.
+    pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
     """
-
-    def is_due(mark: int) -> bool:
-        if mark < start or mark > backlog.sent_to:
-            return mark >= start
-        if backlog.first_sound(start, mark) is not None:
-            return True
-        behind = backlog.first_sound(mark)
-        if behind is None:
-            # A hypothesis can be about words that are too soft to count as a sound.
-            return backlog.speaking
-        # The rest of a final word keeps the service listening, too: without silence here, it would
-        # decide just as the next word begins.
-        return behind - mark < soon and backlog.first_loud(start, mark) is not None
-
-    def is_in_word(mark: int) -> bool:
-        return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)
-
-    def is_decided(mark: int) -> bool:
-        before, after = backlog.last_loud(start, mark), backlog.first_loud(mark, backlog.end)
-        return before is not None and after is not None and after - before >= decided
-
-    rate, decided = backlog.sample_rate, round(DECIDED_AFTER * backlog.sample_rate)
-    edge, soon = round(_EDGE * rate), round(_SOON * rate)
-    pauses = {
-        # A resampler may still hold audio that was pushed before the pause.
-        min(round(seconds * rate), backlog.end)
-        for seconds in clock.pauses_after(start / rate)
-        # A pause at which the connection starts comes before all that it is sent. And a gap that is
-        # not settled may be late audio, in the middle of a word.
-        if round(seconds * rate) > start
-        and (seconds < clock.settled_to or not is_in_word(round(seconds * rate)))
-    }
-    flushes = set(filter(is_due, backlog.flushes))
+    flushes = {mark for mark in backlog.flushes if _is_due(backlog, mark, start)}
     marks: list[int] = []
-    for mark in sorted(pauses | flushes):
+    for mark in sorted(_pauses(backlog, clock, start) | flushes):
         # Pauses with nothing but quiet between them need silence once.
         is_needed = mark in flushes or not marks or backlog.first_loud(marks[-1], mark) is not None
-        if is_needed and not is_decided(mark):
+        if is_needed and not _is_decided(backlog, mark, start):
             marks.append(mark)
     return marks
+
+
+def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
+    """Tell whether a flush is yet to be made, or to be made again."""
+    if mark < start or mark > backlog.sent_to:
+        return mark >= start
+    if backlog.first_sound(start, mark) is not None:
+        return True
+    after = backlog.first_sound(mark)
+    if after is None:
+        # A hypothesis can be about words that are too soft to count as a sound.
+        return backlog.speaking
+    # The rest of a final word keeps the service listening, too: without silence here, it would
+    # decide just as the next word begins.
+    is_soon = after - mark < round(_SOON * backlog.sample_rate)
+    return is_soon and backlog.first_loud(start, mark) is not None
+
+
+def _is_decided(backlog: Backlog, mark: int, start: int) -> bool:
+    """Tell whether the quiet around a place is so long that the service decides by itself.
+
+    Silence would only add to it, up to the length of an empty segment, which could end at the onset
+    of the next word.
+    """
+    before, after = backlog.last_loud(start, mark), backlog.first_loud(mark, backlog.end)
+    decided = round(DECIDED_AFTER * backlog.sample_rate)
+    return before is not None and after is not None and after - before >= decided
+
+
+def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
+    """Return the positions of the caller's pauses after the start of a connection."""
+    rate, settled_to = backlog.sample_rate, clock.settled_to
+    marks = ((round(seconds * rate), seconds) for seconds in clock.pauses_after(start / rate))
+    return {
+        # A resampler may still hold audio that was pushed before the pause.
+        min(mark, backlog.end)
+        for mark, seconds in marks
+        # A pause at which the connection starts comes before all that it is sent. And a gap that is
+        # not settled may be late audio, in the middle of a word.
+        if mark > start and (seconds < settled_to or not _is_in_word(backlog, mark))
+    }
+
+
+def _is_in_word(backlog: Backlog, mark: int) -> bool:
+    edge = round(_EDGE * backlog.sample_rate)
+    return backlog.is_loud(mark - edge, mark) and backlog.is_loud(mark, mark + edge)

@@ -47,8 +47,6 @@ _PROXY_WANTS_A_PASSWORD = 407
 _SAMPLE_RATE = 16000
 # s of silence to send.
 _SILENCE = 1.0
-# What `connection` says of a SOCKS proxy; the error of aiohttp blames the network.
-_SOCKS = "the proxy on the way speaks SOCKS, and aiohttp only HTTP"
 _WELL = "all is well; `probe` measures how the service behaves"
 
 _Language = Annotated[
@@ -221,8 +219,8 @@ class _Examination:
     async def connect(self) -> str:
         options = _needed(self._named, "a host that is known")
         http = _needed(self._http, "an address")
-        if (proxy_for(options.url) or "").lower().startswith("socks"):
-            raise _Failed(errors.unreachable(options.host, _SOCKS, by_proxy=True).message)
+        if (socks := errors.socks(proxy_for(options.url), options.host)) is not None:
+            raise _Failed(socks.message)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
             # Sent without the key: any answer shows that the host is there, unless a proxy gave it.
