@@ -148,6 +148,19 @@ def test_a_proxy_can_refuse_the_handshake_too() -> None:
     assert errors.from_handshake(407).message == errors.from_proxy(407).message
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "SOCKS4://proxy", "socks5h://proxy"])
+def test_a_proxy_that_speaks_socks_is_named(proxy: str) -> None:
+    error = errors.socks(proxy, "tiro.is:443")
+    assert error is not None
+    assert "tiro.is:443: the proxy on the way speaks SOCKS" in error.message
+    assert "HTTPS_PROXY" in error.message
+
+
+@pytest.mark.parametrize("proxy", [None, "", "http://127.0.0.1:3128", "http://socks:1080"])
+def test_any_other_proxy_is_none_of_socks(proxy: str | None) -> None:
+    assert errors.socks(proxy, "tiro.is:443") is None
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308])
 def test_a_redirect_is_refused_by_name(status: int) -> None:
     error = errors.from_handshake(status)
