@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import coverage
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from . import module_coverage
 from .module_coverage import TESTS
+from .support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 # Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A busy machine is no fault of the code.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", examples(100))
 settings.load_profile("suite")
 
 

@@ -8,9 +8,11 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.clock import Clock
+
+from .support.examples import examples
 
 FARTHEST_AHEAD = 30.0
 """Seconds; what is farther ahead of the present is a file."""
@@ -382,7 +384,7 @@ def recorded(events: list[tuple[str, float]]) -> list[tuple[float, float]]:
     return frames
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(EVENTS)
 def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, float]]) -> None:
     """Mutes and late audio in any order; what was late has arrived in the end."""
@@ -400,7 +402,7 @@ def test_the_time_of_live_audio_is_when_it_was_recorded(events: list[tuple[str, 
     assert all(before < after for before, after in pairwise(times))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 100), EVENTS)
 def test_audio_with_a_lead_was_recorded_when_it_was(
     lead: int, events: list[tuple[str, float]]
@@ -419,7 +421,7 @@ def test_audio_with_a_lead_was_recorded_when_it_was(
         assert at == pytest.approx(1000 + end - 0.025, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.lists(st.tuples(st.floats(0, 40), st.floats(0, 40)), max_size=30))
 def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
     """Frames of any length after gaps of any length."""

@@ -12,13 +12,14 @@ from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.errors import Redactor
 from livekit.plugins.tiro.protocol import ServiceError, decode
 
+from .support.examples import examples
 from .support.texts import any_texts
 
 KEY = "lykill+með/bili ="
@@ -481,7 +482,7 @@ def as_key(text: str) -> str:
     return "".join(each for each in text if unicodedata.category(each) != "Cc").ljust(6, "þ")
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(any_texts(max_size=30).map(as_key), st.data())
 def test_no_key_survives_in_no_form(key: str, data: st.DataObject) -> None:
     assume("[key]" not in key and "[...]" not in key)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import aiohttp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
@@ -24,6 +24,7 @@ from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
 
 from .support import virtual
 from .support.caller import numbers, samples
+from .support.examples import examples
 from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
 from .support.harness import FINAL, finals
 from .support.session_fakes import in_virtual_time
@@ -274,11 +275,12 @@ async def act(call: WiredCall, what: str) -> None:
         wire.die(ConnectionError("x") if what == "break" else None, seen=what != "vanish")
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.sampled_from([5, 10, 20, 30, 50, 60, 100]),
     st.lists(st.tuples(ACTS, st.integers(0, 3)), min_size=5, max_size=30),
 )
+@example(5, [("push", 0), ("push", 0), ("die", 0)])
 def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, int]]) -> None:
     """`push_frame` raises for nothing that it does; turns of the loop come where they like."""
 

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, chunk_samples
 from livekit.plugins.tiro.feed import FLUSH_SILENCE, TRIM_INTERVAL, Feed
@@ -31,6 +31,7 @@ from .support.caller import (
     silence_of,
     tone,
 )
+from .support.examples import examples
 
 ASKING_SILENCE = 6.0
 WORD = tone(0.4) + quiet(1)
@@ -748,7 +749,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.sampled_from([8000, 8000, 22050]), st.lists(STEPS, min_size=15, max_size=40))
 def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]]) -> None:
     """Pushes, flushes, partial sends, finals and new connections."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
 from livekit.agents import APIStatusError
 from livekit.plugins.tiro.protocol import decode
@@ -21,14 +20,13 @@ from livekit.plugins.tiro.testing.faults import Garbage
 
 from . import fuzz
 from .support import virtual
+from .support.examples import examples
 from .support.numbered import talk
 from .support.receiver import Receiver
 from .support.texts import any_texts
 from .support.trial import Outcome, hear
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
-# More of them at night.
-INPUTS = int(os.environ.get("TIRO_TESTS_INPUTS", "200"))
 
 NAMES = st.sampled_from(fuzz.NAMES) | any_texts(max_size=4)
 SCALARS = (
@@ -83,7 +81,7 @@ FRAME = (
 )
 
 
-@settings(max_examples=INPUTS)
+@examples(200)
 @given(st.lists(FRAME, min_size=1, max_size=5))
 @example([b'{"code":0}', b'{"result":{"results":[]}}'])
 @example([b"Not Found", b"\xff", b"", b"null"])
@@ -171,14 +169,14 @@ def listen(hooks: Hooks) -> Outcome:
     return virtual.run(hear(SAID, hooks))
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.lists(FRAME.filter(lambda frame: decode(frame) is None), min_size=1, max_size=5))
 def test_noise_costs_a_stream_nothing(frames: list[bytes]) -> None:
     outcome = listen(Garbage(frames))
     assert outcome.is_exact and not outcome.broken(), outcome
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(mutants(), min_size=1, max_size=3))
 def test_no_frame_stops_a_stream(frames: list[bytes]) -> None:
     """What is said of it may be false then, but it goes on to its end."""

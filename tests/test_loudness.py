@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.loudness import FRAMES_PER_SECOND, Loudness
 
 from .support.caller import RATE, RATES, noise, quiet, tone
+from .support.examples import examples
 
 FRAME = RATE // FRAMES_PER_SECOND
 
@@ -418,7 +419,7 @@ PARTS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(PARTS, st.lists(st.integers(1, 3000), min_size=1, max_size=8), st.integers(0, 20))
 def test_levels_are_those_of_the_frames_however_it_is_measured(
     parts: list[tuple[int, int]], sizes: list[int], forgotten: int
@@ -439,7 +440,7 @@ def test_levels_are_those_of_the_frames_however_it_is_measured(
         assert pieces.sounds(*ends, 0.5) == whole.sounds(*ends, 0.5)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(PARTS)
 def test_the_ends_are_those_of_one_sound_after_the_other(parts: list[tuple[int, int]]) -> None:
     loudness = measured(*(tone(frames / FRAMES_PER_SECOND, -level) for level, frames in parts))
@@ -455,7 +456,7 @@ def test_the_ends_are_those_of_one_sound_after_the_other(parts: list[tuple[int, 
         position = end
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(PARTS, st.booleans())
 def test_a_sound_is_found_where_it_is(parts: list[tuple[int, int]], after_word: bool) -> None:
     """Three frames of ten that stand out, by a search of its own."""
@@ -483,7 +484,7 @@ def test_a_click_is_loud_and_no_sound_of_speech() -> None:
     assert loudness.first_loud(RATE + FRAME // 2, 2 * RATE) == RATE + FRAME // 2
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(PARTS)
 def test_quiet_never_turns_out_to_have_begun_earlier(parts: list[tuple[int, int]]) -> None:
     """However loud what follows is; so nobody has to look before it can have become long enough."""

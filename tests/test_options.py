@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.agents import LanguageCode
 from livekit.plugins import tiro
@@ -24,6 +24,7 @@ from livekit.plugins.tiro.options import (
     wire_language,
 )
 
+from .support.examples import examples
 from .support.texts import any_texts
 
 KEY = "lykill-0123456789"
@@ -93,7 +94,7 @@ TAG_LIKE = st.lists(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(any_texts(max_size=8) | TAG_LIKE.map("-".join) | TAG_LIKE.map("_".join))
 def test_wire_language_is_a_tag_or_a_value_error(text: str) -> None:
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
 from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.protocol import (
@@ -26,12 +26,13 @@ from livekit.plugins.tiro.protocol import (
     encode_config,
 )
 
+from .support.examples import examples
 from .support.texts import any_texts
 
 WIRE = Path(__file__).parent / "data" / "wire"
 RECORDINGS = sorted(path.name.removesuffix(".jsonl") for path in WIRE.glob("*.jsonl"))
 
-MILD = settings(deadline=None, max_examples=50)
+MILD = examples(50)
 
 
 @cache

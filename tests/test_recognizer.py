@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.testing import (
     DEFAULT_SCRIPT,
@@ -20,6 +20,7 @@ from livekit.plugins.tiro.testing import (
     Word,
 )
 
+from .support.examples import examples
 from .support.server_client import QUIET, TEST, VOICED, connect, say
 from .support.server_recordings import (
     IS,
@@ -169,7 +170,7 @@ async def test_a_script_can_come_from_a_generator(part: Any) -> None:
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=30))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
     """The words hang on the audio alone, not on how it is cut."""
     audio = samples("is.wav")[10240 : 10240 + 32000]

@@ -246,3 +246,29 @@ def test_a_slow_service_is_not_put_behind_by_gaps() -> None:
         at for at, event in zip(outcome.arrived, outcome.events, strict=True) if event.type is FINAL
     ]
     assert finals[-1] - ended < 5
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("length", [0.01, 0.04])
+def test_the_onset_of_a_word_before_a_pause_is_sent(
+    caller: Caller, length: float, final: bool
+) -> None:
+    """It is too short to be a word, but the word goes on after the pause."""
+    if final:
+        caller.say(tone(0.5))
+    caller.say(noise(3.0, 100))
+    if final:
+        caller.final(0, 0.5)
+    onset = caller.backlog.end
+    caller.push(tone(length))
+    caller.now += 1.4
+    caller.say(tone(0.3))
+    assert first_to_send(caller.backlog, caller.clock) < onset
+
+
+def test_the_rest_of_a_final_word_before_a_pause_is_not_sent(caller: Caller) -> None:
+    caller.say(noise(3.0, 100) + tone(0.56))
+    caller.final(3.0, 3.5)
+    caller.now += 1.4
+    caller.say(noise(0.4, 100) + tone(0.3))
+    assert first_to_send(caller.backlog, caller.clock) == round(3.56 * RATE)

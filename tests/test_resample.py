@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.testing.resample import Resampler
+
+from .support.examples import examples
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 12000, 22050, 24000, 32000, 44100, 48000])
@@ -41,7 +43,7 @@ def test_resampler_takes_single_samples() -> None:
     st.sampled_from([8000, 11025, 16000, 22050, 24000, 44100, 48000]),
     st.lists(st.integers(0, 3000), min_size=1, max_size=6),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_resampler_does_not_see_the_borders_of_messages(rate: int, sizes: list[int]) -> None:
     audio = np.random.default_rng(1).integers(-3000, 3000, rate // 2).astype(np.int16)
     whole = Resampler(rate).feed(audio)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.agents.utils import is_given
 from livekit.plugins import tiro
@@ -28,6 +28,7 @@ from livekit.plugins.tiro.testing import (
 )
 from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
 
+from .support.examples import examples
 from .support.harness import (
     END,
     FINAL,
@@ -517,7 +518,7 @@ def test_long_messages_are_no_flush_if_all_are() -> None:
 
 
 @given(st.lists(st.integers(20, 2000), min_size=1, max_size=30))
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
     audio = hiss(16000)[:40000]
     whole, cut = (TimedRecognizer(CALL)(SpeechConfig()) for _ in range(2))

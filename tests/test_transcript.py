@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from livekit.agents.stt import SpeechData, SpeechEvent
 from livekit.agents.types import NOT_GIVEN, TimedString
@@ -16,6 +16,7 @@ from livekit.plugins.tiro.protocol import Alternative, Response, Result, Service
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support.caller import Caller, quiet, tone
+from .support.examples import examples
 from .support.harness import END, FINAL, INTERIM, START
 
 EMPTY = Response()
@@ -751,7 +752,7 @@ def assert_sound(event: SpeechEvent, audio: float) -> None:
             assert 100 <= word.start_time <= word.end_time <= 100 + audio + 1e-6
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.lists(STEPS, min_size=5, max_size=25))
 def test_any_sequence_gives_sound_events(steps: list[Response | str]) -> None:
     talk = Conversation(10)
@@ -782,7 +783,7 @@ def test_any_sequence_gives_sound_events(steps: list[Response | str]) -> None:
     assert not speaking and not shown and not owed, "something was left open (E5)"
 
 
-@settings(deadline=None, max_examples=15)
+@examples(15)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1.5), st.booleans()), max_size=12),
     st.data(),

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # s on either side of a pause that are loud if the pause is in the middle of a word.
 _EDGE = 0.1
+# s before a pause, in which audio that stands out can be the onset of a word that goes on after it.
+_ONSET = 0.2
+# s that the rest of a final word takes at most.
+_REST = 0.4
 # s of quiet from a flush to the next sound. After more, the service has decided by itself. With
 # less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
 _SOON = 1.5
@@ -30,9 +34,17 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
     for seconds in reversed(clock.pauses_after(backlog.start / rate)):
         pause = min(round(seconds * rate), backlog.end)
         is_open = backlog.speaking and backlog.first_sound(pause) is None
-        if not is_open and backlog.first_sound(backlog.start, pause) is None:
+        if not is_open and _is_quiet_before(backlog, pause):
             return pause
     return backlog.start
+
+
+def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
+    """Tell whether no word, and no onset of one, comes before a pause."""
+    start, rate = backlog.start, backlog.sample_rate
+    rest = round(_REST * rate) if start == backlog.finalized_to > 0 else 0
+    onset = max(start + rest, pause - round(_ONSET * rate))
+    return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
 
 
 def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
