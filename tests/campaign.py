@@ -31,7 +31,7 @@ BATCH = 40
 
 @dataclass
 class Report:
-    """What a campaign came to."""
+    """The results of a campaign so far."""
 
     streams: int = 0
     connections: int = 0
@@ -41,7 +41,7 @@ class Report:
     doubled: int = 0
     errors: int = 0
     minutes: float = 0.0
-    """Of the callers' time."""
+    """How long the calls took, in the virtual time of the callers."""
     time_error: float = 0.0
     deaf: dict[str, float] = field(default_factory=dict)
     """The longest time until audio flowed again, by the kind of the fault, seconds."""
@@ -66,10 +66,10 @@ class Report:
             self.broken.append(f"{trial}\n  {wrong}")
 
     def _add_deaf(self, trial: Trial, outcome: Outcome) -> None:
-        """Note how long no audio flowed after the last fault, which no other one prolongs."""
+        """Note how long no audio flowed after the last fault: no later fault prolongs that time."""
         kind, fault = trial.kinds[-1], trial.faults[-1]
         if isinstance(fault, Fault):
-            silent = outcome.silence_behind(fault)
+            silent = outcome.silence_after(fault)
             self.deaf[kind] = max(self.deaf.get(kind, 0.0), silent)
 
     def __str__(self) -> str:

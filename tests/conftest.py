@@ -22,15 +22,15 @@ from .support.examples import examples
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-# Workers, and the commands that tests run, would each compile all that they import: 3 s a process.
+# Otherwise each worker, and each command that tests run, would compile all its imports: 3 s each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("suite", examples(100))
 settings.load_profile("suite")
 
 
-# Every module has to be covered by its own tests, so that no others are measured: it adds half to
-# what they cost.
+# Every module has to be covered by its own tests, so the coverage of only those is measured:
+# measuring adds half to what a test costs.
 MEASURED = {
     file for module in module_coverage.modules() for file in module_coverage.tests_of(module)
 }
@@ -45,18 +45,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
-    """Import the package, and have each worker begin with other modules of tests than the rest.
+    """Import the package, and have each worker import the modules of tests in another order.
 
-    What pytest makes of the asserts of a module costs 7 s of CPU for all of them, and is kept for
-    next time. In a fresh clone each worker would do so for each module, as all import them in the
-    same order, at the same time; so each does a part of them, and finds the others done.
+    pytest rewrites the asserts of each module: that takes 7 s of CPU for all modules, and the
+    result is cached. In a fresh clone all workers would import the modules in the same order at the
+    same time, and each would rewrite them all. So each begins with a part of its own, and finds the
+    rest in the cache.
     """
     if session.config.pluginmanager.has_plugin("dsession"):
-        # The process that hands the tests out.
+        # This is the controller of pytest-xdist, which hands the tests out.
         return (yield)
     with _unmeasured():
         importlib.import_module("livekit.agents.cli")
-    # What runs when the package is imported is measured, and is of no test.
+    # What runs on import of the package is measured, but belongs to no test.
     from livekit.plugins import tiro
 
     pytest.register_assert_rewrite("livekit.plugins.tiro.testing.pytest_plugin")
@@ -69,7 +70,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
             number = int(worker["workerid"].removeprefix("gw"))
             names = sorted(f"{__package__}.{path.stem}" for path in TESTS.glob("test_*.py"))
             for name in share_first(names, number, worker["workercount"]):
-                # What is wrong with a module is told when it is collected.
+                # pytest reports a module that fails to import when it collects it.
                 with suppress(Exception, pytest.skip.Exception):
                     importlib.import_module(name)
         return (yield)
@@ -83,7 +84,7 @@ def share_first(names: Sequence[str], number: int, count: int) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is for the night, unless it is asked for; put last what others wait for."""
+    """Leave out nightly tests unless asked for; put last those that wait for network trials."""
     asked = "nightly" in config.option.markexpr
     nightly = [item for item in items if not asked and item.get_closest_marker("nightly")]
     config.hook.pytest_deselected(items=nightly)
@@ -92,11 +93,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the trials that wait most of their time, in one process of the run."""
+    """Have one worker start the trials over network links: they wait most of their time."""
     # Not at the top: importing the package is part of what is measured.
     from .support import netns
 
-    # Or each collection of garbage would look at all of it again, for a quarter of a second.
+    # Otherwise each garbage collection would scan all of this again, for a quarter of a second.
     gc.collect()
     gc.freeze()
     worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
@@ -114,7 +115,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note which file of tests runs what: `python -m tests.module_coverage` reads it."""
+    """Note which file of tests runs which lines: `python -m tests.module_coverage` reads it."""
     measured = coverage.Coverage.current()
     if measured is None:
         return (yield)
@@ -128,17 +129,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def _is_measured(item: pytest.Item) -> bool:
-    """Return whether it counts what a test runs: with no random input, and none of the many."""
+    """Return whether the coverage of a test counts: not with random input, nor if marked `many`."""
     skipped = ("hypothesis", "many")
     return item.path.name in MEASURED and not any(map(item.get_closest_marker, skipped))
 
 
 @contextmanager
 def _unmeasured() -> Iterator[None]:
-    """Measure nothing.
+    """Stop all measuring of coverage, and go on with it at the end.
 
-    A worker has two measurements, one that pytest-cov starts with every pytest, and one of the
-    worker: where only the second stops, the first goes on, at the same cost.
+    In a worker there are two measurements: one that pytest-cov starts in every pytest process, and
+    one for the worker. If only the second stopped, the first would go on, at the same cost.
     """
     stopped: list[coverage.Coverage] = []
     while (measured := coverage.Coverage.current()) is not None:

@@ -29,7 +29,7 @@ SHARED = {
     "stt.py": ["test_prewarm.py", "test_stats.py"],
     "watch.py": ["test_endpointing.py"],
 }
-# What has no decisions of its own.
+# Modules without decisions of their own.
 EXEMPT = {"__init__", "__main__", "log", "version"}
 
 
@@ -58,7 +58,7 @@ def tests_of(module: Path) -> list[str]:
 
     Those of `cli/audio.py` are in `test_cli_audio.py`; those of all modules of `cli/page/` are in
     files whose names start with `test_cli_page`, or without the `cli`. Suites that they share with
-    other modules come behind.
+    other modules come last.
     """
     path = module.relative_to(PACKAGE)
     *parts, stem = path.with_suffix("").parts

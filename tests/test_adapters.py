@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
 TURN = speech()
-# s; small, so that what takes as long as that can be waited for.
+# s; small, so that a test can wait for whatever takes that long.
 ATTEMPT = 1.0
 
 
 class Pair:
-    """Tiro with faults, and a second service behind it, under one `FallbackAdapter`."""
+    """Tiro with faults, and a second service to fall back to, under one `FallbackAdapter`."""
 
     def __init__(self, said: Talk, hooks: Hooks | None, key: str = "test") -> None:
         recognizers = {"is": NumberedRecognizer(said)}
@@ -132,7 +132,7 @@ async def test_the_switch_at_the_start_takes_no_longer_than_one_attempt(
         pushing = asyncio.create_task(_push_for_ever(stream))
         await pair.second.wait_for_connection()
         assert time.monotonic() - started < ATTEMPT + 1
-        # One more is the adapter's own, which looks whether it is back.
+        # One more is the adapter's own, which checks whether the service is back.
         await until(lambda: len(pair.first.sessions) >= attempts)
         assert len(pair.first.sessions) <= attempts + 1
         assert pair.changes == [("tiro", False)]
@@ -171,7 +171,7 @@ async def test_what_is_said_from_the_switch_on_is_heard_by_the_second() -> None:
 )
 @in_virtual_time
 async def test_the_switch_in_mid_call_keeps_what_was_shown_and_what_follows(down: Hooks) -> None:
-    """What was said before the switch, and not shown yet, the adapter has for nobody else."""
+    """The adapter does not send the second service what was said before the switch."""
     said = talk(2, 3, 2, gap=0.8)
     async with Pair(said, down) as pair:
         await pair.listen()
@@ -196,7 +196,7 @@ async def test_the_switch_in_mid_call_keeps_what_was_shown_and_what_follows(down
 
 @in_virtual_time
 async def test_it_comes_back() -> None:
-    """The adapter tries it beside the second, and goes by its first final."""
+    """The adapter tries Tiro beside the second service, and takes it back after its first final."""
     async with Pair(talk(2, 2), faults.PerConnection(faults.Fail(14), faults.Fail(14))) as pair:
         await pair.listen()
         await until(lambda: pair.changes == [("tiro", False), ("tiro", True)])
@@ -302,7 +302,7 @@ async def test_utterance_by_utterance_through_recognize() -> None:
         adapter = StreamAdapter(stt=whole, vad=inference.VAD())
         events = await collect(adapter.stream(), frames(read_wav("is2.wav")))
         await adapter.aclose()
-        # The script leaves sound behind its last word, which is sent again to be sure.
+        # The wav goes on after the last word of the script: that sound is sent again to be sure.
         assert 2 <= len(server.sessions) <= 4
         assert all(connection.ended for connection in server.sessions)
         assert (adapter.provider, adapter.model) == ("Tiro", "is-IS")

@@ -62,7 +62,7 @@ async def test_backend_answers_as_recorded(recorded: Recording) -> None:
 
 
 class Slow:
-    """A recogniser that blocks in its thread until it is let go."""
+    """A recogniser that blocks in its thread until the test releases it."""
 
     blocking = True
 
@@ -113,7 +113,7 @@ async def test_recogniser_that_blocks_does_not_hold_up_the_others() -> None:
 
 
 async def test_closing_the_server_waits_for_a_recogniser_in_its_thread() -> None:
-    """It is closed only when it is out of its call, for two threads in it might crash."""
+    """It is closed only after its call has returned: two threads in it might crash."""
     slow = Slow()
     async with TiroServer(recognizers={"xx": slow}) as server, connect(server, TEST) as client:
         await start(client, "xx")
@@ -183,7 +183,7 @@ def first_start(frame: str) -> str:
     ("text", "silence"), [("Einn, tveir", 500), ("einn tveir,", 1000), ("einn tveir…", 2000)]
 )
 async def test_the_endpointer_has_three_rules(text: str, silence: int, timed: bool) -> None:
-    """How long it waits hangs on how complete the sentence looks. The look-ahead comes on top."""
+    """How long it waits depends on how complete the sentence looks. The look-ahead comes on top."""
     backend = listening([At(0.0, text)] if timed else text)
     assert await hear(backend, (800, VOICE), (silence + 300 - 50, 0)) == []
     frames = await hear(backend, (50, 0))
@@ -191,7 +191,7 @@ async def test_the_endpointer_has_three_rules(text: str, silence: int, timed: bo
 
 
 async def test_the_gate_looks_at_whole_frames_of_one_message() -> None:
-    """Of 50 ms it looks at 30: a sound in the rest is thrown away with its message."""
+    """Of a message of 50 ms it looks at 30: a sound in the rest is thrown away with the message."""
     backend = listening("einn")
     await hear(backend, (230, 0), (500, VOICE), (350, 0))
     (frame,) = await backend.end()
@@ -202,7 +202,7 @@ async def test_the_gate_looks_at_whole_frames_of_one_message() -> None:
     assert first_start(frame) == "0.200s", "nothing is thrown away; words start at frames of 20 ms"
 
 
-async def test_the_gate_is_closed_again_behind_a_final() -> None:
+async def test_the_gate_is_closed_again_after_a_final() -> None:
     backend = listening("einn tveir")
     said = (500, VOICE), (800, 0)
     first = await hear(backend, *said)
@@ -258,7 +258,7 @@ def placed() -> tuple[Backend, Placed]:
 
 
 async def test_messages_wait_until_their_place_is_known() -> None:
-    """Then they are heard one by one, so that what each brings goes out before the next."""
+    """Then they are heard one by one: the results of each go out before the next is heard."""
     backend, recognition = placed()
     voice = np.concatenate([np.full(800 * MS, VOICE, np.int16), np.zeros(800 * MS, np.int16)])
     for _ in range(2):

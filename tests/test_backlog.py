@@ -1,6 +1,7 @@
-"""The audio that no final covers: what is kept, what is let go, and for what reason.
+"""The audio that no final covers: what is kept, what is dropped, and for what reason.
 
-Only evidence lets audio go: a final with times, or the bound of 60 s. Quiet audio may be dropped.
+Audio that may hold words is dropped for two reasons only: a final covers it, or it exceeds the
+limit of 60 s. Quiet audio may be dropped without either.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, Backlog, chunk_
 from .support.caller import RATE, RATES, noise, numbered, quiet, tone
 
 ONSET = 0.5
-"""Seconds that are kept in front of a sound."""
+"""Seconds that are kept before a sound."""
 
 
 def holding(*parts: bytes, sent: bool = True) -> Backlog:
@@ -164,7 +165,7 @@ def test_a_final_lets_go_what_it_covers() -> None:
 
 
 def test_what_follows_a_final_is_kept_for_as_long_as_it_takes() -> None:
-    """Whatever the service says that has no times: a guess lets nothing go."""
+    """Whatever the service says without times: a guess drops no audio."""
     backlog = holding(quiet(1), tone(1), quiet(1), tone(1), quiet(20))
     finalize(backlog, 1, 2)
     backlog.answered(backlog.end)
@@ -180,8 +181,8 @@ def test_a_noise_before_words_is_learned_from_their_final() -> None:
     assert not backlog.may_hold_words()
 
 
-def test_a_word_behind_music_and_a_final_is_a_word() -> None:
-    """A second has not passed since the music stopped."""
+def test_a_word_after_music_and_a_final_is_a_word() -> None:
+    """Less than a second has passed since the music stopped."""
     backlog = holding(noise(12.5, 6000), noise(0.1, 30), tone(0.4, 9000))
     finalize(backlog, 12.6, 13.0)
     trim(backlog)
@@ -196,7 +197,7 @@ def test_the_rest_of_a_last_word_is_no_word() -> None:
     assert not backlog.may_hold_words()
 
 
-def test_a_loud_word_behind_a_cut_is_a_word() -> None:
+def test_a_loud_word_after_a_cut_is_a_word() -> None:
     backlog = holding(quiet(1), tone(1.4), quiet(3))
     finalize(backlog, 1, 2)
     assert backlog.may_hold_words()
@@ -227,7 +228,7 @@ def test_a_final_without_times_is_about_one_stretch_of_sound() -> None:
 
 
 def test_a_final_without_times_is_about_one_stretch_though_what_is_before_it_is_gone() -> None:
-    """A service that lags: what is let go is dropped at once, and counts no more."""
+    """A service that lags: audio that a final covers is dropped at once, and counts no more."""
     backlog = holding(WORD * 4)
     for count in range(3):
         assert untimed(backlog) == pytest.approx(1.4 * count + 0.4)
@@ -246,7 +247,7 @@ def test_a_final_without_times_in_unbroken_speech_lets_nothing_go() -> None:
 
 
 def test_a_flush_is_a_pause() -> None:
-    """The silence behind it is the service's to hear, and no audio of the caller's."""
+    """The silence that follows is sent to the service only, and is no audio of the caller's."""
     backlog = holding(tone(1))
     backlog.flush()
     backlog.push(tone(1), RATE)
@@ -320,7 +321,7 @@ def test_quiet_speech_is_kept_with_its_onset(peak: int) -> None:
 
 
 def test_what_is_dropped_is_measured_before() -> None:
-    """Audio that came since the last look says how loud the line is, and what is left of it."""
+    """How loud the line is depends on audio that came since the last trim, too."""
     backlog = holding(tone(1, 2000), quiet(0.007))
     finalize(backlog, 0, 1)
     backlog.push(quiet(9.994) + tone(1), RATE)
@@ -380,7 +381,7 @@ def test_a_sound_that_the_service_answered_is_given_up_without_a_word() -> None:
     assert backlog.take_given_up() == 0
 
 
-def test_the_bound_is_behind_what_is_sent_of_a_file() -> None:
+def test_of_a_file_a_minute_before_what_is_sent_is_kept() -> None:
     backlog = holding(tone(300), sent=False)
     assert trim(backlog, heard=0, newest=0) == 0
     backlog.set_speaking(True)
@@ -446,7 +447,7 @@ def test_digital_silence_takes_no_memory(ms: int) -> None:
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # What is left is where each frame begins.
+    # Only the position at which each frame begins takes memory.
     assert grown < 30000 // ms * 80
     assert backlog.take(RATE // 3, 25 * RATE) == bytes(2 * (25 * RATE - RATE // 3))
 
@@ -479,7 +480,7 @@ def test_a_sound_that_is_no_word_is_not_the_noise_of_the_line(seconds: float) ->
 
 
 def test_a_word_of_short_sounds_keeps_all_of_its_onset() -> None:
-    """It can be told for a word only by what comes 0.16 s behind its start."""
+    """Only 0.16 s after its start can it be recognised as a word."""
     word = (tone(0.02) + quiet(0.06)) * 3
     backlog = holding(quiet(4 - ONSET), quiet(ONSET), word, quiet(3))
     for heard in (6.52, 6.56, 6.6, 7.0):
@@ -487,7 +488,7 @@ def test_a_word_of_short_sounds_keeps_all_of_its_onset() -> None:
 
 
 def test_what_was_measured_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is what came since, until somebody asks about that."""
+    """Nor is newer audio measured, until somebody asks about it."""
     backlog = holding(quiet(5), tone(1))
     assert backlog.first_sound(0) == 5 * RATE
     measured_to = backlog.end
@@ -548,8 +549,8 @@ def test_from_where_on_it_is_quiet() -> None:
     assert holding(quiet(1), tone(0.5), quiet(1)).quiet_from() == 1.5 * RATE
 
 
-def test_a_word_behind_a_flush_is_no_rest_of_the_last_one() -> None:
-    """On push-to-talk, with the microphone off between: it falls as the end of a word does."""
+def test_a_word_after_a_flush_is_no_rest_of_the_last_one() -> None:
+    """On push-to-talk, with the microphone off in between: it fades as the end of a word does."""
     # 3 dB each 50 ms.
     parts = [tone(0.05, round(3000 * 0.7**n)) for n in range(4)]
     word = b"".join(parts)

@@ -218,7 +218,7 @@ def given_up(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @in_virtual_time
 async def test_failures_before_a_final_do_not_count_after_it() -> None:
-    """As the framework has it: a success makes the budget whole. Here it is 3 retries."""
+    """As in the framework: a success restores the whole budget, which is 3 retries here."""
     busy = b'{"error": {"grpcCode": 8, "httpCode": 429, "message": "busy"}}'
 
     async with wired() as call:
@@ -262,7 +262,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
 
     caller = virtual.run(trial())
     assert caller.error is None
-    # On top of it comes what was pushed during one handshake and the wait behind it.
+    # More is pushed during one handshake and the wait after it.
     assert KEEP_AT_MOST - 1 < caller.kept < KEEP_AT_MOST + 5.0 + 2.0 + 1.0
     (message,) = given_up(caplog)
     lost = float(message.split()[0])
@@ -277,7 +277,7 @@ def test_the_backlog_of_5_minutes_is_bounded_and_what_is_given_up_is_said_once(
 
 def test_5_minutes_of_darkness_end_the_stream_and_a_new_one_starts_clean() -> None:
     said, later = talk(*[3] * 60, gap=2.0), talk(3, 2)
-    # When the first three words, which end at 1.4 s, have been shown.
+    # The first three words, which end at 1.4 s, have been shown by then.
     dark_from = 2.3
 
     async def trial() -> tuple[Outcome, Outcome]:
@@ -291,7 +291,7 @@ def test_5_minutes_of_darkness_end_the_stream_and_a_new_one_starts_clean() -> No
     first, second = virtual.run(trial())
     assert isinstance(first.error, APIConnectionError)
     assert not first.reported[-1].recoverable
-    # Noticed, then four handshakes of 5 s and the waits between them.
+    # The time to notice it, four handshakes of 5 s, and the waits between them.
     assert first.seconds < dark_from + NOTICED_WITHIN + 4 * 5.0 + BACKOFF + 1.0
     assert first.heard[:3] == said.texts[:3]
     check_exact(second)
@@ -365,11 +365,11 @@ def test_audio_flows_again_at_once(reset: bool, at: float) -> None:
     outcome = virtual.run(hear(talk(3, 2), PerConnection(fault), live=True))
     check_exact(outcome)
     assert fault.struck
-    assert outcome.silence_behind(fault) < 0.01
+    assert outcome.silence_after(fault) < 0.01
 
 
-def test_a_late_answer_to_the_first_words_is_none_to_those_behind_them() -> None:
-    """The service falls silent behind the first words, whose final comes 8 s late."""
+def test_a_late_answer_to_the_first_words_is_none_to_those_after_them() -> None:
+    """The service falls silent after the first words, whose final comes 8 s late."""
     said = talk(4, 1, 1, gap=1.0)
     silent = PerConnection(Mute(2.6), then=Hooks())
     outcome = virtual.run(hear(said, Combined(silent, Latency(8.0)), live=True))
@@ -381,7 +381,7 @@ def test_a_late_answer_to_the_first_words_is_none_to_those_behind_them() -> None
 
 @in_virtual_time
 async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
-    """No words come of it, and no finals; who is talked to after that is heard."""
+    """Music brings no words and no finals; what is said after it is heard."""
     said = talk(3)
     server = TiroServer(
         recognizers={"is": NumberedRecognizer(said)}, api_key=KEY, hooks=SessionLimit(20)
@@ -389,7 +389,7 @@ async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
     async with server, new_stt(server) as stt:
         failures: list[object] = []
         stt.on("error", failures.append)
-        # Steady noise would be taken for the line's.
+        # Steady noise would be taken for the noise of the line.
         music = np.frombuffer((noise(0.8, 9000) + noise(0.2, 100)) * 142, np.int16)
         call = frames(np.append(music, said.pcm()))
         events = await collect(stt.stream(), call, pace=0.05)
@@ -399,8 +399,8 @@ async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
 
 
 @pytest.mark.parametrize("softer", [4, 12])
-def test_a_service_that_hangs_at_a_soft_word_right_behind_a_cut_is_noticed(softer: int) -> None:
-    """It could be the rest of the last word; the caller says nothing more."""
+def test_a_service_that_hangs_at_a_soft_word_right_after_a_cut_is_noticed(softer: int) -> None:
+    """The soft word could be the rest of the word before it; the caller says nothing more."""
     said = talk(4, gap=1.0)
     words_said = [*said.words[:-1], replace(said.words[-1], softer=softer)]
     hung = Mute(Moment.FINAL)
@@ -408,4 +408,4 @@ def test_a_service_that_hangs_at_a_soft_word_right_behind_a_cut_is_noticed(softe
     outcome = virtual.run(hear(replace(said, words=tuple(words_said), noise=1), hooks, live=True))
     check_exact(outcome)
     assert len(outcome.sessions) == 2
-    assert outcome.silence_behind(hung) < NOTICED_WITHIN + 3
+    assert outcome.silence_after(hung) < NOTICED_WITHIN + 3

@@ -64,7 +64,7 @@ def test_all_are_there() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("flushed", [False, True])
 def test_what_is_no_result_is_no_answer(path: Path, flushed: bool) -> None:
-    """E2, E6: an event is not an empty response, and no interim shows behind its final."""
+    """E2, E6: an event is not an empty response, and no interim is shown after its final."""
     if "empty_transcript" in path.stem:
         pytest.skip("it is an empty response")
     events, _ = heard(path, flushed=flushed)

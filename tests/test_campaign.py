@@ -59,9 +59,10 @@ def test_all_kinds_are_drawn() -> None:
 
 
 def test_nobody_flushes_within_a_word() -> None:
-    """It would be cut in two; a flush comes behind the first frame that reaches it.
+    """The word would be cut in two; a flush is made after the first frame that reaches its time.
 
-    But where a word has just begun behind a pause: then the plugin waits, and whoever asks again.
+    An exception is a word that has just begun after a pause: the plugin waits for its end then, and
+    so it does if the caller flushes again.
     """
     for trial in map(draw, [*range(300), 4682, 9409, 26104]):
         gaps = [b.start - a.end for a, b in pairwise(trial.said.words)]
@@ -74,8 +75,8 @@ def test_nobody_flushes_within_a_word() -> None:
             assert not within, str(trial)
 
 
-def test_two_flushes_within_a_frame_come_behind_it() -> None:
-    """The second one a frame later is within a word."""
+def test_two_flushes_within_a_frame_come_after_it() -> None:
+    """A frame later, the second one would be within a word."""
     (report,) = run(1, 3002703)
     assert not report.broken, "\n".join(report.broken)
 
@@ -83,7 +84,7 @@ def test_two_flushes_within_a_frame_come_behind_it() -> None:
 def test_what_is_lost_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a plugin that sends nothing again."""
+    """Here the plugin never sends audio again."""
 
     begin = Feed.__init__
 

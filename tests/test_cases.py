@@ -137,7 +137,7 @@ async def turns(said: Talk, hooks: Hooks = NO_HOOKS, *, apart: float = 3.0) -> l
 
 
 def short_words(seconds: float, lead: float, *, peak: int = 12000, noise: int = 0) -> Talk:
-    """Return four words, each so many seconds behind the end of the one before."""
+    """Return four words, each `lead` seconds after the end of the one before."""
     made = talk(1, 1, 1, 1, word=seconds, gap=lead, lead=lead)
     return Talk(made.words, made.blocks, peak, noise)
 
@@ -151,14 +151,14 @@ def test_i1_a_short_word_is_heard_in_its_own_turn_wherever_it_starts(seconds: fl
         talks = [short_words(seconds, lead) for lead in leads]
         heard = await asyncio.gather(*map(turns, talks))
         for lead, words in zip(leads, heard, strict=True):
-            assert words == talks[0].texts, f"{lead} s behind the last word"
+            assert words == talks[0].texts, f"{lead} s after the last word"
 
     virtual.run(main())
 
 
 @pytest.mark.parametrize("late", [0.5, 1.7, 4.0, 10.0])
 def test_i1_a_late_answer_is_that_of_its_own_turn(late: float) -> None:
-    """How long to wait is the caller's decision; a flush is not answered with nothing meanwhile."""
+    """The caller decides how long to wait; meanwhile no empty final answers the flush."""
 
     async def main() -> None:
         said = short_words(0.3, 0.3)
@@ -199,7 +199,7 @@ def test_i1_a_storm_of_flushes_delays_no_word(flushes: int) -> None:
 
 
 def when(outcome: Outcome, word: str) -> float:
-    """Return when a word was first shown, seconds behind the first event."""
+    """Return when a word was first shown, in seconds after the first event."""
     return next(
         at - outcome.arrived[0]
         for at, event in zip(outcome.arrived, outcome.events, strict=True)
@@ -259,13 +259,13 @@ def test_quiet_speech_is_asked_for_when_the_microphone_goes_off(peak: int, share
 
 
 @pytest.mark.parametrize("pace", [1.0, 10.0])
-def test_l1_an_empty_response_behind_the_end_marker_is_no_end(pace: float) -> None:
+def test_l1_an_empty_response_after_the_end_marker_is_no_end(pace: float) -> None:
     hooks = Combined(Pace(pace), PerConnection(SaysTheEnd()))
     exact([hear(talk(2, 2, gap=6.4), hooks)], errors=True)
 
 
-class DropBehindNothing(Hooks):
-    """Says that nothing was heard, again and again, and crashes behind the third time."""
+class DropAfterNothing(Hooks):
+    """Says three times that nothing was heard, and crashes after the third time."""
 
     async def beside(self, connection: ConnectionRecord) -> None:
         while connection.speech is None:
@@ -279,12 +279,12 @@ class DropBehindNothing(Hooks):
 @pytest.mark.parametrize("pace", [1.0, 4.0])
 @pytest.mark.parametrize("live", [False, True])
 def test_an_empty_response_before_a_drop_lets_nothing_go(pace: float, live: bool) -> None:
-    hooks = Combined(Pace(pace), PerConnection(DropBehindNothing()))
+    hooks = Combined(Pace(pace), PerConnection(DropAfterNothing()))
     exact([hear(talk(2, 2, gap=1.2), hooks, live=live, takes_back=True)], errors=True)
 
 
 class LaggingWithoutTimes(Hooks):
-    """Says each final a second late, and crashes behind the first."""
+    """The first connection ends right after its first final."""
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
         if connection.number == 0 and '"isFinal":true' in text:
@@ -310,7 +310,7 @@ def test_a_peer_that_pings_and_does_not_read_is_left_within_15_s(
     fault = PingWithoutReading(moment)
     trial = hear(talk(3, 2, gap=24.0), PerConnection(fault), live=live, buffer=32768)
     outcomes = exact([trial], errors=True)
-    assert outcomes[0].silence_behind(fault) < 16
+    assert outcomes[0].silence_after(fault) < 16
 
 
 @pytest.mark.parametrize("code", [None, 11])
@@ -331,8 +331,8 @@ def test_t1_short_gaps_in_the_callers_audio_add_up(gap: float) -> None:
 
 
 @pytest.mark.parametrize("lead", [3.0, 5.0])
-def test_t6_a_mute_behind_audio_from_before_the_call_is_noticed(lead: float) -> None:
-    """It comes at once. The final is there before the mute is over, and wall times run on."""
+def test_t6_a_mute_after_audio_from_before_the_call_is_noticed(lead: float) -> None:
+    """That audio comes at once. The final comes before the mute is over, and wall times run on."""
 
     async def main() -> None:
         said = talk(2, 2, 2, 2, gap=2.0)
@@ -361,7 +361,7 @@ def test_t6_a_mute_behind_audio_from_before_the_call_is_noticed(lead: float) -> 
 @pytest.mark.parametrize("pace", [3, 10])
 @pytest.mark.parametrize("late", [1.1, 1.7])
 def test_late_audio_and_a_new_connection_cut_no_word_in_two(late: float, pace: int) -> None:
-    """The caller's audio catches up, at so many times its pace, while it is opened."""
+    """The caller's audio catches up, at `pace` times its own, while the connection is opened."""
 
     async def main() -> None:
         said = talk(4, 2, word=0.4, gap=1.2)
@@ -417,13 +417,13 @@ def test_a_slow_service_loses_nothing_of_a_file(pace: float, gap: float) -> None
 @pytest.mark.parametrize("seconds", [3.0, 4.8, 8.0])
 @pytest.mark.parametrize("words", [1, 3])
 def test_a_slow_service_behind_a_slow_network_is_waited_for(seconds: float, words: int) -> None:
-    """Behind the end of the audio nothing comes for longer than is usual, and then all does."""
+    """After the end of the audio nothing comes for longer than usual, and then everything does."""
     said = talk(words, word=0.2)
     exact([hear(said, Combined(Latency(seconds), Pace(0.5)))], errors=True)
 
 
 class TalksOn(Hooks):
-    """Never hangs up behind the end marker, and goes on to speak."""
+    """Never hangs up after the end marker, and goes on sending."""
 
     def __init__(self, says: Callable[[int], str]) -> None:
         self._says = says
@@ -448,7 +448,7 @@ def _hypothesis(count: int) -> str:
         (_hypothesis, 245.0),
     ],
 )
-def test_l1_a_service_that_talks_on_behind_the_end_is_left(
+def test_l1_a_service_that_talks_on_after_the_end_is_left(
     says: Callable[[int], str], longest: float
 ) -> None:
     async def main() -> None:
@@ -589,7 +589,7 @@ async def test_l6_a_closed_stt_starts_no_stream() -> None:
 
 
 def test_l8_closing_the_stt_ends_recognize_with_an_error() -> None:
-    """What was final so far is not the transcript."""
+    """The finals so far are not the whole transcript."""
 
     async def main() -> None:
         recognizers = {"is": NumberedRecognizer(SAID)}

@@ -15,7 +15,7 @@ from livekit.plugins.tiro.clock import Clock
 from .support.examples import examples
 
 FARTHEST_AHEAD = 30.0
-"""Seconds; what is farther ahead of the present is a file."""
+"""Seconds; audio farther ahead of the present is a file."""
 
 
 class Microphone:
@@ -112,7 +112,7 @@ def test_a_loop_that_pushes_too_slowly_makes_no_pauses(microphone: Microphone) -
 
 
 def test_a_long_frame_takes_its_own_time(microphone: Microphone) -> None:
-    """2 s frames every 2 s; one of them is late, and what was missing is made good."""
+    """2 s frames every 2 s; one of them is late, and the next one catches up."""
     for late in (0.0, 0.0, 0.5, -0.5, 0.0):
         microphone.mute(2 + late)
         microphone.frame(2)
@@ -133,7 +133,7 @@ def test_late_audio_that_comes_in_a_burst_is_no_pause(microphone: Microphone) ->
         assert microphone.time(audio) == pytest.approx(audio, abs=0.06)
 
 
-def test_what_a_burst_makes_good_in_part_is_a_pause_in_part(microphone: Microphone) -> None:
+def test_what_a_burst_makes_up_for_in_part_is_a_pause_in_part(microphone: Microphone) -> None:
     """Muted for 20 s, and the first second after it was late."""
     microphone.talk(10)
     microphone.mute(21)
@@ -192,7 +192,7 @@ def test_the_time_of_recording_runs_with_the_audio(microphone: Microphone) -> No
 
 
 def test_audio_from_before_the_connection_was_said_before_it(microphone: Microphone) -> None:
-    """T6: 5 s come at once, and what is said then is said now."""
+    """T6: 5 s come at once, and the audio after them is live."""
     microphone.burst(5)
     assert microphone.clock.recorded_at(5) == pytest.approx(microphone.now)
     microphone.talk(10)
@@ -237,7 +237,7 @@ def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None
 
 
 def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: Microphone) -> None:
-    """And no more than that: what was settled before it stays where it is."""
+    """And no more than that: a pause that was settled before stays where it is."""
     microphone.talk(5)
     microphone.mute(0.3)
     microphone.burst(1)
@@ -247,8 +247,8 @@ def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: Microphone) -
     assert microphone.time(8) == pytest.approx(8)
 
 
-def test_a_mute_behind_a_lead_is_a_mute(microphone: Microphone) -> None:
-    """T4, T6: 5 s of it; a mute of 4 s does not make it good, one of 10 s more does."""
+def test_a_mute_after_a_lead_is_a_mute(microphone: Microphone) -> None:
+    """T4, T6: a mute of 4 s makes up for a part of a lead of 5 s, one of 10 s more for the rest."""
     microphone.burst(5)
     microphone.talk(1.2)
     assert not microphone.clock.is_paused(microphone.now + 0.9)
@@ -265,8 +265,8 @@ def test_a_mute_behind_a_lead_is_a_mute(microphone: Microphone) -> None:
     assert microphone.clock.recorded_at(microphone.time(10.2)) == pytest.approx(microphone.now)
 
 
-def test_a_mute_close_behind_a_lead_is_found_out_later(microphone: Microphone) -> None:
-    """T6: it is told from a file only when audio goes on."""
+def test_a_mute_soon_after_a_lead_is_found_out_later(microphone: Microphone) -> None:
+    """T6: only as audio goes on does it show that the audio is live, and no file."""
     microphone.burst(5)
     microphone.talk(0.5)
     microphone.mute(4)
@@ -283,7 +283,7 @@ def test_a_mute_close_behind_a_lead_is_found_out_later(microphone: Microphone) -
 def test_a_file_at_a_steady_pace_never_jumps(
     microphone: Microphone, pace: float, piece: float
 ) -> None:
-    """It is never settled: it may be late by as much as it is ahead."""
+    """Its lead is never settled: the file may be late by as much as it is ahead."""
     for _ in range(4):
         for _ in range(round(60 / piece)):
             microphone.now += piece / pace

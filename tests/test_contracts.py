@@ -310,7 +310,7 @@ async def test_l2_a_session_that_is_closed_is_an_api_error_too() -> None:
 async def test_l4_a_service_that_never_recovers_ends_in_an_error(
     fault: Hooks, attempts: int, seconds: float
 ) -> None:
-    """Also one that always answers something, and hangs up before it is of use."""
+    """Also one that always answers something, and hangs up before that is useful."""
     said = talk(100)
     async with listening(fault, said) as (server, ear):
         started = time.monotonic()
@@ -372,7 +372,7 @@ async def test_l6_stream_needs_no_service_and_raises_on_bad_settings_only() -> N
 
 
 def test_l7_prewarm_does_nothing_that_could_fail() -> None:
-    """The framework calls it with no guard; here there is not even an event loop."""
+    """The framework does not catch its exceptions; here there is not even an event loop."""
     stt = tiro.STT(base_url="ws://127.0.0.1:9", api_key=KEY)
     stt.prewarm()
     stt.prewarm()
@@ -411,7 +411,7 @@ async def _nothing() -> AsyncIterator[None]:
 @pytest.mark.parametrize("how", ["aclose", "end", "error"])
 @in_virtual_time
 async def test_l9_nothing_is_emitted_once_the_stream_has_ended(how: str) -> None:
-    """A flush is owed an answer when the stream ends; the timer for it must not fire any more."""
+    """A flush is not answered yet when the stream ends; its timer must not fire any more."""
     fault = faults.Disconnect(Moment.FLUSH) if how == "error" else faults.Delay(1.2, finals=False)
     async with listening(fault, talk(2), conn_options=ONCE) as (_, ear):
         await ear.say(talk(2, gap=0.1))
@@ -422,7 +422,7 @@ async def test_l9_nothing_is_emitted_once_the_stream_has_ended(how: str) -> None
         else:
             await ear.end()
         assert ear.stream._event_ch.closed
-        # What is raised in a timer ends the test.
+        # An exception in a timer fails the test.
         await asyncio.sleep(10)
 
 
@@ -443,7 +443,7 @@ async def test_l11_input_retries_and_offset_are_looked_up_at_each_attempt() -> N
         ear.stream.start_time_offset = 100.0
         await until(lambda: len(server.sessions) == 3, 10)
         first, second, third = (connection.opened_at for connection in server.sessions)
-        # Half of the timeout, and 2 s to the second retry.
+        # An attempt takes half of the timeout, and the second retry comes 2 s later.
         assert third - second == pytest.approx(2.5, abs=0.2)
         await ear.say()
         await asyncio.sleep(2)
@@ -490,7 +490,7 @@ async def test_i2_a_burst_is_as_good_as_live_and_a_long_gap_keeps_the_connection
 async def test_i2_a_service_that_hangs_up_before_any_audio_is_called_when_there_is_some(
     limit: Hooks,
 ) -> None:
-    """A caller can be late; the stream is there before him."""
+    """The stream is open before the caller speaks, who can be late."""
     async with listening(faults.PerConnection(limit)) as (server, ear):
         await asyncio.sleep(30)
         assert len(server.sessions) == 1 and server.sessions[0].closed_at
@@ -791,7 +791,7 @@ async def test_t5_finals_carry_their_words_with_times_in_order() -> None:
 @pytest.mark.parametrize("burst", [0.0, 2.0])
 @in_virtual_time
 async def test_t6_start_and_end_have_epoch_seconds(burst: float) -> None:
-    """Also if the audio began before the call did: what a room keeps comes in one burst."""
+    """Also if the audio began before the call: what the room has kept of it comes in one burst."""
     async with listening() as (_, ear):
         audio = list(frames(SAID.pcm()))
         early = round(burst / 0.05)
@@ -814,7 +814,7 @@ async def test_t6_start_and_end_have_epoch_seconds(burst: float) -> None:
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
 @in_virtual_time
 async def test_t6_the_system_clock_may_be_set_in_mid_call(step: float) -> None:
-    """NTP puts it right, or a machine wakes up: what is said behind that has the new time."""
+    """NTP sets it, or a machine wakes up: what is said after that has the new time."""
     true = time.time
     async with listening() as (_, ear):
         set_by = 0.0
@@ -885,12 +885,12 @@ async def test_s2_s3_no_key_in_an_exception_and_none_in_a_log(
 
 
 def _every_way_to_print(error: BaseException | None) -> list[str]:
-    """Print an exception, and all that hangs on it."""
+    """Print an exception, and those that it is chained to."""
     if error is None:
         return []
     shown = [str(error), repr(error), *traceback.format_exception(error)]
-    for behind in (error.__cause__, error.__context__):
-        shown += _every_way_to_print(behind)
+    for cause in (error.__cause__, error.__context__):
+        shown += _every_way_to_print(cause)
     return shown
 
 

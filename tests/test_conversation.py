@@ -123,7 +123,7 @@ async def test_unary_method_is_mute_over_a_websocket() -> None:
     async with like(recorded) as server:
         async with connect(server, options_of(recorded)[0]) as client:
             await client.send(recorded.first_message.split(" [")[0] + '"}}')
-            # The answer to a ping shows that the server has had its chance.
+            # After the answer to a ping, any frame sent before it would be here.
             await raw_ping(server)
             assert not client.gone
         await asyncio.wait_for(server.sessions[0].closed.wait(), DEADLINE)
@@ -131,7 +131,7 @@ async def test_unary_method_is_mute_over_a_websocket() -> None:
 
 
 async def test_nothing_is_said_before_the_first_message() -> None:
-    """Granted whatever the key; a ping is answered first, so nothing came before it."""
+    """The handshake is granted whatever the key. The pong comes first: no frame came before it."""
     async with TiroServer(api_key="ok") as server, raw_client(server, "?token=no") as client:
         assert client.head.startswith("HTTP/1.1 101 ")
         assert "\nsec-websocket-protocol:" not in client.head.lower()
@@ -281,8 +281,8 @@ async def test_a_client_whose_frames_are_no_json_costs_nothing_more() -> None:
         assert connection.end == "half-close"
 
 
-async def test_what_comes_behind_the_end_is_not_read() -> None:
-    """It would wait for room where nobody makes any."""
+async def test_what_comes_after_the_end_is_not_read() -> None:
+    """Reading it would wait for room in the inbox, which nobody empties any more."""
     go = asyncio.Event()
 
     class Waits(Hooks):

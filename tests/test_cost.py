@@ -1,7 +1,7 @@
 """What a stream may cost, in counts: the same input costs the same on any machine.
 
-Each number is what the code does, or little more where versions of Python differ. Whoever raises
-one should know what for. Time is virtual: a call goes on at its pace, and takes no time.
+Each number is the measured count, or a little more where versions of Python differ. Raise one only
+for a reason. Time is virtual: a call goes on at its pace, and takes no time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def counted_calls() -> Iterator[Counter[str]]:
         if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name[0] != "<":
             calls[code.co_name] += 1
 
-    # To close what other tests left suspended calls it once more.
+    # Closing generators that other tests left suspended calls them once more.
     gc.disable()
     sys.setprofile(note)
     try:
@@ -131,7 +131,7 @@ async def test_a_chunk_is_one_message_and_eleven_calls() -> None:
             await call.push(pushed, times=COUNTED)
         assert socket.messages - sent == COUNTED
         assert socket.audio_bytes - size == COUNTED * len(protocol.encode_audio(pushed.data))
-    # 11.5; what is done once a second or more, and a report each 1.75 s, are among them.
+    # It is 11.5, with what is done once a second or more rarely, and a report each 1.75 s.
     assert sum(calls.values()) <= 11.6 * COUNTED, calls
     assert calls["_trim"] <= SECONDS
 
@@ -144,7 +144,7 @@ async def test_a_frame_shorter_than_a_chunk_costs_little() -> None:
         with counted_calls() as calls:
             await call.push(pushed, times=5 * COUNTED)
         assert call.socket.messages - sent == COUNTED
-    # 6.6; it is taken in, and that there is no chunk yet is found out.
+    # It is 6.6: the frame is kept, and there is no whole chunk yet.
     assert sum(calls.values()) <= 6.7 * 5 * COUNTED, calls
 
 
@@ -154,8 +154,8 @@ async def test_a_chunk_makes_no_task_and_wakes_none() -> None:
     async with calling(pushed) as call:
         with loop_calls() as counts:
             await call.push(pushed, times=COUNTED)
-    # One of each for a frame is this test's own, which waits for the time of the next one. A report
-    # of usage wakes the task that makes metrics of it, and whoever reads the events.
+    # One of each per frame is the test's own: it waits until the next frame is due. A report of
+    # usage wakes the task that makes metrics of it, and the reader of the events.
     reports = 1.4 * SECONDS
     assert counts["call_at"] <= COUNTED + SECONDS + 2
     assert counts["create_future"] <= COUNTED + 2 * SECONDS + 3 * reports
@@ -197,7 +197,7 @@ async def test_a_hypothesis_costs_the_same_whatever_its_length() -> None:
             hypotheses = [phrase(n, 0.1 * (n + 1), words=words) for n in range(40)]
             with counted_calls() as calls:
                 await call.hear(*hypotheses)
-            # 32.7 for each, 2 of which hand it to whoever reads the events.
+            # It is 32.7 for each, 2 of which hand it to the reader of the events.
             assert sum(calls.values()) <= 33 * 40, calls
 
 
@@ -208,9 +208,9 @@ async def test_a_final_costs_some_calls_a_word() -> None:
         for n, words in enumerate((1, 10, 100)):
             with counted_calls() as calls:
                 await call.hear(phrase(n, 4.0 + n / 10, words=words, final=True))
-            # 92, 4 of which are two events for whoever reads them; and 2 a word: its times and its
-            # text. The first measures what is new, and what the service's clock is worth, for 20
-            # more.
+            # It is 92, 4 of which are for two events to the reader, and 2 a word: its times and its
+            # text. The first final costs 20 more: it measures the new audio, and compares the
+            # service's clock.
             assert sum(calls.values()) <= (112 if n == 0 else 92) + 2 * words, calls
 
 
@@ -233,8 +233,8 @@ def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
 @in_virtual_time
 async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
     held = await _held(frame(1000, 0), finals=False)
-    # 7 s of audio: what may be the start of speech, what is not known to have arrived, and what is
-    # held back. The rest is the framework, and Python 3.13, which holds more than others.
+    # 7 s of audio: the possible start of speech, audio that the peer may not have taken, and audio
+    # that is held back. The rest is the framework, and Python 3.13, which holds more than others.
     assert max(held) <= 8.5 * SECOND_BYTES
     # Not 5 bytes a chunk.
     assert held[-1] - held[1] <= 40_000, held
@@ -244,7 +244,7 @@ async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
 @in_virtual_time
 async def test_ten_minutes_of_speech_leave_nothing_behind() -> None:
     held = await _held(frame(1000), finals=True)
-    # No final is fresher than 1 s here, and what is final goes.
+    # Audio waits for its final for 1 s or more here, and is dropped then.
     assert max(held) <= 3.5 * SECOND_BYTES
     # Not 5 bytes a chunk, and not 250 a final.
     assert held[-1] - held[1] <= 40_000, held

@@ -61,7 +61,7 @@ async def examine(*arguments: str) -> dict[str, tuple[str, str]]:
 
 
 def findings(output: str, exit_code: int) -> dict[str, tuple[str, str]]:
-    """Read the output, and hold it to what is so whatever was found."""
+    """Read the output, and check what must hold whatever was found."""
     for secret in (KEY, quote(KEY), quote(KEY, safe="")):
         assert secret not in output
     *lines, summary = output.splitlines()
@@ -330,7 +330,7 @@ async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("proxy", ["socks5://{}", "SOCKS5H://me:{}@{}"])
 async def test_proxy_that_speaks_socks(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not anybody listens there: it is not asked."""
+    """Whether or not anybody listens there: no connection to it is tried."""
     asked = False
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -25,7 +25,7 @@ WORD = 0.4
 def call(
     drift: Drift, pace: float, ends: list[float], *, habit: float = 0.0, spread: float = 0.0
 ) -> list[float]:
-    """Compare the finals of a call. Return by how much each is wrong that is heard so."""
+    """Compare the finals of a call. Return by how many seconds each corrected time is wrong."""
     chance, wrong = Random(1), []
     for end in ends:
         told = pace * (end + habit + chance.uniform(-spread, spread))
@@ -86,7 +86,7 @@ def test_a_sound_that_goes_on_is_no_other_one() -> None:
 
 @pytest.mark.parametrize("pace", [0.95, 1.05])
 def test_an_er_before_a_word_changes_nothing_of_that(pace: float) -> None:
-    """The ends of words are what the audio is let go by."""
+    """The end of a word decides which audio is dropped."""
     drift = Drift()
     for n in range(1, 20):
         end = 3.0 * n

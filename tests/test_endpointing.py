@@ -1,4 +1,4 @@
-"""`endpointing`: the plugin asks for the final itself, behind so much quiet."""
+"""`endpointing`: the plugin asks for the final itself, after so many seconds of quiet."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ async def final_after(endpointing: float | None, said: Talk = SAID) -> float:
 @pytest.mark.parametrize("lead", [0.5, 0.51, 0.52, 0.53, 0.54, 0.57, 0.58])
 @pytest.mark.parametrize("endpointing", [0.2, 0.8])
 @in_virtual_time
-async def test_the_final_comes_behind_so_much_quiet(endpointing: float, lead: float) -> None:
-    """As near as frames of 50 ms allow, wherever in one the utterance ends."""
-    # A frame is pushed here when it begins; a room gives it when it is over.
+async def test_the_final_comes_after_so_much_quiet(endpointing: float, lead: float) -> None:
+    """As exactly as frames of 50 ms allow, wherever in a frame the utterance ends."""
+    # Here a frame is pushed at the time it begins; a room delivers it when it is over.
     waited = await final_after(endpointing, talk(3, gap=4.0, lead=lead)) + 0.05
     assert waited == pytest.approx(endpointing, abs=0.035)
 
@@ -73,7 +73,7 @@ async def test_the_final_comes_behind_so_much_quiet(endpointing: float, lead: fl
 BEGUN = Talk(
     (Spoken("einn", 50, 90), Spoken("tveir", 120, 160), Spoken("ekki", 400, 440)), 800, noise=100
 )
-"""The second word begins 0.3 s behind the first."""
+"""The second word begins 0.3 s after the end of the first."""
 
 
 async def finals_of(
@@ -93,15 +93,15 @@ async def finals_of(
     """Return the finals of a call with a flush, and the second of the call at which each came.
 
     Args:
-        flush_at: Seconds of audio.
-        change: Options that change 0.1 s behind that, or at once if the microphone is off.
+        flush_at: Seconds of audio after which the caller flushes.
+        change: Options that change 0.1 s after the flush, or at once if the microphone is off.
         said: What is said.
         pcm: What is heard, if there are other sounds too.
         ms: Milliseconds of a frame.
         hooks: What goes wrong.
-        is_muted: Whether the microphone is off for 2 s behind the flush.
-        again_in: Seconds from it to another one.
-        stall: Seconds for which the event loop does nothing behind it.
+        is_muted: Whether the microphone is off for 2 s after the flush.
+        again_in: Seconds from the flush to another one.
+        stall: Seconds for which the event loop stalls after the flush.
         endpoint_silence: Seconds of silence that the service waits for.
         options: Of the STT.
     """
@@ -130,7 +130,7 @@ async def finals_of(
                 due += 2.0 * is_muted
                 loop._selector.now += stall  # type: ignore[attr-defined]
                 for _ in range(5 if stall else 0):
-                    # What waited meanwhile takes a few steps to get here.
+                    # What came meanwhile takes a few steps of the loop to get here.
                     await asyncio.sleep(0)
             if pushed < again_at <= pushed + frame.duration:
                 stream.flush()
@@ -237,7 +237,7 @@ async def test_it_is_asked_once_more_if_that_was_not_enough() -> None:
 @pytest.mark.parametrize("stall", [0.2, 0.35, 0.8])
 @in_virtual_time
 async def test_a_stalled_loop_is_no_end_of_the_audio(stall: float) -> None:
-    """What was said meanwhile is there right behind it."""
+    """The audio of that time comes right after the stall."""
     first, *_ = await finals_of(1.26, stall=stall)
     assert first[1] == "einn tveir"
 
@@ -255,8 +255,8 @@ async def test_who_asks_again_waits_too(ms: int, again_in: float) -> None:
 @pytest.mark.parametrize("ms", [10, 50])
 @pytest.mark.parametrize("lead", [0, 10, 50])
 @in_virtual_time
-async def test_a_late_flush_cuts_no_word_behind_a_final(lead: int, ms: int, pause: int) -> None:
-    """A detector of the end of a turn takes its time, and the service has decided by itself.
+async def test_a_late_flush_cuts_no_word_after_a_final(lead: int, ms: int, pause: int) -> None:
+    """An end-of-turn detector flushes late, when the service has decided by itself.
 
     Where a call begins with words, the noise of the line is not known yet.
     """
@@ -286,7 +286,7 @@ async def test_many_who_wait_ask_once() -> None:
 @pytest.mark.parametrize("begins", [1.15, 1.2, 1.24])
 @in_virtual_time
 async def test_a_breath_is_no_word(begins: float) -> None:
-    """It is 26 dB below the words, and goes on for a second."""
+    """The breath is 26 dB below the words, and lasts for a second."""
     said = replace(BEGUN, words=BEGUN.words[::2], noise=1)
     pcm, start = said.pcm(), round(begins * RATE)
     pcm[start : start + RATE] = np.resize([said.peak // 20, -said.peak // 20], RATE)
@@ -345,7 +345,7 @@ def levels(*parts: tuple[float, int]) -> Loudness:
 
 @pytest.mark.parametrize("peak", [12000, 120])
 def test_quiet_is_measured_against_the_utterance(peak: int) -> None:
-    """Room noise that is far below the voice is quiet, and so is the same call, but whispered."""
+    """Room noise far below the voice is quiet, also where the same call is as soft as a whisper."""
     assert levels((1, peak), (0.5, peak // 20)).quiet_from(0) == RATE
 
 
@@ -419,7 +419,7 @@ def test_it_asks_once_for_a_quiet() -> None:
 
 
 def test_it_looks_when_the_quiet_can_be_long_enough_only() -> None:
-    """A look measures the audio; the shortest quiet that is asked for is one of 0.2 s."""
+    """Each look measures audio, and the shortest `endpointing` is 0.2 s."""
     call = Asking(0.3)
     call.push(0.05)
     call.hear()
@@ -521,7 +521,7 @@ async def test_the_service_is_asked_in_a_monologue() -> None:
 @pytest.mark.parametrize("dropped_at", [3.0, 5.5, 8.0, 11.0])
 @in_virtual_time
 async def test_the_service_is_asked_in_a_monologue_that_is_sent_again(dropped_at: float) -> None:
-    """What is open counts from where the new connection is fed, not from where the caller is."""
+    """Open speech counts from where the new connection is fed, not from where the caller is."""
     said = talk(44, 30, gap=0.3, word=0.4)
     outcome = await hear(said, PerConnection(Disconnect(dropped_at)), live=True, patience=6)
     assert outcome.is_exact, str(outcome)

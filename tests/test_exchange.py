@@ -73,13 +73,13 @@ class Recorder(FakeSocket):
             self.connections[-1] += b64decode(json.loads(message)["audioContent"])
         await super().send_frame(message, kind)
         if self._drain_waiter is not None:
-            # As in aiohttp: who gives up waiting does not end it for others.
+            # As in aiohttp: one that gives up waiting does not end the wait of others.
             await self._drain_waiter
         if self.broken:
             raise aiohttp.ClientConnectionResetError("Connection lost")
 
     def numbers(self, connection: int = -1) -> list[int]:
-        """Return what each 10 ms of audio on a connection hold, silence left out."""
+        """Return the number that each 10 ms of audio on a connection hold, silence left out."""
         held = np.frombuffer(self.connections[connection], np.int16)[:: 10 * MS]
         return [int(number) for number in held if number >= FIRST]
 
@@ -87,7 +87,7 @@ class Recorder(FakeSocket):
 def numbered(first: int, count: int, ms: int = 50) -> list[rtc.AudioFrame]:
     """Return frames of `ms` in which each 10 ms hold another number, from `FIRST + first` on.
 
-    Every other sample has the other sign: what has but one is no sound.
+    Samples alternate in sign: audio of one sign only is no sound.
     """
     blocks = ms // 10
     numbers = np.arange(FIRST + first, FIRST + first + count * blocks, dtype=np.int16)
@@ -177,7 +177,7 @@ async def test_a_chunk_that_fails_is_sent_again_on_the_next_connection() -> None
 
 
 @in_virtual_time
-async def test_what_follows_a_flush_stays_behind_it() -> None:
+async def test_what_follows_a_flush_stays_after_it() -> None:
     pushed = numbered(0, 20)
     async with calling(QUIET, socket := Recorder()) as call:
         for part in pushed[:10]:
@@ -189,8 +189,8 @@ async def test_what_follows_a_flush_stays_behind_it() -> None:
         await asyncio.sleep(0.1)
         assert socket.numbers() == all_of(pushed)
         held = np.frombuffer(socket.connections[-1], np.int16)
-        before, behind = (int(np.flatnonzero(held == n)[0]) for n in (FIRST + 49, FIRST + 50))
-        assert (behind - before) / RATE >= FLUSH_SILENCE
+        before, after = (int(np.flatnonzero(held == n)[0]) for n in (FIRST + 49, FIRST + 50))
+        assert (after - before) / RATE >= FLUSH_SILENCE
 
 
 @in_virtual_time
@@ -282,7 +282,7 @@ async def act(call: WiredCall, what: str) -> None:
 )
 @example(5, [("push", 0), ("push", 0), ("die", 0)])
 def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, int]]) -> None:
-    """`push_frame` raises for nothing that it does; turns of the loop come where they like."""
+    """`push_frame` never raises for the line; the loop gets its turns at random places."""
 
     async def conversation() -> None:
         async with wired(EMPTY) as call:
@@ -297,10 +297,10 @@ def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, i
                 for _ in range(turns):
                     await asyncio.sleep(0)
             for _ in range(8):
-                # Who comes late has room as well.
+                # A connection that opens late has room as well.
                 call.wires.last.empty()
                 await asyncio.sleep(1)
-                # Enough for what is held back to go out.
+                # Long enough for held-back audio to go out.
                 audio = tagged(pushed, max(ms, 30))
                 call.stream.push_frame(audio)
                 pushed += audio.samples_per_channel
@@ -315,7 +315,7 @@ def test_nothing_is_lost_whatever_the_line_does(ms: int, acts: list[tuple[str, i
 @pytest.mark.parametrize("full", [False, True])
 @in_virtual_time
 async def test_a_stream_can_be_closed_at_any_step(ms: int, full: bool) -> None:
-    """L5: pushes go on meanwhile, and are told that the stream is closed at most."""
+    """L5: pushes go on meanwhile; the only error they may raise is that the stream is closed."""
     for steps in range(12):
         async with wired(EMPTY) as call:
             await call.push(tagged(0, 50), 4)
@@ -404,7 +404,7 @@ async def test_a_peer_that_takes_nothing_is_left_and_nothing_is_lost() -> None:
 
 @in_virtual_time
 async def test_a_peer_that_takes_nothing_is_left_while_a_file_is_drained() -> None:
-    """It is given 30 s for the file, and 15 s to show that it is there."""
+    """The peer has 30 s for the file, and 15 s to show that it is there."""
     async with wired(EMPTY) as call:
         for step in range(600):
             call.stream.push_frame(tagged(step * RATE // 20, 50))
@@ -431,7 +431,7 @@ async def test_speech_that_is_not_answered_gets_another_connection() -> None:
 async def test_a_new_connection_gets_the_latest_quiet_of_a_service_that_kept_up(
     keeps_up: bool,
 ) -> None:
-    """Not what was sent since the last ping, too: it would find no word in 5 s of that."""
+    """The audio since the last ping is not sent too: in 5 s of it the service finds no word."""
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
         call.hear(hypothesis(0.9) if keeps_up else EMPTY)
@@ -469,7 +469,7 @@ async def test_the_end_sends_the_tail_silence_and_the_marker() -> None:
 
 
 @in_virtual_time
-async def test_a_tail_behind_a_flush_is_sent_though_it_holds_no_word() -> None:
+async def test_a_tail_after_a_flush_is_sent_though_it_holds_no_word() -> None:
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
         call.stream.flush()
@@ -484,7 +484,7 @@ async def test_a_tail_behind_a_flush_is_sent_though_it_holds_no_word() -> None:
 
 @in_virtual_time
 async def test_a_flush_sends_what_is_held_though_nothing_was_said() -> None:
-    """If nothing follows; and no silence behind it, as there is nothing to decide."""
+    """If no audio follows. No silence is sent after it, as there is nothing to decide."""
     async with wired(EMPTY) as call:
         await call.push(rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS), 21)
         assert len(call.wires.last.audio) < 2 * 1050 * MS
@@ -496,7 +496,7 @@ async def test_a_flush_sends_what_is_held_though_nothing_was_said() -> None:
 
 @in_virtual_time
 async def test_what_is_held_and_flushed_is_the_onset_of_what_follows() -> None:
-    """It goes with it, in one message: else a voice gate throws it away."""
+    """The two go out in one message: otherwise a voice gate would drop the held audio."""
     async with wired(EMPTY) as call:
         quiet = rtc.AudioFrame(bytes(100 * MS), RATE, 1, 50 * MS)
         await call.push(quiet, 21)
@@ -532,7 +532,7 @@ async def test_a_service_that_stays_and_says_nothing_is_a_failure() -> None:
 
 @in_virtual_time
 async def test_a_service_that_left_sound_at_the_end_is_asked_whether_it_heard_no_word() -> None:
-    """Its voice gate is opened by a first message of 20 ms, and the silence is longer."""
+    """A first message of 20 ms opens its voice gate, and the silence is longer than at a flush."""
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
         call.stream.end_input()
@@ -556,8 +556,8 @@ async def test_without_any_audio_the_end_is_the_end() -> None:
 
 
 @in_virtual_time
-async def test_a_hypothesis_behind_the_last_final_is_asked_for_and_shown() -> None:
-    """L4: no audio is left to send again, so that nothing would keep a new connection busy."""
+async def test_a_hypothesis_after_the_last_final_is_asked_for_and_shown() -> None:
+    """L4: no audio is left to send again, so a new connection would have nothing to do."""
     async with wired() as call:
         for _ in range(20):
             await call.push(frame(50))

@@ -1,7 +1,7 @@
 """Every fault at every moment: the words exact, or a clear error; never deaf, nothing left open.
 
-The cells are generated from lists of faults and moments. What must become of each is said once, in
-`expected`, from what the fault is and what the service had said before it.
+The cells are generated from lists of faults and moments. `expected` alone says what must come
+of each, by the fault and by what the service had said before it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from livekit.plugins.tiro.testing import Hooks
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
-# s of the caller's time for a cell: a dead peer is noticed after 15 s, a mute one too.
+# s of the caller's time for a cell: a dead peer is noticed after 15 s, and so is a mute one.
 LONGEST = 40.0
 # s until a service that never gets better is given up, retries and all.
 FOREVER = 230.0
@@ -65,7 +65,7 @@ MOMENTS: dict[str, When] = {
     "mid-word, first hypothesis": Moment.INTERIM,
     "mid-word": 1.3,
     "between final and next word": Moment.FINAL,
-    "mid-word, behind a final": 2.6,
+    "mid-word, after a final": 2.6,
     "flushing": Moment.FLUSH,
     "draining": Moment.END,
     "while closing": Moment.DONE,
@@ -137,12 +137,12 @@ def expected(fault: Fault, moment: str, max_retry: int, live: bool) -> Promise:
         if ((rotation or expired) and not unheard) or (retryable and max_retry):
             return EXACT
         return Promise(exact=early and rotation, error=APIStatusError, status=http)
-    # What gives no sign of life in a call gets one more connection, whatever the framework allows.
+    # In a call, a peer without a sign of life gets one more connection, whatever `max_retry` is.
     is_mute = isinstance(fault, (Mute, HalfOpen, StopReading))
     if max_retry or not unheard or (is_mute and live):
         return EXACT
     if is_mute:
-        # Of what it has taken before it stopped to read, something can be heard yet.
+        # Some of the audio that it took before it stopped reading may yet be answered.
         return Promise(exact=isinstance(fault, StopReading), error=APITimeoutError)
     return Promise(exact=early, error=APIConnectionError)
 
@@ -236,7 +236,7 @@ def test_a_refused_handshake(status: int, max_retry: int) -> None:
 def test_a_handshake_that_fails_slowly_or_not_at_all(
     hooks: Hooks, error: type[APIError], max_retry: int
 ) -> None:
-    # A connection that is gone at once, aiohttp itself opens once more.
+    # aiohttp itself reopens a connection that is gone at once.
     exact = bool(max_retry) or isinstance(hooks, ResetHandshake)
     check(handshake(hooks, max_retry, Promise(exact=exact, error=error, status=503)))
 

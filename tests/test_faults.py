@@ -133,7 +133,7 @@ async def test_a_fault_strikes_once_on_each_connection() -> None:
 @pytest.mark.parametrize("when", [0.2, *Moment])
 @in_virtual_time
 async def test_a_fault_strikes_on_each_server_it_is_given_to(when: When) -> None:
-    """One that is made at the top of a module, or a parameter of tests, is given to several."""
+    """A fault at the top of a module, or in a parameter of tests, is given to several servers."""
     fault = Fail(8, when)
     assert [(await hear(fault))[1].status for _ in range(3)] == [8, 8, 8]
     assert list(fault.struck) == [0]
@@ -445,7 +445,7 @@ async def live(hooks: Hooks) -> dict[str, float]:
 @pytest.mark.parametrize("finals_only", [True, False])
 @in_virtual_time
 async def test_frames_are_late(finals_only: bool) -> None:
-    """Each by as much, and in order; what comes behind a late one waits for it."""
+    """Each by as much, and in order; frames that follow a late one wait for it."""
     in_time, late = await live(Hooks()), await live(Delay(3.0, finals=finals_only))
     assert list(late) == list(in_time)
     final = [text for text in in_time if not is_interim(text)]
@@ -483,7 +483,7 @@ async def test_the_clock_of_the_service_can_go_wrong() -> None:
 
 
 def test_a_moment_that_is_none_is_refused_where_it_is_given() -> None:
-    """As text it is known on the command line alone; later it would look like the service's."""
+    """Only the command line takes moments as text; later it would look like the service's fault."""
     with pytest.raises(ValueError, match=r"seconds of audio, .* Moment\.INTERIM, .* not 'interim'"):
         Disconnect("interim")  # type: ignore[arg-type]
 
@@ -526,7 +526,7 @@ NO_NUMBERS: list[Any] = ["1", None, True, math.nan, math.inf, 10**400]
 def test_a_setting_that_is_nonsense_is_refused_where_it_is_given(
     make: Callable[[Any], object], wrong: list[Any], message: str
 ) -> None:
-    """At a connection it would look like a fault of the service, or be none."""
+    """On a connection it would look like a fault of the service, or do nothing."""
     for value in wrong:
         with pytest.raises(ValueError, match=message):
             make(value)

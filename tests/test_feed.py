@@ -174,17 +174,17 @@ def test_a_burst_is_kept_until_the_service_can_have_heard_it(caller: Caller) -> 
 
 
 def test_digital_silence_is_no_matter_heard_or_not(caller: Caller) -> None:
-    """Else each connection of a long silence would get more of it than the one before."""
+    """Otherwise each connection in a long silence would get more of it than the one before."""
     for part in [tone(0.5), *[quiet(0.05)] * 400]:
         caller.push(part, waits=False)
     caller.send(taken=False)
-    assert caller.reconnect() == 0, "the end of a word may be behind it"
+    assert caller.reconnect() == 0, "no final covers the sound before it"
     caller.backlog.finalize(0, caller.backlog.end - 20 * RATE)
     assert caller.reconnect() == 20.5 - LOOKBACK - 1.0
     for part in [*[quiet(0.05)] * 40, hiss(0.1)]:
         caller.push(part, waits=False)
     caller.send(taken=False)
-    assert caller.reconnect() == 20.5 - LOOKBACK - 1.0, "it is none any more"
+    assert caller.reconnect() == 20.5 - LOOKBACK - 1.0, "it is no longer all digital silence"
 
 
 @pytest.mark.parametrize("peak", [30, 100, 200, 3000])
@@ -197,7 +197,7 @@ def test_an_empty_response_lets_nothing_go(caller: Caller, peak: int) -> None:
 
 
 def test_live_audio_that_waited_too_long_is_given_up(caller: Caller) -> None:
-    """Each try to connect limits it; the conversation has moved on."""
+    """Each try to connect drops audio beyond the limit: the conversation has moved on."""
     caller.say(2.0)
     for _ in range(90):
         caller.push(1.0)
@@ -208,8 +208,8 @@ def test_live_audio_that_waited_too_long_is_given_up(caller: Caller) -> None:
     assert samples(caller.send(1)[0])[0] == numbers(32 * RATE, 1)[0]
 
 
-def test_words_behind_a_final_of_what_was_sent_with_them_are_not_given_up_silently() -> None:
-    """Its times say what it is about; how much had been sent by then does not."""
+def test_words_after_a_final_of_what_was_sent_with_them_are_not_given_up_silently() -> None:
+    """The times of a final say what it covers; how much had been sent by then does not."""
     caller = Caller()
     for part in (quiet(0.5), tone(1.0), quiet(1.5), tone(1.0), quiet(6.0)):
         caller.push(part)
@@ -258,7 +258,7 @@ def test_a_flush_is_in_the_order_of_the_audio(caller: Caller) -> None:
 
 
 def test_flushes_in_a_row_are_one(caller: Caller) -> None:
-    """Those that wait, and those behind one that is out; with quiet frames in between."""
+    """Flushes that wait, and flushes after one that was made; with quiet frames in between."""
     caller.push(0.5)
     for _ in range(100):
         caller.feed.flush()
@@ -309,7 +309,7 @@ def test_a_flush_is_made_after_others_were_forgotten(caller: Caller) -> None:
 
 
 def test_a_service_that_is_asked_hears_the_start_and_more_silence(caller: Caller) -> None:
-    """A first message of 20 ms opens its voice gate."""
+    """A first message of 20 ms opens the voice gate of the service."""
     caller.push(tone(0.5))
     caller.backlog.flush()
     caller.reconnect(asking=True)
@@ -431,7 +431,7 @@ def test_seconds_before_the_start_are_the_start(caller: Caller) -> None:
 
 
 def test_a_final_without_times_is_about_one_stretch(caller: Caller) -> None:
-    """A lagging service: what it has yet to say is not covered by what it says."""
+    """From a lagging service: it does not cover words of which the final is yet to come."""
     caller.push(WORD * 4)
     caller.send()
     for count in range(4):
@@ -442,7 +442,7 @@ def test_a_final_without_times_is_about_one_stretch(caller: Caller) -> None:
     assert not caller.feed.is_final(0.1), "an estimate drops no final"
 
 
-def test_a_final_without_times_behind_a_flush_is_about_all_before_it(caller: Caller) -> None:
+def test_a_final_without_times_after_a_flush_is_about_all_before_it(caller: Caller) -> None:
     caller.push(1.0)
     caller.feed.flush()
     caller.push(1.0)
@@ -456,7 +456,7 @@ def test_a_final_without_times_behind_a_flush_is_about_all_before_it(caller: Cal
 
 
 def test_silence_is_planned_no_later_than_the_audio_goes() -> None:
-    """A resampler may yet hold what was pushed before a pause, by the clock."""
+    """A resampler may still hold audio that, by the clock, was pushed before a pause."""
     caller = Caller()
     caller.push(1.0)
     caller.clock.push(0.07, caller.now + 0.07)
@@ -626,7 +626,7 @@ class Model:
 
     def flush(self, again: bool) -> None:
         if self.pushed:
-            # The rate is known with the first sample.
+            # The rate is not known before the first sample.
             self.caller.feed.flush(again=again)
             self.flushes.append(self.pushed)
 
@@ -671,7 +671,7 @@ class Model:
         self.caller.now += seconds
 
     def reconnect(self, limit: int) -> None:
-        # What was a pause then can be shorter later: late audio gives it back.
+        # A pause of that time can get shorter later: late audio makes up for it.
         self.pauses = {round(at * self.rate) for at in self.caller.clock.pauses_after(0.0)}
         self.caller.reconnect()
         self.start_over(self.caller.feed.sent_to)
@@ -708,7 +708,7 @@ class Model:
         assert backlog.start >= self.covered, "nothing that is final is sent again"
         assert self.next - backlog.start <= (KEEP_AT_MOST + TRIM_INTERVAL) * rate
         newest = self.pushed if self.caller.clock.is_live(self.caller.now) else self.next
-        # What was too much once is gone, though a new connection begins before it again.
+        # Audio beyond the limit is gone, even if a new connection would begin before it.
         self.given_up = max(self.given_up, newest - round(KEEP_AT_MOST * rate))
         bound = max(self.covered, self.given_up)
         if backlog.start > bound:
@@ -761,7 +761,7 @@ def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]
     assert usage == model.fresh, "usage counts a sample once"
 
 
-def test_an_answer_to_all_sounds_is_one_to_the_quiet_behind_them(caller: Caller) -> None:
+def test_an_answer_to_all_sounds_is_one_to_the_quiet_after_them(caller: Caller) -> None:
     """A voice gate keeps silence from the service, so that it says nothing more."""
     caller.say(tone(0.3) + quiet(1))
     caller.feed.found_nothing(caller.now)
@@ -792,8 +792,8 @@ def test_a_feed_of_its_own_knows_nothing_of_another(caller: Caller) -> None:
     assert fresh.locate(0.05) == 800
 
 
-def test_a_sound_behind_a_pause_is_one_message() -> None:
-    """Live, while the final of what was said before it can be on its way."""
+def test_a_sound_after_a_pause_is_one_message() -> None:
+    """Live, while the final of the words before it may be on its way."""
     live = LiveFeed()
     live.push(tone(1))
     live.messages.clear()
@@ -812,7 +812,7 @@ def test_long_speech_that_is_sent_at_once_gets_silence_at_a_breath(caller: Calle
     (breath,) = caller.backlog.flushes
     assert breath / RATE == pytest.approx(8.45, abs=0.02)
     assert caller.feed.undecided_from == breath
-    # What is behind the silence is 2.5 s later by the clock of the connection.
+    # What follows the silence is 2.5 s later by the clock of the connection.
     assert caller.feed.locate(9.0 + 2.5) / RATE == pytest.approx(9.0, abs=0.1)
 
 
@@ -847,7 +847,7 @@ def test_the_rest_of_what_is_final_tells_nothing_of_the_clock(caller: Caller, re
 
 
 def test_how_far_the_service_is_behind_is_what_it_says(caller: Caller) -> None:
-    """In the caller's audio: silence that was injected is none of that."""
+    """The lag is in seconds of the caller's audio: injected silence does not count."""
     assert caller.feed.lag is None
     caller.say(tone(1.0))
     caller.feed.flush()
@@ -862,7 +862,7 @@ def test_how_far_the_service_is_behind_is_what_it_says(caller: Caller) -> None:
 
 
 def test_a_final_without_times_says_nothing_of_what_is_newer(caller: Caller) -> None:
-    """A service that falls silent behind it has not answered that."""
+    """A service that falls silent after it has not answered the newer audio."""
     caller.say(quiet(1.0) + tone(1.0) + quiet(1.0) + tone(0.3))
     caller.final_without_times()
     assert caller.feed.heard_to == caller.feed.sent_to - SHORTEST_PAUSE * RATE

@@ -1,4 +1,4 @@
-"""The first sound of an utterance behind digital silence, at a voice gate like the service's.
+"""The first sound of an utterance after digital silence, at a voice gate like the service's.
 
 The service asks WebRTC's VAD, mode 1, about whole frames of 30 ms of one message, and throws away
 every message before the one in which it hears a voice.
@@ -38,7 +38,7 @@ PUSHED = 50 * MS
 LENGTH = 600 * MS
 """Of an utterance."""
 LEAD = 1000 * MS
-"""Digital silence in front of one."""
+"""Digital silence before an utterance."""
 PHASES = range(0, 50, 10)
 """ms by which the first sound is later in its frame."""
 AUDIBLE = 0.01
@@ -71,7 +71,7 @@ def utterances() -> list[Pcm]:
 
 
 def at_level(pcm: Pcm, peak: float) -> Pcm:
-    """Return it with a peak that is such a share of full scale."""
+    """Return the audio scaled to a peak, a share of full scale."""
     scaled: Pcm = (pcm * (peak * 32767 / np.abs(pcm.astype(np.int32)).max())).astype(np.int16)
     return scaled
 
@@ -99,7 +99,7 @@ class Receiver:
 
 
 def lost(speech: list[Pcm], phase: int, cut: type[Onset], told: bool) -> Iterator[int]:
-    """Say utterance after utterance in a call; yield the samples of each first sound that go."""
+    """Say utterance after utterance in a call; yield the lost samples of each first sound."""
     backlog = Backlog()
     feed = Feed(backlog, Clock(), 0.0)
     feed._onset = cut(backlog)

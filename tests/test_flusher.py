@@ -43,7 +43,7 @@ async def test_an_utterance_is_flushed_when_the_audio_stops() -> None:
 
 
 @in_virtual_time
-async def test_who_waits_for_a_final_behind_a_pause_asks_once_more() -> None:
+async def test_who_waits_for_a_final_after_a_pause_asks_once_more() -> None:
     """The silence of the pause can have been too short for the service's endpointer."""
     async with wired(EMPTY) as call:
         await call.push(frame(50), 20)
@@ -74,11 +74,11 @@ def flusher_of(call: WiredCall) -> Flusher:
     return exchange._flusher
 
 
-async def begin_anew(call: WiredCall, *, behind: int = 6) -> None:
-    """Speak, pause for so many frames, and begin another word."""
+async def begin_anew(call: WiredCall, *, pause: int = 6) -> None:
+    """Speak, pause for `pause` frames, and begin another word."""
     await call.push(frame(50), 20)
     call.hear(hypothesis(0.9))
-    await call.push(QUIET, behind)
+    await call.push(QUIET, pause)
     await call.push(frame(50), 2)
 
 
@@ -98,7 +98,7 @@ async def fall_behind(call: WiredCall, *, by: float = 2.5) -> None:
 
 @in_virtual_time
 async def test_a_service_that_is_behind_is_left_to_the_quiet_of_the_call() -> None:
-    """Silence that is injected takes it as long, and would put it further behind."""
+    """Injected silence takes the service as long as audio, and would put it further behind."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
         before = silence_on(call.wires.last)
@@ -124,7 +124,7 @@ async def test_the_final_of_something_earlier_is_no_answer() -> None:
 
 @in_virtual_time
 async def test_a_service_that_is_far_away_is_asked_at_once() -> None:
-    """All that it says is late, and no later with each turn."""
+    """All its answers are late, but no later from turn to turn."""
     async with wired(EMPTY) as call:
         await call.push(frame(50), 100)
         call.hear(hypothesis(2.0))
@@ -164,7 +164,7 @@ async def test_who_is_not_behind_by_much_is_asked_at_once() -> None:
 
 @in_virtual_time
 async def test_without_more_audio_it_is_asked() -> None:
-    """There is no quiet in a call whose microphone is off."""
+    """A microphone that is off sends no quiet audio either."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
         before = silence_on(call.wires.last)
@@ -181,7 +181,7 @@ async def test_without_more_audio_it_is_asked() -> None:
 
 @in_virtual_time
 async def test_it_is_asked_in_the_end() -> None:
-    """No rule of it needs more quiet than there was."""
+    """There has been more quiet than any rule of the service needs."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
         before = silence_on(call.wires.last)
@@ -206,12 +206,12 @@ async def test_a_new_connection_is_asked_where_the_flush_was() -> None:
         assert len(call.wires.opened) == 2
         silent = samples(call.wires.last.audio) == 0
         assert silent.sum() / RATE == pytest.approx(FLUSH_SILENCE + 0.7, abs=0.1)
-        assert not silent[-RATE // 2 :].any(), "and the words behind it are behind that"
+        assert not silent[-RATE // 2 :].any(), "the words after the flush follow its silence"
 
 
 @in_virtual_time
 async def test_a_file_is_asked_for_wherever_the_service_is() -> None:
-    """What is pushed faster than it was said has no quiet that comes in time."""
+    """The audio is pushed faster than it was said: no quiet of a call brings the final in time."""
     async with wired(EMPTY) as call:
         for heard in (0.9, 1.0 + FLUSH_SILENCE + 0.5):
             for _ in range(20 * 5):
@@ -262,7 +262,7 @@ async def test_an_earlier_flush_does_not_ask_for_one_that_waits() -> None:
 
 @in_virtual_time
 async def test_a_monologue_is_cut_at_a_breath_all_the_same() -> None:
-    """Else the service cuts a word."""
+    """Otherwise the service would cut a word."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
         await call.push(frame(50), 20 * 12)
@@ -278,9 +278,9 @@ async def test_a_monologue_is_cut_at_a_breath_all_the_same() -> None:
 
 @in_virtual_time
 async def test_noise_is_no_word_to_wait_for() -> None:
-    """It began like one, and the service, which keeps up, hears none in it."""
+    """It began like a word, but the service keeps up and hears no word in it."""
     async with wired(EMPTY) as call:
-        await begin_anew(call, behind=40)
+        await begin_anew(call, pause=40)
         before = silence_on(call.wires.last)
         call.stream.flush()
         await call.push(frame(50, level=1500), 20)
@@ -291,9 +291,9 @@ async def test_noise_is_no_word_to_wait_for() -> None:
 
 @in_virtual_time
 async def test_nor_is_it_to_a_service_that_has_a_little_to_do() -> None:
-    """Live audio keeps it so busy: it is no reason to wait for ever."""
+    """Live audio always keeps it a little busy: that is no reason to wait for ever."""
     async with wired(EMPTY) as call:
-        await begin_anew(call, behind=40)
+        await begin_anew(call, pause=40)
         before = silence_on(call.wires.last)
         call.stream.flush()
         call.stream._feed.drained_at += 0.4
@@ -303,7 +303,7 @@ async def test_nor_is_it_to_a_service_that_has_a_little_to_do() -> None:
 
 @in_virtual_time
 async def test_nor_on_a_connection_that_was_opened_in_the_utterance() -> None:
-    """Its hypotheses are of an utterance that has begun on the one before."""
+    """Its hypotheses are about an utterance that began on the connection before."""
     async with wired(EMPTY) as call:
         await begin_anew(call)
         call.stream.flush()
@@ -319,7 +319,7 @@ async def test_nor_on_a_connection_that_was_opened_in_the_utterance() -> None:
 
 @in_virtual_time
 async def test_an_empty_flush_stops_nobody_who_waits() -> None:
-    """The two have a timer between them."""
+    """The empty flush and the one that waits share a timer."""
     async with wired(EMPTY) as call:
         await begin_anew(call)
         before = silence_on(call.wires.last)
@@ -348,8 +348,8 @@ async def test_a_loop_that_is_always_late_asks_all_the_same(
 
 
 @in_virtual_time
-async def test_nothing_is_asked_for_behind_the_end() -> None:
-    """L: what is left to wait for is the service's answer."""
+async def test_nothing_is_asked_for_after_the_end() -> None:
+    """L: only the service's answer is left to wait for."""
     async with wired(EMPTY) as call:
         await fall_behind(call)
         call.stream.flush()
@@ -380,7 +380,7 @@ async def test_nothing_is_asked_of_a_connection_that_is_over() -> None:
 
 
 @in_virtual_time
-async def test_nor_of_one_that_begins_behind_the_end() -> None:
+async def test_nor_of_one_that_begins_after_the_end() -> None:
     async with wired(EMPTY) as call:
         await begin_anew(call)
         call.stream.flush()
@@ -409,7 +409,7 @@ def test_a_flush_is_marked_in_the_pause_that_somebody_waits_for(silent: float, p
 @pytest.mark.parametrize("peak", [0, 30, 100, 300])
 @pytest.mark.parametrize("paused", [0.0, 0.1, 0.35])
 def test_none_is_marked_in_a_word(paused: float, peak: int) -> None:
-    """Silence would cut it: the next connection asks in the pause behind it."""
+    """Silence would cut the word: the next connection asks in the pause after it."""
     backlog = Backlog()
     for pcm in (tone(0.6), noise(paused, peak), tone(0.08)):
         backlog.push(pcm, RATE)
@@ -420,7 +420,7 @@ def test_none_is_marked_in_a_word(paused: float, peak: int) -> None:
 @pytest.mark.parametrize("ms", [50, 200, 500])
 @in_virtual_time
 async def test_a_word_is_not_cut_between_two_long_frames(ms: int) -> None:
-    """Each comes as late as it is long, and no pause is before it."""
+    """Each frame comes as late as it is long, and there is no pause before it."""
     async with wired() as call:
         await call.push(frame(500), 2)
         call.hear(hypothesis(0.9))

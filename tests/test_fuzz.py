@@ -1,4 +1,4 @@
-"""No frame does harm: nothing raises, and what is good behind it is heard."""
+"""No frame does harm: nothing raises, and a good frame after it is heard."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_is_drawn_comes_from_its_seed() -> None:
 
 @pytest.mark.parametrize("lost", ["raises", "forgets"])
 def test_what_is_broken_is_found(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a receiver that trips over noise, or takes what comes behind it for noise too."""
+    """With a receiver that raises for noise, or takes the frame after it for noise too."""
 
     def broken(frame: bytes) -> Any:
         response = decode(frame)
@@ -153,7 +153,7 @@ def test_the_command_says_what_it_bred() -> None:
 
 
 class Foul(Hooks):
-    """Sends frames of any content in front of each good one."""
+    """Sends frames of any content before each good one."""
 
     def __init__(self, frames: list[bytes]) -> None:
         self._frames = frames

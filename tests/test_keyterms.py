@@ -30,7 +30,7 @@ SAID = talk(4, 3, 2)
 async def talking(
     *hooks: Any, said: Talk = SAID, **options: Any
 ) -> AsyncIterator[tuple[TiroServer, tiro.STT, tiro.SpeechStream, list[agents_stt.SpeechEvent]]]:
-    """A caller who says something, at the pace of speech, and is silent behind it."""
+    """A caller who says something, at the pace of speech, and is silent afterwards."""
     events: list[agents_stt.SpeechEvent] = []
     server = TiroServer(
         recognizers={"is": NumberedRecognizer(said)}, hooks=faults.PerConnection(*hooks)

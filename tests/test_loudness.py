@@ -90,7 +90,7 @@ def test_quiet_speech_over_digital_silence_stands_out(peak: int) -> None:
 
 @pytest.mark.parametrize("peak", [30, 100, 200, 3000, 32767])
 def test_quiet_speech_20_db_above_the_noise_stands_out(peak: int) -> None:
-    """Before the floor is learned, and behind it."""
+    """Before and after the floor is learned."""
     line = noise(10, peak // 10)
     assert sound(measured(line[:RATE], speech(0.4, peak), line)) is not None
     loudness = measured(line, speech(0.4, peak), line)
@@ -159,14 +159,14 @@ def test_the_floor_sinks_at_once_and_rises_slowly() -> None:
 
 
 @pytest.mark.parametrize("part", range(0, 100, 5))
-@pytest.mark.parametrize(("before", "behind"), [(0.0, 0.12), (0.12, 0.02), (0.3, 0.3)])
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.12), (0.12, 0.02), (0.3, 0.3)])
 @pytest.mark.parametrize(("loud", "peak"), [(6000, 3000), (6000, 9000), (2000, 300)])
-def test_a_word_right_behind_noise_that_stops_stands_out(
-    part: int, before: float, behind: float, loud: int, peak: int
+def test_a_word_right_after_noise_that_stops_stands_out(
+    part: int, before: float, after: float, loud: int, peak: int
 ) -> None:
     """Music, a ringback tone or a fan; wherever in a second it stops."""
     stop = 12 + part / 100
-    line = noise(stop, loud), noise(before, 30), tone(0.35, peak), noise(behind, 30)
+    line = noise(stop, loud), noise(before, 30), tone(0.35, peak), noise(after, 30)
     assert sound(measured(*line), stop + 0.02) == pytest.approx(stop + before, abs=0.05)
 
 
@@ -181,10 +181,10 @@ def test_a_stop_is_seen_however_many_frames_are_measured_at_a_time() -> None:
     assert sound(loudness) == pytest.approx(10.6)
 
 
-@pytest.mark.parametrize("behind", range(10))
-def test_a_stop_is_seen_wherever_it_is(behind: int) -> None:
-    """No frame of this noise is below its floor but those five."""
-    loudness = measured(tone(11), quiet(0.1), tone(0.02 * behind))
+@pytest.mark.parametrize("after", range(10))
+def test_a_stop_is_seen_wherever_it_is(after: int) -> None:
+    """Only the five frames of the stop are below the floor of this noise."""
+    loudness = measured(tone(11), quiet(0.1), tone(0.02 * after))
     assert loudness.floor == 1
 
 
@@ -209,7 +209,7 @@ def test_a_gap_in_noise_is_soon_forgotten() -> None:
 
 
 def test_a_stop_outlasts_a_lesson_that_is_too_high() -> None:
-    """From audio without words, most of which is from before it."""
+    """The floor is learned from audio without words, most of it from before the stop."""
     loudness = measured(noise(10.5, 6000), noise(0.1, 30), tone(0.4), noise(0.02, 30))
     loudness.learn_no_words(7 * RATE, round(10.6 * RATE), 11 * RATE)
     loudness.learn_words(round(10.6 * RATE), 11 * RATE)
@@ -255,7 +255,7 @@ def test_what_is_in_words_yet_to_come_is_not_learned() -> None:
 def test_audio_without_words_is_the_noise() -> None:
     loudness = measured(noise(1, 400), speech(1, 4000))
     loudness.learn_no_words(0, RATE, 2 * RATE)
-    # Words stand out by 20 dB from what is noise for certain.
+    # Words stand out by 20 dB from audio that is certainly noise.
     assert loudness.floor == pytest.approx(4000 / 30, rel=0.05)
     assert sound(loudness) == pytest.approx(1, abs=0.06)
 
@@ -284,14 +284,14 @@ def test_the_rest_of_a_word_is_no_other_word() -> None:
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.06, 0.12, 0.5])
-def test_a_word_close_behind_another_is_a_word(gap: float) -> None:
+def test_a_word_soon_after_another_is_a_word(gap: float) -> None:
     loudness = measured(decay(0.3), quiet(gap), tone(0.2), quiet(1))
     assert sound(loudness, after_word=True) == pytest.approx(0.3 + gap, abs=0.09)
 
 
 @pytest.mark.parametrize("level", [30, 3000, 10922, 10923, 21845, 21846, 32767])
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.4])
-def test_a_word_right_behind_one_as_loud_is_a_word(level: int, seconds: float) -> None:
+def test_a_word_right_after_one_as_loud_is_a_word(level: int, seconds: float) -> None:
     """However loud: levels are numbers of 16 bits, and must not run over."""
     loudness = measured(tone(0.5, level), tone(seconds, level), quiet(1))
     loudness.learn_words(0, RATE // 2)
@@ -300,8 +300,8 @@ def test_a_word_right_behind_one_as_loud_is_a_word(level: int, seconds: float) -
 
 @pytest.mark.parametrize("share", [4, 10, 25])
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
-def test_a_soft_word_right_behind_a_loud_one_is_a_word(share: int, seconds: float) -> None:
-    """The service has cut in the middle of speech."""
+def test_a_soft_word_right_after_a_loud_one_is_a_word(share: int, seconds: float) -> None:
+    """Such as after a cut of the service in the middle of speech."""
     loudness = measured(tone(0.5, 9000), tone(seconds, 9000 // share), quiet(1))
     loudness.learn_words(0, RATE // 2)
     assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) == RATE // 2
@@ -398,11 +398,11 @@ def test_soft_words_between_loud_ones_are_no_silence() -> None:
     assert longest(loudness, 0, 3.5) is None
 
 
-@pytest.mark.parametrize(("level", "quiet_behind"), [(0, True), (250, True), (600, False)])
-def test_it_is_quiet_behind_words_at_20_db_below_them(level: int, quiet_behind: bool) -> None:
+@pytest.mark.parametrize(("level", "is_quiet"), [(0, True), (250, True), (600, False)])
+def test_it_is_quiet_after_words_at_20_db_below_them(level: int, is_quiet: bool) -> None:
     loudness = measured(tone(0.5, 3000), tone(0.5, level))
     loudness.learn_words(0, RATE // 2)
-    assert loudness.is_quiet_after_words(RATE // 2, RATE) is quiet_behind
+    assert loudness.is_quiet_after_words(RATE // 2, RATE) is is_quiet
 
 
 def test_without_anything_louder_nothing_is_quiet() -> None:
@@ -451,8 +451,8 @@ def test_the_ends_are_those_of_one_sound_after_the_other(parts: list[tuple[int, 
         sound = loudness.first_sound(position, loudness.measured_to)
         assert sound is not None and position <= sound < end
         assert loudness.last_loud(sound, end) == end
-        behind = loudness.first_loud(end, loudness.measured_to)
-        assert (behind or loudness.measured_to) - end >= round(0.3 * RATE)
+        after = loudness.first_loud(end, loudness.measured_to)
+        assert (after or loudness.measured_to) - end >= round(0.3 * RATE)
         position = end
 
 

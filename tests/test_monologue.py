@@ -21,16 +21,16 @@ from .support.trial import Outcome, hear
 from .support.trouble import Latency, Outage, Pace
 
 STEP = RATE * 2 // 5
-"""How often it is asked, in samples."""
+"""How many samples are sent between two looks for a cut."""
 
 
 def cuts(*audio: bytes, start: float = 0.0, finals: tuple[float, ...] = ()) -> list[float]:
-    """Return the seconds at which audio that is all there is cut, as it is sent.
+    """Return the seconds at which audio, all of it pushed at once, is cut as it is sent.
 
     Args:
         audio: What is sent.
         start: The second from which the connection is fed.
-        finals: Up to where finals are; each comes as soon as 1 s more was sent.
+        finals: The seconds up to which finals cover the audio; each comes when 1 s more was sent.
     """
     backlog = Backlog()
     # A connection opens before there is audio, whose rate is not known then.
@@ -42,8 +42,8 @@ def cuts(*audio: bytes, start: float = 0.0, finals: tuple[float, ...] = ()) -> l
             if sent_to > (final + 1) * RATE:
                 backlog.finalize(0, round(final * RATE))
         for breath in monologue.plan(sent_to):
-            assert breath >= sent_to, "there is no silence to be sent behind what is sent"
-            assert breath in backlog.flushes, "it is sent again, too"
+            assert breath >= sent_to, "silence can not be sent before audio that is sent already"
+            assert breath in backlog.flushes, "a new connection is sent it too"
             monologue.decided(breath)
             found.append(breath / RATE)
     return found
@@ -76,7 +76,7 @@ def test_soft_words_are_no_breath() -> None:
 
 
 def test_where_noise_is_never_silent_a_breath_is_the_quietest_there_is() -> None:
-    """Silence suppression has made the line silent once, and so the noise is not the floor."""
+    """Silence suppression has made the line silent once, so the floor is below the noise."""
     audio = quiet(1) + tone(9.0) + noise(0.3, 60) + tone(8.0)
     assert cuts(audio) == [pytest.approx(10.15, abs=0.02)]
 
@@ -127,7 +127,7 @@ def test_silence_is_not_cut() -> None:
 
 
 def test_a_stretch_begins_with_its_first_sound() -> None:
-    """Neither the silence in front of it counts, nor what is in front of that."""
+    """Neither the silence before that sound counts, nor any audio before the silence."""
     for before in (quiet(11), tone(6) + quiet(5), tone(9) + quiet(3)):
         assert cuts(before, sentences(*[3.0] * 3), quiet(5)) == []
 
@@ -163,7 +163,7 @@ def test_silence_that_is_about_to_be_sent_is_planned() -> None:
 
 
 def test_silence_that_was_not_sent_again_is_no_decision() -> None:
-    """A new connection is fed from just before it, where nothing was to be decided."""
+    """A new connection is fed from just before it, where there was nothing to decide."""
     backlog = Backlog()
     backlog.push(sentences(1.0, 13.0, 4.0), RATE)
     backlog.plan_flush(round(1.1 * RATE))
@@ -172,7 +172,7 @@ def test_silence_that_was_not_sent_again_is_no_decision() -> None:
 
 
 def test_a_caller_who_talks_live_is_left_to_who_listens() -> None:
-    """There is nothing to look at yet."""
+    """There is no audio to look ahead at yet."""
     backlog = Backlog()
     monologue = Monologue(backlog, 0)
     audio = sentences(13.0, 5.0, 2.0)
@@ -189,7 +189,7 @@ def test_what_is_planned_is_sent_and_sent_again() -> None:
     (breath,) = caller.backlog.flushes
     assert breath / RATE == pytest.approx(13.15, abs=0.02)
     first = caller.feed.locate(13.15 + 1.0), caller.feed.locate(13.15 + 2.6)
-    assert first[0] == breath < first[1], "2.5 s of silence are behind it"
+    assert first[0] == breath < first[1], "2.5 s of silence follow it"
     caller.reconnect()
     caller.send()
     assert caller.backlog.flushes == [breath]
@@ -197,7 +197,7 @@ def test_what_is_planned_is_sent_and_sent_again() -> None:
 
 
 def test_an_empty_response_decides_on_what_a_service_that_keeps_up_was_sent() -> None:
-    """Such as on the music before somebody speaks; in a file it may be about the start of it."""
+    """Such as about music before somebody speaks. In a file it may be about the start only."""
     caller = Caller()
     caller.say(sentences(1.0, 1.0))
     caller.now += 1.0
@@ -230,7 +230,7 @@ def unbroken(seed: int) -> Talk:
 @pytest.mark.parametrize("noise", [0, 1])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_word_of_a_file_is_cut_in_two(seed: int, noise: int) -> None:
-    """Nor is the first one behind a breath, at a gate that digital silence has closed."""
+    """Nor is the first word after a breath cut, where digital silence has closed the voice gate."""
     said = replace(unbroken(seed), noise=noise)
     assert said.seconds > 20
     outcome: Outcome = virtual.run(hear(said))

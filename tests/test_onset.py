@@ -75,7 +75,7 @@ def test_what_is_held_and_loud_is_one_message() -> None:
 
 
 def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None:
-    """In frames of 5 ms: what stands out fills no 20 ms at first."""
+    """In frames of 5 ms: at first the sound does not fill a measured frame of 20 ms."""
     backlog = Backlog()
     gate = Onset(backlog)
     sound = quiet(0.1) + tone(0.3)
@@ -87,7 +87,7 @@ def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None
 
 
 def test_the_rest_of_a_word_does_not_end_the_gathering() -> None:
-    """A new connection begins with it: it opens no gate, and the next sound needs what it has."""
+    """The rest opens no voice gate, so the next sound still has to go with what is before it."""
     rest, word = 20, 420
     gate, start = onset(tone(rest / 1000) + quiet((word - rest) / 1000) + tone(0.5)), 0
     while start + gate.next_message(start, 920 * MS, CHUNK, False) <= word * MS:
@@ -109,7 +109,7 @@ def test_who_does_not_gather_never_does() -> None:
 # -- in a connection's way through the audio -----------------------------------------------------
 
 
-def test_an_utterance_behind_silence() -> None:
+def test_an_utterance_after_silence() -> None:
     talk = LiveFeed()
     talk.push(quiet(2))
     assert {length for _, length in talk.messages} == {0.15}
@@ -121,7 +121,7 @@ def test_an_utterance_behind_silence() -> None:
     assert {length for _, length in then} == {0.05}
 
 
-def test_behind_a_final_it_is_quiet_audio_again() -> None:
+def test_after_a_final_it_is_quiet_audio_again() -> None:
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1))
     talk.feed.finalize(1.0, 2.0, 3.0)
@@ -131,7 +131,7 @@ def test_behind_a_final_it_is_quiet_audio_again() -> None:
 
 
 @pytest.mark.parametrize("end", [2.0, 3.0])
-def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> None:
+def test_after_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> None:
     talk = LiveFeed()
     talk.push(quiet(1) + tone(2))
     talk.feed.finalize(1.0, end, 3.0)
@@ -141,9 +141,9 @@ def test_behind_a_cut_in_the_middle_of_speech_audio_goes_at_once(end: float) -> 
 
 
 def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
-    """The service is behind: what it has looked ahead over when it decides is dropped.
+    """The service is behind: it drops its look-ahead when it decides.
 
-    A message that is longer than that would take the onset of a third utterance with it.
+    A message longer than the look-ahead would lose the onset of a third utterance as well.
     """
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1) + tone(1) + quiet(0.5))
@@ -158,8 +158,8 @@ def test_while_a_later_utterance_is_undecided_audio_goes_at_once() -> None:
 
 
 @pytest.mark.parametrize("pause", [0.6, 0.73, 1.4])
-def test_in_a_burst_a_sound_behind_a_pause_goes_with_what_is_before_it(pause: float) -> None:
-    """Nobody knows whether the gate has closed in the pause."""
+def test_in_a_burst_a_sound_after_a_pause_goes_with_what_is_before_it(pause: float) -> None:
+    """Nobody knows whether the voice gate has closed in the pause."""
     talk = LiveFeed()
     talk.backlog.push(quiet(0.5) + tone(1) + quiet(pause) + tone(1) + quiet(1), RATE)
     talk.send()
@@ -181,10 +181,10 @@ def test_in_a_burst_a_short_pause_is_nothing_special() -> None:
 
 @pytest.mark.parametrize("ms", [5, 10, 20, 50])
 @pytest.mark.parametrize("pause", [0.51, 0.6, 0.735, 1.4, 2.2])
-def test_a_sound_behind_a_pause_is_one_message_before_the_final_is_here(
+def test_a_sound_after_a_pause_is_one_message_before_the_final_is_here(
     pause: float, ms: int
 ) -> None:
-    """The gate has closed if the service has decided, and the word of that is on its way."""
+    """The voice gate has closed if the service has decided, and the final is on its way."""
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1), ms)
     talk.messages.clear()
@@ -200,7 +200,7 @@ def test_a_sound_behind_a_pause_is_one_message_before_the_final_is_here(
     others = [length for _, length in talk.messages[:number] + talk.messages[number + 1 :]]
     assert others and set(others) == {0.05}
     late = [at - end for (at, _), end in zip(talk.messages[:number], ends[:number], strict=True)]
-    assert max(late) < 0.05, "quiet audio waits for nothing: the final hangs on it"
+    assert max(late) < 0.05, "quiet audio is not held back: the service needs it to decide"
 
 
 @pytest.mark.parametrize("pause", [0.1, 0.26, 0.4])
@@ -212,7 +212,7 @@ def test_a_short_pause_is_nothing_special(pause: float) -> None:
     assert {length for _, length in talk.messages} == {0.05}
 
 
-def test_a_flush_sends_the_sound_behind_a_pause() -> None:
+def test_a_flush_sends_the_sound_after_a_pause() -> None:
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(1) + tone(0.08))
     assert talk.feed.sent_to < 3 * RATE + CHUNK
@@ -223,8 +223,8 @@ def test_a_flush_sends_the_sound_behind_a_pause() -> None:
     assert talk.messages[0][1] >= 0.05
 
 
-def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
-    """Though the last sound was only just before: the gate is closed behind any final."""
+def test_after_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
+    """Though the last sound was only just before: the voice gate is closed after any final."""
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1))
     talk.feed.flush()
@@ -237,8 +237,8 @@ def test_behind_a_decision_that_was_asked_for_it_is_quiet_audio_again() -> None:
     assert max(lengths) >= 0.25, "the first sound goes with what was before it"
 
 
-def test_behind_silence_that_was_sent_it_is_quiet_audio_before_the_final_is_here() -> None:
-    """Within the silence, any rule has decided; what is behind is heard behind that."""
+def test_after_silence_that_was_sent_it_is_quiet_audio_before_the_final_is_here() -> None:
+    """Any rule decides within that silence; what follows is heard after the decision."""
     talk = LiveFeed()
     talk.push(quiet(1) + tone(1) + quiet(0.2))
     talk.feed.flush()
@@ -277,7 +277,7 @@ def test_what_is_held_is_released_in_a_pause() -> None:
 
 @pytest.mark.parametrize("ms", [5, 20, 50, 100, 140])
 @pytest.mark.parametrize("pause", [0.26, 0.36, 1.0])
-def test_a_word_has_begun_behind_a_pause(ms: int, pause: float) -> None:
+def test_a_word_has_begun_after_a_pause(ms: int, pause: float) -> None:
     assert has_begun_anew(onset(tone(0.5) + quiet(pause) + tone(ms / 1000))._backlog)
 
 
@@ -299,7 +299,7 @@ def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
     assert not has_begun_anew(backlog, after_final=True), "it began some time ago"
 
 
-def test_soft_words_that_are_open_are_no_pause_behind_loud_ones_that_are_final() -> None:
+def test_soft_words_that_are_open_are_no_pause_after_loud_ones_that_are_final() -> None:
     loud, soft = (np.frombuffer(tone(0.5), np.int16) for _ in range(2))
     audio = loud.tobytes() + noise(0.8, 1) + (soft // 12).tobytes() * 4
     backlog = onset(audio)._backlog
@@ -321,7 +321,7 @@ def test_soft_words_that_are_open_are_no_pause_behind_loud_ones_that_are_final()
         tone(0.5) + quiet(0.3),
         tone(0.5) + quiet(0.3) + tone(0.04) + quiet(0.04),
         noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
-        # There is nothing but that word: to let go of a button is to be done.
+        # There is no word but that one: a flush as it ends means that the caller is done.
         quiet(2.0) + tone(0.1),
         quiet(0.1) + tone(0.18),
         noise(1.0, 5) + tone(0.12),
@@ -335,8 +335,8 @@ def test_no_word_has_begun(audio: bytes) -> None:
     assert not has_begun_anew(onset(audio)._backlog)
 
 
-def test_a_word_behind_a_pause_in_an_open_hypothesis_is_not_its_first() -> None:
-    """All before it may have been let go."""
+def test_a_word_after_a_pause_in_an_open_hypothesis_is_not_its_first() -> None:
+    """The words before it may have been dropped."""
     backlog = onset(quiet(2.0) + tone(0.1))._backlog
     backlog.set_speaking(True)
     assert has_begun_anew(backlog)

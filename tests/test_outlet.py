@@ -27,7 +27,7 @@ RATE = 16000
 
 
 class Stream:
-    """An outlet with what it asks."""
+    """An outlet, and stand-ins for what it asks of its stream."""
 
     def __init__(self, *, usage: bool = True) -> None:
         self.backlog, clock = Backlog(), Clock()
@@ -60,7 +60,7 @@ def test_usage_is_reported_while_audio_goes_out(frame: float) -> None:
     stream = Stream()
     for n in range(round(10 / frame)):
         stream.send(frame)
-        # What is held back (0.15 s) and makes no message yet (0.05 s) is not counted here.
+        # Audio held back (0.15 s), or too little for a message yet (0.05 s), is not counted here.
         assert (n + 1) * frame - usage(stream.events) < 1.8 + frame
     reported = [event.recognition_usage.audio_duration for event in stream.events]  # type: ignore[union-attr]
     assert 1.75 < min(reported) <= max(reported) < 1.76 + frame
@@ -136,7 +136,7 @@ async def test_who_gives_up_waiting_for_an_event_gets_the_next_one() -> None:
     assert [event async for event in stream] == []
 
 
-async def test_a_failure_comes_behind_the_last_event_and_stays() -> None:
+async def test_a_failure_comes_after_the_last_event_and_stays() -> None:
     stream = Scripted(tiro.STT(api_key="t"))
     stream.tell(START)
     for _ in range(3):

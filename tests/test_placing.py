@@ -122,7 +122,7 @@ def test_a_burst_has_no_pace() -> None:
     assert pace.steady is None
 
 
-def test_behind_a_pause_the_pace_is_another() -> None:
+def test_after_a_pause_the_pace_is_another() -> None:
     pace = Pace()
     for n in range(1, 40):
         pace.note(n / 20, 100 + n / 20 + (5.0 if n >= 20 else 0.0))
@@ -162,7 +162,7 @@ def test_silence_in_front_of_a_sound_counts() -> None:
 
 @pytest.mark.parametrize("size", [0.05, 0.15])
 def test_live_silence_begins_where_the_clock_says(size: float) -> None:
-    """Never later than it does, which would make its words early, and hardly earlier."""
+    """Never later than that, which would make the words early, and hardly earlier."""
     first = call(audio=silence(8.0))
     place = Place(2.0, first.audio, first.call_began)
     # From 5.3 s on; up to 9.0 s in a burst, and then as it is said.

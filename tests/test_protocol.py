@@ -545,7 +545,7 @@ def test_what_is_no_duration_is_unknown(value: Any) -> None:
 
 
 def test_a_word_that_is_over_at_zero_has_no_time() -> None:
-    """T3: the field is there, and nobody filled it."""
+    """T3: the field is there, but was never filled in."""
     result = final_of({"word": "já", "startTime": "0s", "endTime": "0s"})
     assert (result.start, result.end) == (None, None)
     assert result.alternatives == (Alternative("já"),)
@@ -553,8 +553,8 @@ def test_a_word_that_is_over_at_zero_has_no_time() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 @pytest.mark.parametrize("is_final", [False, True])
-def test_a_word_that_starts_behind_its_end_gives_no_times(at: int, is_final: bool) -> None:
-    """A final lets go of audio by its times: those of such a word are no evidence."""
+def test_a_word_that_starts_after_its_end_gives_no_times(at: int, is_final: bool) -> None:
+    """Audio is dropped by the times of finals: those of such a word prove nothing."""
     words = [{"word": "já", "startTime": f"{n}s", "endTime": f"{n + 1}s"} for n in range(3)]
     words[at].update(startTime=f"{at + 0.9}s", endTime=f"{at + 0.5}s")
     alternative = {"transcript": "já já já", "words": words}

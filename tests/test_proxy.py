@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from livekit.plugins.tiro.testing import ConnectionRecord
 
 SAID = talk(3, 2, word=0.3, gap=1.0, lead=0.5)
-# Bytes of the handshake, roughly, of the config behind it, and of a message of audio.
+# Bytes of the handshake, roughly, of the config after it, and of a message of audio.
 HANDSHAKE, CONFIG, MESSAGE = 350, 250, 2170
 # s; a peer that is gone is noticed after 15 s at most.
 NOTICED = 15.0
@@ -138,7 +138,7 @@ def test_a_black_hole_that_ends_costs_nothing(
         assert len(outcome.sessions) == 1, "a short one is not even noticed"
     else:
         assert len(outcome.sessions) > 1, "a long one is taken for the end of the connection"
-    # Nor does the server, to which a handshake comes whose client is gone.
+    # Nor does the server log one, though it gets a handshake whose client is gone.
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -152,7 +152,7 @@ def test_a_black_hole_without_end_is_a_timeout(moment: float, live: bool) -> Non
     outcome = run(trial())
     assert type(outcome.error) is APIConnectionError or type(outcome.error) is APITimeoutError
     assert outcome.reported and not outcome.reported[-1].recoverable
-    # Noticed, four handshakes of 5 s, and 0.1, 2 and 2 s between them.
+    # The time to notice it, four handshakes of 5 s, and 0.1, 2 and 2 s between them.
     assert outcome.seconds < moment + NOTICED + 4 * 5.0 + 4.1 + 1.0
 
 

@@ -63,7 +63,7 @@ class Course:
         (replace(CLOSED, age=0.5), SILENCE, Next.RECONNECT_ON_AUDIO),
         (MUTE, SILENCE, APIConnectionError),
         (MUTE, SOUND, APIConnectionError),
-        # It has a limit for silence, or nobody has come to speak yet.
+        # The service has a limit for silence, or nobody has spoken yet.
         (UNASKED, SILENCE, Next.RECONNECT_ON_AUDIO),
         (failed(11, UNASKED), SILENCE, Next.RECONNECT_ON_AUDIO),
         (failed(14, UNASKED), SILENCE, APIStatusError),
@@ -78,11 +78,11 @@ class Course:
         # A limit of the service struck at the onset of speech.
         (replace(MUTE, age=60.0, unanswered=0.4), SOUND, Next.RECONNECT),
         (replace(MUTE, age=60.0, unanswered=4.9), SOUND, Next.RECONNECT),
-        # It ignored what was said.
+        # The service ignored speech.
         (replace(MUTE, age=60.0, unanswered=5.1), SOUND, APIConnectionError),
         (replace(MUTE, age=60.0, unanswered=5.1), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(CLOSED, unanswered=14.0), SOUND, Next.RECONNECT),
-        # It was opened ahead of the audio.
+        # The connection was opened before there was audio.
         (SHUT, SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(SHUT, age=0.1), SILENCE, Next.RECONNECT_ON_AUDIO),
         (replace(SHUT, reason=Reason.DRAIN_TIMEOUT), SILENCE, Next.RECONNECT_ON_AUDIO),
@@ -91,7 +91,7 @@ class Course:
         (CHANGED, SILENCE, Next.RECONNECT),
         (replace(CHANGED, answered=False, age=0.1), SPEECH, Next.RECONNECT),
         (replace(CHANGED, end_sent=True), SPEECH, Next.RECONNECT),
-        # It takes audio and does not answer, or takes none any more.
+        # The peer takes audio and does not answer, or takes none any more.
         (UNRESPONSIVE, SOUND, Next.RECONNECT),
         (replace(MUTE, reason=Reason.GONE, age=14.0, unanswered=13.0), SOUND, Next.RECONNECT),
         (replace(MUTE, reason=Reason.GONE, age=14.0), SILENCE, Next.RECONNECT_ON_AUDIO),
@@ -249,7 +249,7 @@ def test_a_service_that_gets_no_further_is_a_failure(
 
 
 def test_a_service_that_hangs_up_on_silence_is_not_proven_by_that() -> None:
-    """What it does when somebody speaks is yet to be seen."""
+    """How it behaves when somebody speaks is not known yet."""
     course = Course()
     assert course.end(UNASKED, SILENCE) is Next.RECONNECT_ON_AUDIO
     error = course.end(replace(UNASKED, unanswered=2.0), SOUND)
@@ -340,10 +340,10 @@ def test_a_service_that_answers_once_and_then_no_more_is_a_failure_in_the_end() 
     assert isinstance(course.end(UNRESPONSIVE, SOUND), APITimeoutError)
 
 
-# -- behind the end marker -----------------------------------------------------------------------
+# -- after the end marker ------------------------------------------------------------------------
 
 
-def test_what_is_left_behind_the_end_is_sent_again_once() -> None:
+def test_what_is_left_after_the_end_is_sent_again_once() -> None:
     course = Course()
     assert not course.recovery.retried_after_drain
     assert course.end(DRAINED, SPEECH) is Next.RECONNECT
@@ -362,14 +362,14 @@ def test_what_is_left_is_sent_again_for_as_long_as_that_brings_finals() -> None:
 
 
 def test_finals_that_cover_nothing_do_not_come_for_ever() -> None:
-    """Without times, in noise that is not learned yet, nothing can be let go."""
+    """Without times, in noise that is not learned yet, no audio can be dropped."""
     course = Course()
     assert course.end(DRAINED, SOUND._replace(finals=1)) is Next.RECONNECT
     assert course.end(DRAINED, SOUND._replace(finals=2)) is Next.DONE
 
 
 def test_only_who_is_asked_for_nothing_else_can_say_that_there_is_nothing() -> None:
-    """The first time, it can be the answer to an earlier pause."""
+    """The first empty response may be the answer to an earlier pause."""
     nothing = replace(DRAINED, found_nothing=True)
     course = Course()
     assert course.end(nothing, SOUND) is Next.RECONNECT
@@ -378,7 +378,7 @@ def test_only_who_is_asked_for_nothing_else_can_say_that_there_is_nothing() -> N
 
 
 def test_an_open_hypothesis_is_not_nothing() -> None:
-    """It is gone as soon as nothing was heard twice of it."""
+    """Two empty responses would have taken it back: while it is open, it may be a word."""
     nothing = replace(DRAINED, found_nothing=True)
     course = Course()
     assert course.end(DRAINED, SPEECH) is Next.RECONNECT

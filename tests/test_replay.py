@@ -34,7 +34,7 @@ def test_a_new_connection_gets_silence_where_the_caller_paused(caller: Caller) -
 
 
 def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> None:
-    """It is opened while the caller's audio catches up."""
+    """The connection is opened while the caller's audio catches up."""
     caller.say(1.0)
     caller.now += 1.6
     for _ in range(6):
@@ -48,7 +48,7 @@ def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> Non
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_mute_beside_quiet_is_one_at_once(caller: Caller, before: bool) -> None:
-    """Whether the audio behind it is late is not known yet, but there is no word to cut."""
+    """It is not known yet whether the audio after it is late, but there is no word to cut."""
     parts = (tone(0.8), quiet(0.2)) if before else (tone(1.0),)
     for part in parts:
         caller.say(part)
@@ -96,7 +96,7 @@ def test_a_flush_of_quiet_audio_is_not_made_again(caller: Caller) -> None:
 
 
 def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> None:
-    """Though all the audio is final, and none is left: somebody has to conclude it."""
+    """Though all the audio is final, and none is left: the hypothesis has to be concluded."""
     caller.push(0.5)
     caller.feed.flush()
     caller.send()
@@ -107,7 +107,7 @@ def test_a_flush_is_made_again_while_a_hypothesis_is_open(caller: Caller) -> Non
 
 
 def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Caller) -> None:
-    """Behind it is what is said now: silence before that would only make the service wait."""
+    """The current sentence comes after it: silence before that would only delay the service."""
     caller.say(tone(0.5) + quiet(0.5))
     caller.feed.flush()
     caller.send()
@@ -122,7 +122,7 @@ def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Ca
 def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
     caller: Caller, gap: float, is_made: bool
 ) -> None:
-    """The service listens to it, and its endpointer would decide at the onset of what follows."""
+    """The service hears the rest, and its endpointer would decide at the onset of the next word."""
     caller.say(tone(0.5) + quiet(0.3))
     caller.feed.flush()
     caller.send()
@@ -133,7 +133,7 @@ def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
     assert (silence_of(caller.send()) > gap + 1.0) == is_made
 
 
-def test_a_flush_behind_what_is_final_is_not_made_again(caller: Caller) -> None:
+def test_a_flush_after_what_is_final_is_not_made_again(caller: Caller) -> None:
     caller.push(0.5)
     caller.feed.flush()
     caller.push(0.5)
@@ -145,7 +145,7 @@ def test_a_flush_behind_what_is_final_is_not_made_again(caller: Caller) -> None:
 
 
 def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> None:
-    """Nothing was said since the last one, so that it sends nothing here."""
+    """Nothing was said since the last flush, so the flush sends nothing on this connection."""
     caller.push(0.5)
     caller.feed.flush()
     caller.send()
@@ -158,7 +158,7 @@ def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> No
 
 
 def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller: Caller) -> None:
-    """The next final would cover it, though no service that is there heard it."""
+    """The next final would cover it, though the service of the new connection never heard it."""
     caller.say(noise(4.0, 100))
     soft = noise(0.8, 250)
     caller.say(soft)
@@ -174,8 +174,8 @@ def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller:
 
 
 @pytest.mark.parametrize("frames", range(20, 120))
-def test_the_mute_that_it_begins_behind_needs_no_silence(caller: Caller, frames: int) -> None:
-    """However the position of it is rounded."""
+def test_the_mute_that_it_begins_after_needs_no_silence(caller: Caller, frames: int) -> None:
+    """However the position of the mute is rounded."""
     for _ in range(frames):
         caller.push(quiet(0.05))
     caller.now += 5.0
@@ -187,7 +187,7 @@ def test_the_mute_that_it_begins_behind_needs_no_silence(caller: Caller, frames:
 
 @pytest.mark.parametrize("gaps", [1, 2, 5])
 def test_it_begins_after_the_last_of_several_mutes(caller: Caller, gaps: int) -> None:
-    """As of a microphone that is gated, or tapped; a hypothesis is about the words after them."""
+    """As of a gated microphone, or a tapped button; a hypothesis is about the words after them."""
     caller.say(noise(4.0, 100))
     for _ in range(gaps):
         caller.now += 1.4
@@ -214,7 +214,7 @@ def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None
 def test_where_the_quiet_is_long_no_silence_is_needed(
     caller: Caller, before: float, after: float, is_needed: bool
 ) -> None:
-    """It would make 5 s of it, behind which the service can decide at the onset of a word."""
+    """It would make 5 s of quiet, after which the service can decide at the onset of a word."""
     caller.say(noise(4.0, 100))
     caller.say(tone(0.5) + noise(before, 100))
     caller.now += 2.0

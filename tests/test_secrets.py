@@ -1,8 +1,9 @@
 """A canary for a key and canaries for words, through every fault: neither is seen anywhere.
 
-What is looked through: log records of every logger at DEBUG, asyncio's of every single step among
-them; exceptions with all that hangs on them, tracebacks with the locals of every frame but the
-tests' own; reprs of what the caller holds and of every task; events but transcripts; the output.
+These are searched: log records of every logger at DEBUG, with asyncio's of every single step;
+exceptions with those that they are chained to, and tracebacks with the locals of every frame but
+the tests' own; reprs of what the caller holds and of every task; all events but transcripts; and
+the output.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from .support.numbered import NumberedRecognizer, Talk, talk
 if TYPE_CHECKING:
     from livekit.plugins.tiro.stream import SpeechStream
 
-# What is looked for is ASCII, so that it stays what it is however the rest is quoted.
+# The canaries are ASCII, so that no quoting of the text around them changes them.
 CANARY_KEY, CANARY_WORD = "kanarilykill", "kanariord"
 KEY = f"ð/{CANARY_KEY}+47 11?&="
 _PLAIN = talk(2, 2)
@@ -68,12 +69,12 @@ SAID = Talk(
     _PLAIN.blocks,
 )
 HEADER = f"Basic {CANARY_KEY}+haus=="
-# What an error frame says is part of the exception, but for the key and the headers.
+# The text of an error frame is part of the exception, except the key and the headers.
 ECHO = f"bad token={KEY} of {KEY}, {HEADER} or {HEADER[6:]}"
 BOTH = f"{ECHO} said {CANARY_WORD}"
 # A close frame has room for no more.
 REASON = f"bad token={KEY}, {HEADER} said {CANARY_WORD}"
-# Of the tests and the local server, who know both.
+# Files of the tests and of the local server, which know both.
 KNOWING = str(Path(__file__).parent), str(Path(faults.__file__).parent)
 RETRIES = APIConnectOptions(max_retry=1, retry_interval=0.1, timeout=2.0)
 
@@ -145,9 +146,9 @@ class Spy:
         self.see(f"args of {where}", *error.args)
         self.see(where, "".join(traceback.format_exception(error)))
         self._see_locals(traceback.TracebackException.from_exception(error, capture_locals=True))
-        for behind in (error.__cause__, error.__context__):
-            if behind is not None:
-                self.see(f"what is behind {where}", behind)
+        for cause in (error.__cause__, error.__context__):
+            if cause is not None:
+                self.see(f"what caused {where}", cause)
 
     def _see_locals(self, error: traceback.TracebackException) -> None:
         for frame in error.stack:

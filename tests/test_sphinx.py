@@ -98,7 +98,7 @@ async def test_sphinx_finds_two_utterances(sphinx: None) -> None:
 
 @pytest.mark.parametrize(("scenario", "padding"), [("tail_tight", 0.0), ("tail_padded", 0.8)])
 async def test_sphinx_does_not_hear_the_tail(sphinx: None, scenario: str, padding: float) -> None:
-    """As recorded: the last 300 ms are lost at the end, unless zeros come behind them."""
+    """As recorded: the last 300 ms are lost at the end, unless zeros follow them."""
     speech = samples("two.wav")[9600:63920]
     client = await recognise(np.concatenate([speech, zeros(padding)]), ms=64)
     (ours,), theirs = client.settled, recording(scenario, "full").received[-1]

@@ -406,7 +406,7 @@ async def test_nor_is_anything_wrong_with_one_that_is_connected(
         assert (call.events, call.fault, faults) == ([], None, [])
         assert call.stream.is_done
         reasons = [vars(record).get("tiro.reason") for record in caplog.records]
-        assert "closed" in reasons, "and not for a wait behind the end of audio"
+        assert "closed" in reasons, "and not for a wait after the end of the audio"
 
 
 def hum() -> rtc.AudioFrame:
@@ -418,7 +418,7 @@ def hum() -> rtc.AudioFrame:
 @pytest.mark.parametrize("rate", [8000, 16000])
 @in_virtual_time
 async def test_a_resampler_keeps_nothing_when_the_microphone_goes_off(rate: int) -> None:
-    """It holds up to 75 ms, which can be the end of a word."""
+    """A resampler holds up to 75 ms, which can be the end of a word."""
     frame = hum()
     async with wired(EMPTY, sample_rate=rate) as call:
         await call.push(frame, 50)
@@ -430,7 +430,7 @@ async def test_a_resampler_keeps_nothing_when_the_microphone_goes_off(rate: int)
 
 @in_virtual_time
 async def test_nor_when_somebody_waits_for_the_end_of_a_word() -> None:
-    """Who lets go of a button in a word that has just begun, and is muted then."""
+    """The caller lets go of a button in a word that has just begun, and is muted then."""
     quiet = rtc.AudioFrame(bytes(1920), 48000, 1, 960)
     async with wired(EMPTY, sample_rate=8000) as call:
         await call.push(hum(), 50)
@@ -442,15 +442,15 @@ async def test_nor_when_somebody_waits_for_the_end_of_a_word() -> None:
         await asyncio.sleep(0.9)
         sent = np.frombuffer(call.wires.last.audio, np.int16)
         assert np.flatnonzero(np.abs(sent) > 1000)[-1] / 8000 == pytest.approx(1.6, abs=0.005)
-        assert len(sent) / 8000 > 1.6 + 2.4, "silence was sent behind it"
+        assert len(sent) / 8000 > 1.6 + 2.4, "silence was sent after it"
         pieces = len(call.stream._backlog._pieces)
         await asyncio.sleep(10.0)
-        assert len(call.stream._backlog._pieces) <= pieces, "nothing is none"
+        assert len(call.stream._backlog._pieces) <= pieces, "no empty piece is kept"
 
 
 @in_virtual_time
 async def test_nor_does_it_without_a_connection() -> None:
-    """What was said before a pause is in front of it."""
+    """Audio from before a pause stays before it."""
     frame = hum()
     async with TiroServer(hooks=StalledHandshake(4.0)) as server:
         async with new_stt(server, sample_rate=8000) as stt, stt.stream() as stream:
@@ -463,11 +463,11 @@ async def test_nor_does_it_without_a_connection() -> None:
                     stream.push_frame(rtc.AudioFrame(bytes(960), 48000, 1, 480))
                     assert stream._backlog.end >= 8000, "a connection may begin just now"
             assert stream._clock.pauses_after(0.0) == pytest.approx([1.0])
-            before, behind = (
+            before, after = (
                 np.abs(np.frombuffer(stream._backlog._read(8000 + at, 8000 + at + 64), np.int16))
                 for at in (-64, 8)
             )
-            assert before.max() > 7000 > 100 > behind.max()
+            assert before.max() > 7000 > 100 > after.max()
 
 
 @in_virtual_time
@@ -669,7 +669,7 @@ async def test_what_is_said_as_an_idle_connection_ends_is_heard() -> None:
         heard = asyncio.create_task(collect_all(stream))
         await until(lambda: stream._exchange is not None)
         await asyncio.sleep(4.9)
-        # Busy, as the moment is a short one.
+        # It checks without a pause, as the moment is short.
         while stream._exchange is not None:
             await asyncio.sleep(0)
         for frame in frames(said.pcm()):
@@ -733,7 +733,7 @@ async def test_real_speech_is_recognised() -> None:
 
 @in_virtual_time
 async def test_usage_is_reported_though_nobody_pushes_any_more() -> None:
-    """Who pushes a file no faster than it is sent would wait for ever."""
+    """A caller that pushes a file only as fast as usage is reported would wait for ever."""
     said = talk(4, gap=25.0)
     async with numbered_server(said) as server, new_stt(server) as stt:
         stream = stt.stream()

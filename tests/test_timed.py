@@ -170,7 +170,7 @@ class Finals(Hooks):
 
 @in_virtual_time
 async def test_finals_come_when_the_words_are_over() -> None:
-    """Half a second of silence and the look-ahead behind them, and no sooner than asked."""
+    """After half a second of silence and the look-ahead, and no sooner than `endpoint_silence`."""
     for endpoint_silence, finals_at in ((0.5, [2.8, 5.6, 10.6]), (0.7, [3.0, 5.8, 10.8])):
         hooks = Finals()
         async with listening(hooks=hooks, endpoint_silence=endpoint_silence) as (_, stt):
@@ -184,11 +184,11 @@ async def test_finals_come_when_the_words_are_over() -> None:
 @pytest.mark.parametrize(
     ("script", "per_second", "expected"),
     [
-        # Out of order, and one that starts before the one before it is out.
+        # Out of order, and one that starts before the previous one is over.
         ([At(1.0, "c"), At(0.2, "a b")], 2, [("A", 0.2, 0.7), ("b.", 0.7, 1.2), ("C.", 1.2, 1.7)]),
         ([At(1.0, "Já. Nei!")], 4, [("Já.", 1.0, 1.25), ("Nei!", 1.25, 1.5)]),
         ([At(0, "strax")], 1, [("Strax.", 0.0, 1.0)]),
-        # The last word is not out when the audio ends.
+        # The last word is not over when the audio ends.
         ([At(10.0, "a b c")], 2, [("A", 10.0, 10.5), ("b", 10.5, 11.0)]),
     ],
 )
@@ -299,7 +299,7 @@ async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
 
 @pytest.mark.parametrize("moment", ["end", "last final too long"])
 async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
-    """The last final is due behind the end marker, but does not get out."""
+    """The last final is due after the end marker, but is never sent."""
     options = {"hooks": First(moment), "endpoint_silence": 4.5}
     async with listening(CALL[1:], **options) as (server, stt):
         assert await ScriptCaller(stt, tone(16000)).finish() == SAID[2:]
@@ -307,13 +307,13 @@ async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
 
 
 async def test_after_silence_that_is_not_live_a_call_goes_on_late() -> None:
-    """How much of it the client sends again is its own affair; earlier than asked nothing comes."""
+    """How much silence the client sends again is up to it; no word may come early."""
     async with listening(hooks=First("7.9")) as (server, stt):
         caller = ScriptCaller(stt, silence(16000))
-        # Some of it is held back.
+        # Some of the audio is held back.
         await caller.talk(8.4, until_shown="Já takk.")
         await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
-        # The audio that is to bring the client back has to come when the first one is gone.
+        # The audio that makes the client reconnect has to come after the first connection is gone.
         await caller.talk(SECONDS, pace=0.005)
         heard = await caller.finish()
     assert heard[:4] == SAID[:4]
@@ -405,7 +405,7 @@ async def test_a_call_goes_on_with_other_options(seconds: float, shown: str) -> 
 
 
 async def test_the_end_marker_ends_a_call() -> None:
-    """What it did not get to is not left to the next one."""
+    """The part of the script that was not said is not left to the next call."""
     async with listening() as (_, stt):
         for _ in range(2):
             events = await collect(stt.stream(), frames(silence(16000)[: 3 * 16000]))
@@ -415,10 +415,10 @@ async def test_the_end_marker_ends_a_call() -> None:
 @pytest.mark.parametrize(
     ("audio", "connections"), [(speech, recovery._NOTHING_FOR_CERTAIN), (tone, 1), (hiss, 1)]
 )
-async def test_a_sound_behind_the_last_word_does_not_start_the_script_again(
+async def test_a_sound_after_the_last_word_does_not_start_the_script_again(
     audio: Callable[[int], Pcm], connections: int
 ) -> None:
-    """The client sends speech again behind the end marker, until it is sure that it is no word."""
+    """After the end marker the client sends it again, until it is sure that it is no word."""
     async with listening(CALL[:2]) as (server, stt):
         for calls in (1, 2):
             events = await collect(stt.stream(), frames(audio(16000)))
@@ -490,7 +490,7 @@ def test_words_whose_audio_does_not_come_again_are_said_at_once() -> None:
 
 
 def test_one_session_goes_on_for_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it comes in time."""
+    """If the new session opens in time."""
     recognizer = TimedRecognizer(CALL)
     for patience, expected in ((30.0, [2.0, 1.2]), (-1.0, [1.2, 1.2])):
         monkeypatch.setattr(timed_module, "BACK_AFTER_BREAKING_OFF", patience)

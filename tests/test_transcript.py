@@ -113,7 +113,7 @@ def words(data: SpeechData) -> list[TimedString]:
 
 
 def test_an_utterance(talk: Conversation) -> None:
-    """E4: START before the first transcript, END behind the final."""
+    """E4: START before the first transcript, END after the final."""
     assert kinds(talk.hear(interim("góðan", 1, 1.5))) == [START, INTERIM]
     assert kinds(talk.hear(interim("góðan dag", 1, 2))) == [INTERIM]
     assert kinds(talk.hear(final("góðan daginn", 1, 2.5))) == [FINAL, END]
@@ -150,7 +150,7 @@ def test_an_empty_response_clears_what_was_shown(talk: Conversation) -> None:
 def test_a_hypothesis_of_the_connection_before_stands_until_nothing_is_heard_twice(
     talk: Conversation,
 ) -> None:
-    """The first answer can be about the pause in front of it, which was sent again."""
+    """The first empty response can be about the pause before it, which was sent again."""
     talk.hear(interim("ha", 1, 2))
     talk.reconnect()
     assert talk.respond(EMPTY) == []
@@ -163,7 +163,7 @@ def test_a_hypothesis_of_the_connection_before_stands_until_nothing_is_heard_twi
 
 
 def test_each_of_two_connections_may_say_that_there_was_nothing(talk: Conversation) -> None:
-    """E5: or no hypothesis of a cough would ever end where connections are short."""
+    """E5: otherwise the hypothesis of a cough would never end where connections are short."""
     talk.hear(interim("ha", 1, 2))
     talk.reconnect()
     assert talk.respond(EMPTY) == []
@@ -174,7 +174,7 @@ def test_each_of_two_connections_may_say_that_there_was_nothing(talk: Conversati
 def test_a_flush_waits_until_the_service_had_time_for_what_it_was_sent_again(
     talk: Conversation,
 ) -> None:
-    """Then what it says twice is true of the hypothesis that waits; else what it says thrice."""
+    """Then a second empty response counts for the open hypothesis; before that, only a third."""
     for had_time, enough in ((True, 2), (False, 3)):
         talk.hear(interim("ha", 1, 2))
         talk.flush()
@@ -206,8 +206,8 @@ def test_an_interim_without_text_is_nothing(talk: Conversation) -> None:
     assert talk.transcript.speaking
 
 
-def test_a_final_with_a_hypothesis_behind_it_does_not_end_the_speech(talk: Conversation) -> None:
-    """The cut after 20 s of speech: the words behind it belong to the next final."""
+def test_a_final_with_a_hypothesis_after_it_does_not_end_the_speech(talk: Conversation) -> None:
+    """The cut after 20 s of speech: the words after it belong to the next final."""
     talk.hear(interim("eitt tvö", 1, 2))
     events = talk.hear(final("eitt tvö", 1, 2), interim("þrjú", 2, 3))
     assert kinds(events) == [FINAL, INTERIM]
@@ -215,7 +215,7 @@ def test_a_final_with_a_hypothesis_behind_it_does_not_end_the_speech(talk: Conve
     assert kinds(talk.hear(final("þrjú fjögur", 2, 4))) == [FINAL, END]
 
 
-def test_the_hypothesis_of_a_final_in_one_frame_is_not_shown_behind_it(
+def test_the_hypothesis_of_a_final_in_one_frame_is_not_shown_after_it(
     talk: Conversation,
 ) -> None:
     """v2beta1: interims first, then the final of them; with and without times."""
@@ -305,7 +305,7 @@ def test_words_without_times_are_never_dropped(talk: Conversation) -> None:
 
 
 def test_a_final_with_times_after_one_without_is_not_dropped() -> None:
-    """What the one without covers is a guess."""
+    """How much audio the one without times covers is only a guess."""
     talk = Conversation(4)
     talk.hear(untimed("góðan daginn"))
     assert texts(talk.hear(interim("og", 2, 2.5))) == ["og"]
@@ -364,7 +364,7 @@ def test_a_final_of_a_slow_service_decides_up_to_its_end_only() -> None:
     talk.send()
     talk.now += 60
     talk.hear(final("já", 0.1, 1.0))
-    assert talk.backlog.may_hold_words(), "the second word is behind it"
+    assert talk.backlog.may_hold_words(), "the second word comes after it"
 
 
 def test_a_final_without_times_decides_on_one_stretch_of_sound() -> None:
@@ -377,7 +377,7 @@ def test_a_final_without_times_decides_on_one_stretch_of_sound() -> None:
     assert not talk.backlog.may_hold_words()
 
 
-def test_a_cut_without_times_in_a_response_keeps_what_is_behind_it() -> None:
+def test_a_cut_without_times_in_a_response_keeps_what_follows() -> None:
     talk = Conversation(1)
     talk.say(tone(5))
     talk.hear(untimed("eitt tvö"), interim("þrjú"))
@@ -547,14 +547,14 @@ def test_the_end_of_speech_is_that_of_its_own_utterance(talk: Conversation) -> N
 
 
 def test_times_end_with_the_audio_that_was_sent(talk: Conversation) -> None:
-    """T4: a service that counts on behind the audio is not believed."""
+    """T4: a time after the end of the audio that was sent is not believed."""
     sent = talk.feed.sent_to / talk.rate
     assert times(data(talk.hear(final("já", 55, 62)))) == (55, sent)
 
 
 @pytest.mark.parametrize("end", [66.1, 1000.0, 3e11])
 def test_times_far_beyond_what_was_sent_are_none(talk: Conversation, end: float) -> None:
-    """T3: nothing is let go by them, and nothing later is dropped."""
+    """T3: they drop no audio, and no later word."""
     talk.say(SPEECH)
     events = talk.hear(interim("já", 1, end * 2)) + talk.hear(final("já", 1, end * 2))
     assert [times(event.alternatives[0]) for event in events if event.alternatives] == [(0, 0)] * 2
@@ -585,7 +585,7 @@ def test_a_flush_of_nothing_is_answered_at_once_and_once(talk: Conversation) -> 
 
 @pytest.mark.parametrize("peak", [30, 100, 200, 3000])
 def test_while_words_may_be_open_no_empty_response_answers_a_flush(peak: int) -> None:
-    """It can be about an earlier pause; the caller's own timeout decides."""
+    """The empty response can be about an earlier pause; the caller's own timeout decides."""
     talk = Conversation(5)
     talk.say(tone(0.2, peak) + quiet(1))
     assert talk.flush() == []
@@ -607,7 +607,7 @@ def test_an_empty_response_answers_a_flush_once_no_words_may_be_open() -> None:
 
 
 def test_an_empty_response_that_concludes_a_hypothesis_answers_a_flush() -> None:
-    """The service looked at what was said, and takes it back."""
+    """The service has looked at the words of the hypothesis, and takes them back."""
     talk = Conversation(5)
     talk.say(SPEECH)
     talk.hear(interim("ha", 5, 6))
@@ -619,7 +619,7 @@ def test_an_empty_response_that_concludes_a_hypothesis_answers_a_flush() -> None
 
 
 def test_an_empty_response_of_a_new_connection_is_not_about_the_old_hypothesis() -> None:
-    """It is about the start of what is sent again; the words come behind it."""
+    """It is about the start of the audio that is sent again; the words come later."""
     talk = Conversation(5)
     talk.say(SPEECH)
     talk.hear(interim("ha", 5, 6))
@@ -669,7 +669,7 @@ def test_a_hypothesis_that_never_became_final_is_made_final(talk: Conversation) 
     assert talk.transcript.finish() == []
 
 
-def test_nothing_is_left_to_finish_behind_a_final(talk: Conversation) -> None:
+def test_nothing_is_left_to_finish_after_a_final(talk: Conversation) -> None:
     talk.hear(interim("já", 1, 2))
     talk.hear(final("já", 1, 2))
     assert talk.transcript.finish() == []

@@ -20,12 +20,12 @@ def test_a_minute_takes_no_time() -> None:
 
     started = time.perf_counter()
     assert virtual.run(main()) == pytest.approx(60, abs=0.1)
-    # 1200 looks at the sockets.
+    # This takes 1200 looks at the sockets.
     assert time.perf_counter() - started < 10
 
 
 def test_no_time_passes_while_there_is_work_in_a_thread() -> None:
-    """Such as aiohttp has at each handshake."""
+    """Such as aiohttp does at each handshake."""
 
     async def main() -> float:
         started = time.monotonic()

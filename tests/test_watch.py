@@ -35,7 +35,7 @@ def test_silence_needs_no_answer() -> None:
 
 def test_speech_is_unanswered_until_an_answer() -> None:
     looks = [(101.0, False, NEVER), (102.0, True, NEVER), (103.0, False, NEVER)]
-    assert watching(*looks).unanswered == 2, "it stays so behind the speech"
+    assert watching(*looks).unanswered == 2, "it stays so after the speech"
     assert watching(*looks, (104.0, False, 103.5)).unanswered == 0
     assert watching(*looks, (104.0, True, 103.25)).unanswered == 0.75
     assert watching(*looks, (104.0, True, 103.25), (105.0, True, 103.25)).unanswered == 1.75
@@ -77,7 +77,7 @@ def test_a_click_is_dismissed() -> None:
 
 
 def test_a_pause_is_noticed_when_it_is_still_there_a_second_later() -> None:
-    """At first it can be a stalled event loop, however often one looks."""
+    """At first it can be a stalled event loop, however often `look` is called."""
     watch = PauseWatch()
     assert not any(watch.look(5.0, now) for now in (7.0, 7.1, 7.2, 7.8))
     assert watch.look(5.0, 8.0)

@@ -98,7 +98,7 @@ def test_a_config_keeps_unknown_fields() -> None:
 
 
 def test_a_string_that_a_frame_cuts_is_an_error_at_once() -> None:
-    """The line feed behind each frame would be in it."""
+    """The string would contain the line feed that follows each frame."""
     with pytest.raises(GatewayError, match="in string literal"):
         list(MessageReader().feed('{"audioContent":"AAAA'))
 
@@ -160,7 +160,7 @@ def test_the_longest_message_that_grpc_takes_is_read() -> None:
 
 @pytest.mark.many
 def test_messages_in_one_frame_are_read_in_one_go() -> None:
-    """Eight times as many take some eight times as long: what is behind one is not copied."""
+    """Eight times as many take some eight times as long: the rest of the frame is not copied."""
 
     def seconds(count: int) -> float:
         frame = audio_message(bytes(30)) * count

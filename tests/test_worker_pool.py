@@ -68,7 +68,7 @@ PATIENCE = 40.0
 class PatientRecognizer(NumberedRecognizer):
     """Hears a word as soon as all of its samples came, once, whatever silence is between them.
 
-    The framework's VAD takes numbered audio for speech and then again does not, and so has the
+    The framework's VAD takes numbered audio now for speech and now for silence, so it makes the
     plugin flush in mid-word, which sends silence.
     """
 
@@ -144,7 +144,7 @@ class Call:
         return " ".join(self.noted("interim")[-1:]).split()
 
     def order(self, base_url: str) -> jobs.Order:
-        """Write its wav: half a second of silence, its words, and nothing behind them."""
+        """Write its wav: half a second of silence, its words, and nothing after them."""
         wav = self.path / f"{self.name}.wav"
         start = self.words[0].first - 50
         with wave.open(str(wav), "wb") as file:
@@ -157,7 +157,7 @@ class Call:
             report=str(self.report),
             begin=str(self.path / "begin"),
             words=len(self.words),
-            killed_behind=FIRST if self.name == "killed" else None,
+            killed_after=FIRST if self.name == "killed" else None,
         )
 
 
@@ -174,7 +174,7 @@ class Belongings:
         """Look."""
         files = set()
         for descriptor in os.listdir("/proc/self/fd"):
-            # That of the listing itself is gone.
+            # The file descriptor of the listing itself is gone.
             with suppress(FileNotFoundError):
                 files.add(os.readlink(f"/proc/self/fd/{descriptor}"))
         return cls(
@@ -236,8 +236,9 @@ async def _join(process: Any, join: Any = SupervisedProc.join) -> None:
     """Wait for a process, and give the loop a turn.
 
     `AgentServer.drain` waits for one process after the other, and again for those that are still
-    in the pool. One that ended but is not taken out yet gives the loop no turn, in which it would
-    be: when two end at once, `drain` would never come back, and nothing else would run.
+    in the pool. Waiting for a process that has ended gives the loop no turn, and without a turn the
+    process is never taken out of the pool: when two end at once, `drain` would never return, and
+    nothing else would run.
     """
     await join(process)
     await asyncio.sleep(0)
@@ -262,7 +263,7 @@ async def agent_server(calls: dict[str, Call]) -> AsyncIterator[AgentServer]:
     server.once("worker_started", lambda: started.set())
     running = asyncio.create_task(server.run(unregistered=True))
     await asyncio.wait_for(started.wait(), PATIENCE)
-    # Or it would start others in the place of those that get a job.
+    # Otherwise it would start a spare process for each that gets a job.
     server._proc_pool.set_target_idle_processes(0)
 
     def note(process: Any) -> None:

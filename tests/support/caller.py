@@ -14,7 +14,7 @@ RATE = 16000
 RATES = [8000, 16000, 22050, 24000, 44100, 48000]
 """Hz; what the service takes, the odd ones included."""
 
-# Each sample of numbered audio tells where it is, modulo this.
+# Each sample of numbered audio tells its position, modulo this.
 _TAGS = 30_000
 # No quieter than speech can be.
 _QUIETEST = 1000
@@ -25,7 +25,7 @@ Samples = npt.NDArray[np.int64]
 def numbers(first: int, count: int) -> Samples:
     """Return what numbered audio holds at `count` positions from `first` on.
 
-    The signs take turns, as in any sound.
+    The signs alternate, as in any sound.
     """
     at = np.arange(first, first + count)
     return (at % _TAGS + _QUIETEST) * (1 - 2 * (at % 2))
@@ -85,7 +85,7 @@ class Caller:
 
         Args:
             audio: What is said.
-            waits: Whether that takes the time that it takes to say it.
+            waits: Whether as much time passes as it takes to say it.
         """
         if isinstance(audio, float | int):
             audio = numbered(self.backlog.end, round(audio * self.rate))
@@ -99,7 +99,7 @@ class Caller:
 
         Args:
             limit: How many at most.
-            taken: Whether the peer shows that it takes them.
+            taken: Whether the peer shows that it has taken them.
         """
         sent: list[bytes] = []
         while len(sent) < limit and (pcm := self.feed.next_chunk(self.now)) is not None:
@@ -143,7 +143,7 @@ class LiveFeed:
         self.backlog = Backlog()
         self.feed = Feed(self.backlog, Clock(), 0.0)
         self.messages: list[tuple[float, float]] = []
-        """When each went out, and how long it is, seconds."""
+        """When each message went out, and how long it is, seconds."""
 
     def push(self, pcm: bytes, ms: int = 20) -> None:
         size = 2 * ms * RATE // 1000
@@ -158,7 +158,7 @@ class LiveFeed:
 
 
 class AtOnce(Onset):
-    """Cuts audio into chunks, loud or quiet; what else there is, is tested with `onset`."""
+    """Cuts all audio into chunks, loud or quiet; the rest of `Onset` has tests of its own."""
 
     def __init__(self, backlog: Backlog) -> None:
         super().__init__(backlog, gathering=False)

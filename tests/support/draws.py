@@ -61,17 +61,17 @@ from .trouble import (
     WithoutTimes,
 )
 
-# No fault of a trial is one that retrying can not mend, so that with more retries than faults
-# every word has to be heard.
+# Retrying mends every fault of a trial, so with more retries than faults every word has to be
+# heard.
 RETRIES = 7
 _LARGEST_DRIFT = 0.002
-# Blocks: a service drops what it looked ahead over when it decides, some 0.8 s behind a word, so
-# that it would lose the start of a word that began just then.
+# Blocks: a service drops its look-ahead when it decides, some 0.8 s after a word, so it would lose
+# the start of a word that began just then.
 _SHORTEST_GAP = 100
-# s into a word, up to which a flush may be late: 0.08 s, and a frame of 50 ms.
+# s after the start of a word, up to which a late flush may come: 0.08 s, and a frame of 50 ms.
 LATE_FLUSH = 0.13
-# Blocks: with the silence of a flush it comes to less than the 5 s without a word after which the
-# service decides too.
+# Blocks: together with the silence of a flush, this is less than the 5 s without a word after which
+# the service decides too.
 _LONGEST_GAP = 150
 _RETRYABLE = (1, 2, 4, 8, 13, 14)
 _ROTATION = (4, 11)
@@ -98,7 +98,7 @@ LOUD: dict[str, Maker] = {
     "idle limit": lambda rng: IdleLimit(round(rng.uniform(1.0, 4.0), 2)),
     "line too long": lambda rng: LongLine(),
 }
-"""What ends a connection in a way that the client can hear."""
+"""Faults that end a connection so that the client is told."""
 SILENT: dict[str, Maker] = {
     "mute": lambda rng: Mute(_when(rng)),
     "half-open": lambda rng: HalfOpen(_when(rng)),
@@ -108,13 +108,13 @@ SILENT: dict[str, Maker] = {
     "talks on": lambda rng: TalksOn(rng.randrange(3)),
     "says the end, is gone": lambda rng: SaysTheEnd("END_OF_AUDIO"),
 }
-"""What the client has to find out."""
+"""Faults that the client has to find out itself."""
 CLOSED: dict[str, Maker] = {
     "refused": lambda rng: Refuse(rng.choice((429, 500, 502, 503)), delay=rng.choice((0, 0, 2))),
     "hangs up": lambda rng: ResetHandshake(),
     "no answer": lambda rng: StalledHandshake(),
 }
-"""What no connection comes of."""
+"""Faults of the handshake, after which there is no connection."""
 KINDS = {**LOUD, **SILENT, **CLOSED}
 _WEIGHTS = [4 if kind in LOUD else 1 for kind in KINDS]
 
@@ -134,7 +134,7 @@ BESIDE: dict[str, Maker] = {
     "late frames": lambda rng: Delay(round(rng.uniform(0.05, 0.3), 2), finals=False),
     "late": lambda rng: Latency(round(rng.uniform(0.5, 8.0), 2)),
 }
-"""What no connection ends of, in the order in which each changes a frame."""
+"""Hooks that end no connection, in the order in which they change a frame."""
 _UNTIMED = {"no times", "impossible times"}
 
 
@@ -148,14 +148,14 @@ class Trial:
     faults: list[Hooks]
     beside: list[str] = field(default_factory=list)
     hooks: Hooks = field(default_factory=Hooks)
-    """What no connection ends of, for all of them."""
+    """The hooks that end no connection, for all connections."""
     live: bool = True
     flushes: dict[float, int] = field(default_factory=dict)
     pauses: dict[float, float] = field(default_factory=dict)
     changes: list[float] = field(default_factory=list)
     presses: list[float] = field(default_factory=list)
     flushes_each: int = 1
-    """How often in a row the caller flushes behind each press."""
+    """How often in a row the caller flushes after each press."""
     change_at_end: bool = False
     late: dict[float, float] = field(default_factory=dict)
     """After how many seconds of audio the rest is late, and by how many seconds."""
@@ -214,7 +214,7 @@ def draw(seed: int) -> Trial:
 
 
 def _noticed_in_a_minute(kinds: list[str]) -> list[str]:
-    """Leave out the third fault in a row, and more, that the client has to find out.
+    """Leave out, of faults in a row that the client has to find out, the third and later ones.
 
     To wait for three services that say nothing takes longer than audio is kept.
     """
@@ -257,7 +257,7 @@ def _draw_callers_acts(trial: Trial, rng: Random) -> None:
     if rng.random() < 0.3:
         trial.flushes[rng.choice(ends) + rng.uniform(0.01, 0.9)] = rng.choice((1, 1, 30))
     if rng.random() < 0.2:
-        # When all is final, as a rule. It comes behind a frame, and nobody flushes within a word.
+        # As a rule, all is final then. The flush comes after a frame, and not within a word.
         before = max(0.06, trial.ms / 1000)
         trial.flushes[rng.choice(ends) + _SHORTEST_GAP / 100 - before] = 1
     if rng.random() < 0.2:
@@ -268,14 +268,14 @@ def _draw_callers_acts(trial: Trial, rng: Random) -> None:
 
 
 def _draw_beside(rng: Random, kinds: list[str]) -> list[str]:
-    """Draw what no connection ends of, as far as it goes with what goes wrong."""
+    """Draw hooks that end no connection, and that go together with the faults."""
     drawn = set(rng.sample(list(BESIDE), k=rng.choice((0, 0, 1, 2))))
     if "mute" in kinds or "late" in drawn:
-        # Who says all the time that nothing was said is not mute, and nobody can tell that he lies;
-        # nor that what was said will follow seconds later.
+        # A service that keeps sending empty responses is not mute, and the client can not tell that
+        # they are false, nor that results will follow seconds later.
         drawn.discard("empty responses")
     if "talks on" in kinds:
-        # As such a one does behind the end.
+        # It does the same after the end: nobody can tell that results will follow late.
         drawn.discard("late")
     if (_UNTIMED | {"drift"}) & drawn:
         # Cuts are made by the times, and the next word is heard only if no sample of it is missing.
@@ -287,20 +287,20 @@ def _draw_beside(rng: Random, kinds: list[str]) -> list[str]:
 
 
 def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
-    """Short answers, each flushed right behind its sound; the microphone is off in between."""
+    """Short answers, each flushed right after its sound; the microphone is off in between."""
     ms = rng.choice((10, 10, 20, 50))
     said = _answers(rng, ms)
     kinds = rng.choices(list(KINDS), _WEIGHTS, k=rng.randint(1, 2))
     beside = _draw_beside(rng, kinds)
-    # A cut would answer a flush with the start of what it is about.
+    # A cut would answer a flush with only the start of the answer.
     beside = [kind for kind in beside if kind != "cuts"]
     if "mute" not in kinds and rng.random() < 0.3:
-        # Empty responses to earlier pauses, before the final that was asked for.
+        # Empty responses to earlier pauses come before the final that was asked for.
         beside = ["empty responses", "late finals"]
     faults = [KINDS[kind](rng) for kind in kinds]
     flushes_each = rng.choice((1, 1, 1, 30))
     if flushes_each > 1:
-        # All of them for the next connection too.
+        # The flushes have to be made on the next connection too.
         kinds, faults = ["FIN", *kinds], [Disconnect(Moment.FLUSH), *faults]
     return Trial(
         seed,
@@ -316,7 +316,7 @@ def _draw_push_to_talk(seed: int, rng: Random) -> Trial:
 
 
 def _draw_in_time(seed: int, rng: Random) -> Trial:
-    """Nothing goes wrong, so that nobody may wait: push-to-talk, or a mute right behind speech.
+    """Nothing goes wrong, so each final has to come in time: push-to-talk, or a mute after speech.
 
     The service may want more silence than it is sent at first.
     """
@@ -329,7 +329,7 @@ def _draw_in_time(seed: int, rng: Random) -> Trial:
         said = _talk(rng)
         mutes = {rng.choice(_ends(said)) + rng.uniform(0.0, 0.5): rng.choice((6.0, 15.0))}
         trial = Trial(seed, said, [], [], pauses=mutes)
-    # With noise that is not yet known, others are asked whether there are words in it.
+    # While the noise of the line is not known, more connections are asked whether it holds words.
     enough = 1 if said.noise <= 1 else math.inf
     expected = Expected(prompt=True, unseen=True, most_connections=enough)
     return replace(trial, expected=expected)
@@ -361,8 +361,8 @@ def _draw_cut(seed: int, rng: Random) -> Trial:
 def _draw_noisy_line(seed: int, rng: Random) -> Trial:
     """Speech that does not stand out from the noise of the line, and a peer that takes nothing.
 
-    What it has taken and says nothing about is lost then, for nobody can tell that it was speech.
-    Or a service that says, by the times of its results, that it is far behind: then nothing is.
+    Audio that the peer took and says nothing about is lost then: nobody can tell that it was
+    speech. Or a service that is far behind, by the times of its results: then nothing is lost.
     """
     if rng.random() < 0.5:
         said = replace(_talk(rng, utterances=7), peak=12000, noise=6000)
@@ -383,9 +383,9 @@ def _draw_full_socket(seed: int, rng: Random) -> Trial:
 
 
 def _draw_stall(seed: int, rng: Random) -> Trial:
-    """A line that takes nothing for a while, and is asked for signs of life all the time.
+    """A peer that takes nothing for a while, and pings all the time.
 
-    It takes the rest before anybody has to give it up.
+    It takes the rest before it would be given up.
     """
     said = _talk(rng)
     storm = PingStorm(round(rng.uniform(0.05, 1.5), 2), round(rng.uniform(8.0, 11.0), 2))
@@ -395,7 +395,7 @@ def _draw_stall(seed: int, rng: Random) -> Trial:
         ["pings, does not read"],
         [storm],
         ms=rng.choice((5, 10, 20, 50)),
-        # With less, the kernel wants time of its own before it goes on.
+        # With smaller buffers, the kernel takes some real time before it goes on.
         buffer=65536,
         expected=Expected(
             unseen=True, most_connections=1, most_waiting=FULL_SOCKET + storm.answers
@@ -404,10 +404,10 @@ def _draw_stall(seed: int, rng: Random) -> Trial:
 
 
 def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
-    """A session limit in the first utterance, behind digital silence, before it is answered.
+    """A session limit in the first utterance, after digital silence, before it is answered.
 
-    With noise, a service decides every 5 s that it heard nothing, and drops what it looked ahead
-    over: it would lose the start of a word that began just then.
+    With noise, a service decides every 5 s that it heard nothing, and drops its look-ahead: it
+    would lose the start of a word that began just then.
     """
     said = replace(_talk(rng, utterances=1, lead=rng.randint(1020, 1200)), noise=0)
     limit = round(said.words[0].start + rng.uniform(0.02, 2.0), 2)
@@ -424,9 +424,9 @@ def _draw_limit_at_onset(seed: int, rng: Random) -> Trial:
 
 
 def _draw_false_end(seed: int, rng: Random) -> Trial:
-    """A service that hears nothing in speech, and is gone: as often as is not taken for true.
+    """A service that says that it heard nothing in speech, and is gone, but not often enough.
 
-    Three times in a row is, if that is said of all that was sent.
+    It would be believed if it said so of all the audio three times in a row.
     """
     early = rng.random() < 0.5
     faults: list[Hooks] = [HearsNothing(early=early) for _ in range(4 if early else 2)]
@@ -435,7 +435,7 @@ def _draw_false_end(seed: int, rng: Random) -> Trial:
 
 
 def _draw_no_decision(seed: int, rng: Random) -> Trial:
-    """A service that comes to no end: by new hypotheses for ever, or it is silent about a noise."""
+    """A service that never decides: it shows new hypotheses for ever, or ignores a noise."""
     said = replace(_talk(rng), noise=1)
     if rng.random() < 0.5:
         # The last word is not yet final.
@@ -447,7 +447,7 @@ def _draw_no_decision(seed: int, rng: Random) -> Trial:
 
 
 def _draw_shown_once(seed: int, rng: Random) -> Trial:
-    """A hypothesis of a sound behind the last word, of which the next connection hears nothing."""
+    """A hypothesis of a sound after the last word, in which the next connection hears nothing."""
     said = _talk(rng)
     hum = (said.blocks, said.blocks + rng.randint(20, 40))
     said = replace(said, blocks=hum[1] + rng.randint(20, 60), hums=(hum,))
@@ -469,7 +469,7 @@ def _draw_shown_once(seed: int, rng: Random) -> Trial:
 def _draw_flushes_in_an_outage(seed: int, rng: Random) -> Trial:
     """A flush with every frame of a pause, while there is no connection.
 
-    In silence: until the noise of the line is known, it can be words.
+    The line is silent: until its noise is known, noise could be words.
     """
     said = replace(_talk(rng), noise=rng.choice((0, 1)))
     at = rng.choice(_ends(said)) + 0.05
@@ -486,7 +486,7 @@ def _draw_change_at_the_end(seed: int, rng: Random) -> Trial:
 
 
 def _draw_lagging(seed: int, rng: Random) -> Trial:
-    """Finals without times that can be true, late, and connections that end right behind them."""
+    """Late finals without usable times, and connections that end right after them."""
     kind = rng.choice(("no times", "an hour ahead"))
     times = WithoutTimes() if kind == "no times" else IMPOSSIBLE[kind]
     return Trial(
@@ -501,7 +501,7 @@ def _draw_lagging(seed: int, rng: Random) -> Trial:
 
 
 def _draw_useless_answers(seed: int, rng: Random) -> Trial:
-    """Push-to-talk with times that can not be, or with nothing said but that there is no word."""
+    """Push-to-talk with impossible times, or with only empty responses."""
     trial = _draw_push_to_talk(seed, rng)
     if rng.random() < 0.5:
         times = IMPOSSIBLE[rng.choice(("reversed", "reversed", "negative"))]
@@ -516,9 +516,10 @@ def _draw_useless_answers(seed: int, rng: Random) -> Trial:
 
 
 def _draw_long_file(seed: int, rng: Random) -> Trial:
-    """A file of more than is kept, and a service that takes its time.
+    """A file longer than the audio that is kept, and a slow service.
 
-    Its connection ends, or it is left alone: who hears nothing in a long silence is merely slow.
+    Either its connection ends, or it has to be left alone: that it says nothing in a long silence
+    only shows that it is slow.
     """
     if rng.random() < 0.5:
         pace = rng.choice((0.5, 1.0))
@@ -539,7 +540,7 @@ def _draw_long_file(seed: int, rng: Random) -> Trial:
 
 
 def _draw_wrong_clock(seed: int, rng: Random) -> Trial:
-    """A minute by a clock that is 5 % off, and connections that end."""
+    """A minute with a service whose clock is 5 % off, and connections that end."""
     said = talk(*[3, 2, 1] * 9, word=0.3, gap=1.4)
     whens = [round(rng.uniform(20, 50), 2), round(rng.uniform(2, 10), 2)]
     return Trial(
@@ -570,7 +571,7 @@ def _draw_no_service(seed: int, rng: Random) -> Trial:
     """A gateway that has no service behind it for a while, in a call or in a file."""
     refusal = rng.choice((StatusError(14, "no backend"), StatusError(13, "no route"), Drop))
     said = _talk(rng, utterances=4)
-    # Behind the first final: a service that never was there is given up sooner.
+    # After the first final: a service that was never there is given up sooner.
     at = round(_ends(said)[0] + rng.uniform(0.9, 5.0), 2)
     away = Outage(at, round(rng.uniform(2.0, 20.0), 1), refusal)
     return Trial(seed, said, [], [], hooks=away, live=rng.random() < 0.7)
@@ -579,13 +580,13 @@ def _draw_no_service(seed: int, rng: Random) -> Trial:
 def _draw_late_audio(seed: int, rng: Random) -> Trial:
     """The caller's audio stops in the middle of a word, and catches up on a new connection.
 
-    Before it counts as over: then the utterance is brought to its end.
+    It does so before the audio counts as over: then the utterance would be flushed.
     """
     said = _talk(rng, utterances=3)
     word = rng.choice(said.words)
     at = (word.start + word.end) / 2
     late = round(rng.uniform(0.8, 1.7), 2)
-    # A final that comes meanwhile can not know how much of that is made good.
+    # A final that comes meanwhile can not know how much of the delay the audio will catch up.
     expected = Expected(time_error=late)
     ms = rng.choice((10, 20, 50))
     trial = Trial(seed, said, [], [], late={at: late}, ms=ms, expected=expected)
@@ -595,22 +596,22 @@ def _draw_late_audio(seed: int, rng: Random) -> Trial:
 
 
 def _draw_new_key(seed: int, rng: Random) -> Trial:
-    """A key that is changed while there is no service, which asks for the new one behind that."""
+    """A key that is changed during an outage; after it, the service takes only the new one."""
     said = _talk(rng, utterances=3)
     seconds = round(rng.uniform(1.0, 15.0), 1)
-    # Behind the first final: a service that never was there is given up sooner.
+    # After the first final: a service that was never there is given up sooner.
     at = round(_ends(said)[0] + rng.uniform(0.9, 5.0), 2)
     new_key = NewKey(at, seconds, round(rng.uniform(0.0, seconds - 0.5), 2))
     return Trial(seed, said, [], [], new_key=new_key)
 
 
 def _draw_noise_that_stops(seed: int, rng: Random) -> Trial:
-    """A noise as loud as the words behind it, or louder, and each flushed right behind its sound.
+    """A noise as loud as the words after it, or louder; each word is flushed right after its sound.
 
-    Music on hold, or the ringing at the start of a call.
+    Such as music on hold, or the ringing at the start of a call.
     """
-    # Not where the service decides that it heard nothing, each 5 s: it drops what it looked ahead
-    # over.
+    # No word begins where the service decides, each 5 s, that it heard nothing: it drops its
+    # look-ahead then.
     lead, said = rng.randrange(570, 800, 5), _answers(rng, 50)
     words = tuple(Spoken(word.text, word.first + lead, word.last + lead) for word in said.words)
     noisy_to = words[0].first - rng.randint(12, 40)
@@ -636,12 +637,12 @@ def _draw_silence_limit(seed: int, rng: Random) -> Trial:
 
 
 def _draw_breaths(seed: int, rng: Random) -> Trial:
-    """A caller who breathes out behind most words, on a connection that ends or not."""
+    """A caller who breathes out after most words, on a connection that ends or not."""
     said = _talk(rng, utterances=10)
-    behind = {first.last: second.first for first, second in pairwise(said.words)}
+    next_starts = {first.last: second.first for first, second in pairwise(said.words)}
     hums = tuple(
         (last + 2, last + rng.randint(10, 60))
-        for last, first in behind.items()
+        for last, first in next_starts.items()
         if first - last >= 80 and rng.random() < 0.8
     )
     trial = Trial(seed, replace(said, hums=hums, peak=12000, noise=rng.choice((1, 100))), [], [])
@@ -651,9 +652,9 @@ def _draw_breaths(seed: int, rng: Random) -> Trial:
 
 
 def _draw_late_flush(seed: int, rng: Random) -> Trial:
-    """A flush behind a pause that is just over, once or twice: a VAD is 0.1 s late.
+    """A flush, or two, right after the end of a pause: a VAD is 0.1 s late.
 
-    The pause is of a sentence, or behind one that is final; an option can just have changed.
+    The pause is within a sentence, or after one that is final; an option may just have changed.
     """
     at = rng.choice((5, 60, 160))
     shortest, longest = rng.choice(((26, 36), (120, 200)))
@@ -666,7 +667,7 @@ def _draw_late_flush(seed: int, rng: Random) -> Trial:
             at = words[-1].last
         at += rng.randint(shortest, longest)
     begun, twice = starts[rng.randint(1, 4)], rng.random() < 0.5
-    # Before 60 ms are loud, nothing is said: that is answered at once.
+    # Less than 60 ms of sound counts as nothing said: a flush would be answered at once.
     flushed = round(begun + rng.choice((0.06, 0.08) if twice else (0.02, 0.04, 0.06, 0.08)), 2)
     flushes = {flushed: 1}
     if twice:
@@ -675,13 +676,13 @@ def _draw_late_flush(seed: int, rng: Random) -> Trial:
     trial = Trial(seed, said, [], [], flushes=flushes, ms=rng.choice((10, 20, 50)))
     if rng.random() < 0.5:
         return trial
-    # There is no connection then.
+    # The options change just before the flush, so there is no connection then.
     slow = StalledHandshake(round(rng.uniform(0.1, 0.4), 2))
     return replace(trial, hooks=slow, changes=[round(flushed - rng.uniform(0, 0.1), 2)])
 
 
-def _draw_change_behind_flushes(seed: int, rng: Random) -> Trial:
-    """Options that change in a sentence, behind others that were flushed and are final."""
+def _draw_change_after_flushes(seed: int, rng: Random) -> Trial:
+    """Options that change in a sentence, after others that were flushed and are final."""
     at, ends = 100, list[float]()
     words: list[Spoken] = []
     for _ in range(4):
@@ -698,7 +699,7 @@ def _draw_change_behind_flushes(seed: int, rng: Random) -> Trial:
 
 
 def _draw_slow_turns(seed: int, rng: Random) -> Trial:
-    """Turns that are flushed, one by one, and a service that is hardly faster than speech."""
+    """Turns that are flushed one by one, and a service that is hardly faster than speech."""
     said = talk(*[1] * 14, word=round(rng.uniform(0.5, 1.2), 2), gap=round(rng.uniform(1.3, 2), 2))
     flushes = {round(word.end + 0.4, 2): 1 for word in said.words}
     expected = Expected(latest_final=9.0)
@@ -753,11 +754,11 @@ _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_silence_limit: 1,
     _draw_breaths: 1,
     _draw_late_flush: 1,
-    _draw_change_behind_flushes: 1,
+    _draw_change_after_flushes: 1,
     _draw_slow_turns: 1,
     _draw_mutes: 2,
 }
-"""The scenes, and of a hundred streams how many are so."""
+"""The scenes, and how many of a hundred streams are such a scene."""
 
 
 # -- what is said --------------------------------------------------------------------------------
@@ -775,9 +776,9 @@ def _talk(rng: Random, utterances: int = 0, lead: int | None = None) -> Talk:
 
 
 def _answers(rng: Random, ms: int) -> Talk:
-    """Return words, some of them soft and some behind an "er", for push-to-talk.
+    """Return words, some of them soft and some after an "er", for push-to-talk.
 
-    The caller lets go with a frame of so many ms. Nobody hears a soft word in much noise.
+    The button is released at the end of a frame of `ms`. Noise is low, or soft words are not heard.
     """
     step, at = ms // 10, 0
     words: list[Spoken] = []

@@ -35,13 +35,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 FRAME = 0.05
 """Seconds; a room gives 50 ms frames."""
 LAST_FINAL = 15.0
-"""Seconds for the final of a call that is closed, behind which the framework makes one of the
-hypothesis; a busy machine may take longer than its default of 2 s."""
+"""Seconds for the final of a call that is closed, after which the framework makes the hypothesis
+final; a busy machine may take longer than its default of 2 s."""
 KILLED = 13
 """The exit code of a call that is killed."""
 
-# It is kept, and the framework gives it to each job: a forkserver that has imported this module
-# has made it for all of them.
+# The mock room is cached, and the framework gives it to each job: a forkserver that has imported
+# this module has made it for all jobs.
 create_mock_room()
 
 
@@ -50,9 +50,9 @@ class Order:
     """What a call is to do."""
 
     example: str
-    """The name of the example that takes it."""
+    """The name of the example that takes the call."""
     wav: str
-    """The file that its microphone plays; it is silent behind it."""
+    """The file that its microphone plays; silence follows."""
     base_url: str
     """Where the service is."""
     report: str
@@ -61,8 +61,8 @@ class Order:
     """The file whose appearance starts the microphone, so that several start at once."""
     words: int
     """How many words are in the wav; the caller hangs up when all of them are final."""
-    killed_behind: int | None = None
-    """The number of final words behind which its process is gone, amid the next utterance."""
+    killed_after: int | None = None
+    """The number of final words after which its process is killed, amid the next utterance."""
 
     @property
     def room(self) -> str:
@@ -98,7 +98,7 @@ class WavMicrophone(io.AudioInput):
 
 
 class Listens(Answers):
-    """An LLM with nothing to say: for 3 s of its agent's voice a session hears nobody else."""
+    """An LLM that says nothing: while its agent speaks, for 3 s, a session hears nobody else."""
 
     def chat(self, **options: Any) -> llm.LLMStream:
         return _Nothing(
@@ -138,7 +138,7 @@ class Reporter:
             self._final_words += len(event.transcript.split())
             if self._final_words >= self._order.words:
                 self._hang_up()
-        elif self._final_words == self._order.killed_behind:
+        elif self._final_words == self._order.killed_after:
             os._exit(KILLED)
 
 

@@ -67,7 +67,7 @@ class Unavailable(Exception):
 
 
 def run(command: str, *, check: bool = True) -> str:
-    """Run a command. Return what it has to complain of."""
+    """Run a command. Return what it writes to stderr."""
     done = subprocess.run(command.split(), capture_output=True, text=True, timeout=20)
     assert not check or done.returncode == 0, f"{command}: {done.stderr}"
     return done.stderr.strip() if done.returncode else ""
@@ -112,7 +112,7 @@ class Link:
 
         Args:
             said: What is said.
-            outage: How many seconds behind the first connection the link goes down, and for how
+            outage: How many seconds after the first connection the link goes down, and for how
                 many seconds.
         """
         listener = self.inside(self.names[1], lambda: socket.create_server((THERE, 0)))
@@ -126,7 +126,7 @@ class Link:
 
 
 class _Outage(Hooks):
-    """Turns a link down and up again; counts from the first connection, late as that may come."""
+    """Turns a link down and up again; the time counts from the first connection."""
 
     def __init__(self, link: Link, start: float, duration: float) -> None:
         self._link, self._start, self._duration = link, start, duration

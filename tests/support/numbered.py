@@ -26,12 +26,12 @@ SECONDS = BLOCK / RATE
 PEAK, NOISE = 12000, 300
 """How loud words are, and how loud what is between them; of 32767."""
 
-# What a block of a word holds, as shares of its peak: the peak marks where it starts, the digits
-# of its number follow, one or minus one half each, then minus the peak, and the rest is a third.
+# What a block of a word holds, as shares of its peak: the peak marks its start; then come the
+# binary digits of its number, plus or minus a half each; then minus the peak; the rest is a third.
 _DIGITS = 20
 _HALF, _REST = 2, 3
 
-# Blocks; in less of it nobody would hear a word.
+# Blocks; a shorter part of a word is not heard as one.
 _AUDIBLE = 3
 
 
@@ -43,7 +43,7 @@ class Spoken:
     first: int
     last: int
     softer: int = 1
-    """By how many times less loud than the loudest words it is."""
+    """How many times softer it is than the loudest words."""
 
     @property
     def start(self) -> float:
@@ -63,7 +63,7 @@ class Talk:
     peak: int = PEAK
     noise: int = NOISE
     hums: tuple[tuple[int, int], ...] = ()
-    """From which to which block there is a sound that is no word, half as loud as one."""
+    """Sounds that are no words, half as loud as one: the block of the start, and of the end."""
     noisy_to: int | None = None
     """The block at which the noise stops; None if it goes on."""
 
@@ -102,7 +102,7 @@ def talk(*utterances: int, word: float = 0.3, gap: float = 1.0, lead: float = 0.
     Args:
         utterances: How many words each utterance has.
         word: Seconds a word.
-        gap: Seconds of silence behind each utterance.
+        gap: Seconds of silence after each utterance.
         lead: Seconds of silence before the first.
     """
     at = round(lead / SECONDS)
@@ -116,12 +116,12 @@ def talk(*utterances: int, word: float = 0.3, gap: float = 1.0, lead: float = 0.
 
 
 def in_one_breath(rng: Random, at: int, runs: int) -> tuple[list[Spoken], int]:
-    """Return words with no pause but for breaths of 0.22 to 0.3 s, and the block behind the last.
+    """Return words with no pause but for breaths of 0.22 to 0.3 s, and the block after the last.
 
     Args:
         rng: Chooses how many words a run has, and how long they and the breaths are.
         at: The block of the first word.
-        runs: How many runs of words there are, each with a breath behind it.
+        runs: How many runs of words there are, each followed by a breath.
     """
     words: list[Spoken] = []
     for _ in range(runs):
@@ -158,7 +158,7 @@ class NumberedRecognition:
 
     def feed(self, samples: Samples, start: float) -> None:
         if abs(self._start + len(self._samples) / RATE - start) > 1e-6:
-            # A new segment; the service drops what it had looked ahead over.
+            # A new segment: the service has dropped its look-ahead.
             self._start, self._samples = start, self._samples[:0]
         self._samples = np.concatenate((self._samples, samples))
         self._now = start + len(samples) / RATE
@@ -168,7 +168,7 @@ class NumberedRecognition:
         self._samples = self._samples[rest:]
 
     def _blocks(self) -> tuple[list[int], int]:
-        """Where the whole blocks start, and what is behind the last of them."""
+        """Return where the whole blocks start, and where the rest after the last of them starts."""
         starts: list[int] = []
         end = 0
         is_mark = self._samples == self._peaks[0]
@@ -184,7 +184,7 @@ class NumberedRecognition:
         return starts, len(self._samples)
 
     def _read(self, starts: list[int]) -> None:
-        """Note the numbers of the blocks, of those that are whole."""
+        """Note the numbers of the blocks that arrived whole."""
         if not starts:
             return
         blocks = self._samples[np.array(starts)[:, np.newaxis] + np.arange(BLOCK)]

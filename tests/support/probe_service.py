@@ -1,4 +1,4 @@
-"""A service that recognises the sample of `probe`, and the ways in which it can be another one."""
+"""A service that recognises the sample of `probe`, and variants of it that behave differently."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class SampleRecognizer:
     """A factory of recognitions that know the sample of `probe`, and nothing else.
 
     Args:
-        slow_ending: Seconds more of silence for a final behind the sentence that breaks off.
+        slow_ending: More seconds of silence before a final after the sentence that breaks off.
         cuts: When the first word of a segment is lost.
         tags: Whether speakers are told apart if asked for.
         readings: How many alternatives there are at most.
         marks: Whether there is punctuation if asked for.
-        forgets: Sample rates at which nothing is heard behind the third word.
+        forgets: Sample rates at which nothing is heard after the third word.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SampleRecognition:
                 self._found = _place(self._samples[onset : onset + _WINDOW], onset / RATE)
 
     def silence(self) -> float | None:
-        """Seconds behind the last loud frame."""
+        """Seconds since the last loud frame."""
         if not self._loud:
             return None
         frames = self._measured - 1 - self._loud[-1]
@@ -163,7 +163,7 @@ class SampleRecognition:
 
 def _places() -> list[tuple[Utterance, Any, Any]]:
     """Return each utterance, its samples with a frame in front, and their spectrum."""
-    # A piece starts with a whole frame, so up to one in front of its first sound.
+    # A piece starts with a whole frame, so up to one frame before its first sound.
     both = (SAMPLE.whole, SAMPLE.broken)
     padded = [np.pad(each.samples.astype(np.float64), (_FRAME, 0)) for each in both]
     return [(u, p, np.fft.rfft(p, _SIZE)) for u, p in zip(both, padded, strict=True)]
@@ -223,7 +223,7 @@ def each_alternative(change: Callable[[dict[str, Any], bool], None]) -> Rewritte
 
 
 class BadKeys(Hooks):
-    """Says itself what becomes of another key than the right one."""
+    """A service that refuses wrong keys in a way of its own."""
 
     def __init__(
         self, how: Literal["handshake", "drop", "close", "stay"], status: int = 401

@@ -1,4 +1,4 @@
-"""All that receives, without a socket: frames in, events out, and what must hold of them."""
+"""The receiving half of a stream, without a socket: frames in, events out, and their invariants."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from livekit.plugins.tiro.protocol import Response
 
 RATE = 16000
-# s of audio in front of each frame: two messages.
+# s of audio sent before each frame: two messages.
 _STEP = 0.1
 _SPEECH = b"\x00\x20\x00\xe0" * round(_STEP * RATE / 2)
 _CLOSED = WSMessage(WSMsgType.CLOSED, None, None)
 
 
 class _Socket:
-    """A websocket on which there is what it was given, and then the end."""
+    """A websocket that yields the frames it was given, and then ends."""
 
     closed = False
 
@@ -63,7 +63,7 @@ class Receiver:
         """The frames that said anything, the good ones among them."""
 
     def check(self, frames: list[bytes]) -> None:
-        """Take in frames of any content, with a good final behind each.
+        """Take in frames of any content, each followed by a good final.
 
         Raises:
             AssertionError: An event is not sound, or a good final is not heard.
@@ -95,7 +95,7 @@ class Receiver:
         self.understood += 1
         events = self._note(self._transcript.on_response(response, self._now))
         if response.error is not None:
-            # As the stream does: another connection, which gets again what is not final.
+            # As the stream does: open another connection, and send it again all that is not final.
             self._feed = Feed(self._backlog, self._clock, self._now)
             self._transcript.begin("again", self._feed)
             self._heard = 0.0

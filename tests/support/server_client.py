@@ -85,7 +85,7 @@ class Client:
 async def connect(
     server: TiroServer, path: str = "/speech:streamingrecognize?token=ok", **options: Any
 ) -> AsyncIterator[Client]:
-    """A client of the server; `path` goes behind its base URL."""
+    """A client of the server; `path` is appended to its base URL."""
     async with aiohttp.ClientSession() as session:
         url = server.base_url + path
         async with session.ws_connect(url, max_msg_size=0, **options) as websocket:

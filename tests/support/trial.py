@@ -52,35 +52,36 @@ KEY = "test"
 TIME_ERROR = 0.06
 # s of speech, after which it is cut at a breath at the earliest.
 _SHORTEST_MONOLOGUE = 8.0
-# s of live audio behind the talk, after which a stream that did not finish it is deaf.
+# s of live audio after the talk, after which a stream that did not finish the talk counts as deaf.
 PATIENCE = 90.0
-# s of that silence that nearly all streams make do with; to make all of it takes a while.
+# s of that audio, enough for nearly all streams: to make all of it would take a while.
 _SHORT_PATIENCE = 5.0
 # s; no retry budget of these trials is longer.
 LONGEST = 240.0
-# Bytes; messages of zeros that are longer than any of the caller's digital silence.
+# Bytes; only the silence of a flush has messages of zeros as long as this.
 _SILENCE_PIECE = RATE // 4 * 2
-# s for a flush, and once more; where the service is asked whether it hears no word, it is longer.
+# s of silence in one place: a flush that is made twice, or once the longer silence by which the
+# service is asked whether there is no word.
 _LONGEST_SILENCE = 6.5
-# Bytes: 64 KiB, behind which a socket counts as full, 256 KiB, after which aiohttp looks whether it
-# is, and a message.
+# Bytes: 64 KiB, above which a socket counts as full; 256 KiB, after which aiohttp checks whether it
+# is; and a message.
 FULL_SOCKET = 345_000
-# What is said of an error that is a mistake of the plugin.
+# Part of the message of an error that is a mistake of the plugin.
 _OWN_FAULT = "Please report it"
-# s; what was heard is brought to its end by then: a dead peer is noticed within 15 s, and where the
-# noise of the line is not known yet, it is asked three times whether there are words in it, by 6 s
-# of silence each, for which a service at half the pace of speech takes twice as long, and answers
-# late on top.
+# s within which a stream ends whose words were all heard. A dead peer is noticed within 15 s. While
+# the noise of the line is not known, the service is asked three times whether it holds words, with
+# 6 s of silence each; a service at half the pace of speech takes twice as long for that, and its
+# answers may be late too.
 _LONGEST_DRAIN = 150.0
-# s; no answer of the service is waited for.
+# s within which events come that need no answer of the service.
 _AT_ONCE = 0.05
 # s for which the framework waits for the answer to a flush.
 _IN_TIME = 2.0
-# s of quiet; with a pause of it before words that were heard, the noise of the line is known.
+# s of quiet; with such a pause before words that were heard, the noise of the line is known.
 _CALM = 0.5
 _FASTEST_CLOCK = 1.06
 _SAMPLE = 1 / RATE
-# s for which the microphone is off behind the answer to a press: more than `clock.PAUSE`.
+# s for which the microphone is off after the answer to a press: more than `clock.PAUSE`.
 _BETWEEN_PRESSES = 1.5
 
 
@@ -108,9 +109,9 @@ class Flush:
     said: int
     """How many words were said."""
     open: list[str]
-    """Those of them that were not yet final."""
+    """The words that were said and not yet final."""
     is_calm: bool
-    """Whether it was known that nothing is open: the noise of the line, and that it is quiet."""
+    """Whether the plugin could tell that nothing is open: it knew the noise of the quiet line."""
 
 
 @dataclass
@@ -127,20 +128,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Expected:
-    """What else than the words a trial is judged by."""
+    """What a trial is judged by besides its words."""
 
     unseen: bool = False
-    """Whether nobody may be told of what goes wrong."""
+    """Whether no error may be reported."""
     time_error: float = TIME_ERROR
-    """Seconds by which the times of words may be wrong."""
+    """Seconds by which the times of words may be off."""
     prompt: bool = False
     """Whether nothing goes wrong, so that every answer has to come in time."""
     most_connections: float = math.inf
-    """How many connections have to do, if that is known."""
+    """How many connections there may be at most."""
     most_waiting: int = FULL_SOCKET
     """Bytes that may wait for room in the socket."""
     unbroken: bool = False
-    """Whether each cut in the middle of speech shows that it goes on."""
+    """Whether no cut in the middle of speech may be shown as the end of the speech."""
     latest_final: float = math.inf
     """Seconds from the end of a word, said live, by which it has to be final."""
 
@@ -165,7 +166,7 @@ class Outcome:
     pushed: float = 0.0
     """Seconds of audio."""
     seconds: float = 0.0
-    """How long it all took."""
+    """How long the whole trial took."""
     pauses: dict[float, float] = field(default_factory=dict)
     """After how many seconds of audio the microphone was muted, and for how many seconds."""
     deaf: bool = False
@@ -177,12 +178,12 @@ class Outcome:
     expected: Expected = Expected()
     flushed: list[Flush] = field(default_factory=list)
     changed: list[Change] = field(default_factory=list)
-    open_behind_mutes: list[str] = field(default_factory=list)
-    """Words that were not final when a mute behind them was over."""
+    open_after_mutes: list[str] = field(default_factory=list)
+    """Words that were not final when the mute after them was over."""
     silence: Counter[int] = field(default_factory=Counter)
     """Bytes of a flush's silence on each connection."""
     drained_in: float = 0.0
-    """How long a live stream took from the end of its input to its own, seconds."""
+    """How long a live stream took from the end of its input to its end, seconds."""
     stuffed: int = 0
     """The most bytes that waited for room in the socket."""
 
@@ -224,8 +225,8 @@ class Outcome:
                 worst = max(worst, abs(start - muted - true.start), abs(end - muted - true.end))
         return worst
 
-    def silence_behind(self, fault: Fault) -> float:
-        """The longest time from a strike until audio flowed on another connection, seconds.
+    def silence_after(self, fault: Fault) -> float:
+        """The longest time from a strike of a fault until audio flowed on a later connection, s.
 
         A strike while the microphone was muted does not count.
         """
@@ -246,7 +247,7 @@ class Outcome:
             return f"deaf: heard {self.heard}"
         if self.error is None and self.heard != self.said.texts:
             return f"heard {self.heard}"
-        # What an error leaves is a start of the talk; its last word may be a hypothesis.
+        # With an error, a first part of the talk was heard; its last word may be a hypothesis.
         whole = self.heard if self.error is None else self.heard[:-1]
         if whole != self.said.texts[: len(whole)]:
             return f"heard {self.heard} before {self.error!r}"
@@ -265,7 +266,7 @@ class Outcome:
         )
 
     def _own_fault(self) -> str:
-        """Say what was reported that no service did."""
+        """Say which reported error is a mistake of the plugin, or nothing."""
         own = [str(each.error) for each in self.reported if _OWN_FAULT in str(each.error)]
         return own[0] if own else ""
 
@@ -281,13 +282,13 @@ class Outcome:
             if self.expected.unbroken and event.type is FINAL and after.type is END:
                 last = event.alternatives[0].text.rpartition(" ")[2]
                 if last in self._followed_at_once:
-                    return f"speech ended behind {last!r}, and went on"
+                    return f"speech ended after {last!r}, and went on"
         spoken = [event for event in self.events if event.type in (INTERIM, FINAL)]
         for event, after in pairwise(spoken):
             text, text_after = event.alternatives[0].text, after.alternatives[0].text
             taken_back = event.type is INTERIM and after.type is FINAL and not text_after
             if taken_back and not self.takes_back:
-                return f"an empty final behind the hypothesis {text!r}"
+                return f"an empty final after the hypothesis {text!r}"
             again = event.request_id == after.request_id and text == text_after
             if event.type is FINAL and after.type is INTERIM and again:
                 return f"the final {text!r} is a hypothesis again"
@@ -299,7 +300,7 @@ class Outcome:
 
     @property
     def _followed_at_once(self) -> set[str]:
-        """The words behind which the next one starts without a pause."""
+        """The words after which the next one starts without a pause."""
         words = self.said.words
         return {word.text for word, after in pairwise(words) if word.last == after.first}
 
@@ -316,7 +317,7 @@ class Outcome:
             in_time = bool(answers) and answers[0][0] < flush.at + _IN_TIME
             if self.expected.prompt and flush.open and not in_time:
                 return f"a flush was not answered in time, open were {flush.open}"
-            # A hypothesis that is no word is open, too.
+            # A hypothesis that is no word counts as open, too.
             calm = flush.is_calm and not self.takes_back
             if calm and not (answers and answers[0][0] < flush.at + _AT_ONCE):
                 return "a flush was not answered, and nothing was open"
@@ -333,11 +334,11 @@ class Outcome:
         return [final[word.text] - word.end for word in self.said.words if word.text in final]
 
     def _not_done(self) -> str:
-        """Say what the caller did, and nothing came of it."""
+        """Say which act of the caller had no effect, or none in time."""
         if max(self.delays, default=0.0) > self.expected.latest_final:
-            return f"a final came {max(self.delays):.1f} s behind its word"
-        if self.expected.prompt and self.open_behind_mutes:
-            return f"a mute brought no final of {self.open_behind_mutes}"
+            return f"a final came {max(self.delays):.1f} s after its word"
+        if self.expected.prompt and self.open_after_mutes:
+            return f"a mute brought no final of {self.open_after_mutes}"
         for change in self.changed[-1:] if self.error is None else ():
             configs = [session.config.get("metadata", {}) for session in self.sessions]
             late = [
@@ -351,7 +352,7 @@ class Outcome:
         return ""
 
     def _too_much(self) -> str:
-        """Say what was sent too much of, or piled up."""
+        """Say what was sent or buffered more than allowed."""
         if len(self.sessions) > self.expected.most_connections:
             return f"{len(self.sessions)} connections, and nothing went wrong"
         # Long speech is cut at a breath as well.
@@ -374,7 +375,7 @@ class Outcome:
 
 
 class Speaker:
-    """Pushes a talk into a stream: live, with silence behind it until all is heard, or at once."""
+    """Pushes a talk into a stream: live, and then silence until all is heard; or at once."""
 
     def __init__(
         self,
@@ -414,7 +415,7 @@ class Speaker:
             self._outcome.pushed += frame.duration
             self._do_what_is_due(self._outcome.pushed)
             if self._live:
-                # At the pace of a microphone, whatever a frame costs; what is late catches up.
+                # At the pace of a microphone, whatever a frame costs: a late frame is caught up.
                 due += frame.duration
                 await asyncio.sleep(due - clock())
             if self._late and self._outcome.pushed >= self._late[0][0]:
@@ -484,7 +485,7 @@ class Speaker:
         started = clock()
         await asyncio.sleep(seconds)
         self._outcome.muted.append((started, clock()))
-        self._outcome.open_behind_mutes += self._said_and_open()[1]
+        self._outcome.open_after_mutes += self._said_and_open()[1]
 
     def _frames(self) -> Iterator[rtc.AudioFrame]:
         said, size = self._outcome.said, round(RATE * self._ms / 1000)
@@ -512,7 +513,7 @@ def waiting_bytes(stream: tiro.SpeechStream) -> int:
 
 
 def _longer(said: Talk, seconds: float) -> Talk:
-    """Return a talk with silence behind it; the samples of a shorter one are its start."""
+    """Return a talk with silence after it; it starts with the samples of any shorter version."""
     return replace(said, blocks=said.blocks + round(seconds / SECONDS))
 
 
@@ -563,7 +564,7 @@ async def hear(
         endpoint_silence: Seconds of silence that the service waits for.
         max_retry: The retries of the framework.
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
-        patience: Seconds of live silence behind the talk, after which the stream is deaf.
+        patience: Seconds of live silence after the talk, after which the stream counts as deaf.
         proxy: What stands between, if anything does.
     """
     watch, at_end = Watch(), AtTheEnd()

@@ -1,4 +1,4 @@
-"""What a service may do that is no fault of it, and one that is: for campaigns and trials."""
+"""Hooks and faults for campaigns and trials: what a service may do, and what it must not."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _EVENTS: tuple[Any, ...] = (
 )
 _FINAL = '"isFinal":true'
 _INTERIM = '"isFinal":false'
-# s; a final that was sent so shortly before a client's next connection was not heard by it.
+# s; a final sent less than this before a client's next connection did not reach the client.
 _UNDER_WAY = 0.1
-# As long as a ping can be; so many that their answers fill a socket more often than audio does.
+# Pings as long as can be; so many that their pongs fill a socket more often than audio does.
 _PING = bytes(125)
 _PINGS_PER_SECOND = 400
 
@@ -101,7 +101,7 @@ class SilenceLimit(Hooks):
     """A session ends in which nobody has spoken for some seconds."""
 
     def __init__(self, seconds: float, code: int | None = None) -> None:
-        """Drop the connection, or say an error of this gRPC code."""
+        """Drop the connection, or send an error of this gRPC code."""
         self._seconds, self._code = seconds, code
         self._spoken_at: dict[int, float] = {}
 
@@ -119,9 +119,9 @@ class SilenceLimit(Hooks):
 class Chatter(Hooks):
     """Empty responses and events whenever the service likes, and where a flush is to be answered.
 
-    But no empty response while a hypothesis is open, on this connection or one before: that takes
-    it back, and nobody can tell it from the truth. It is open for a client, too, that left while
-    the final was under way.
+    There is no empty response while a hypothesis is open, on this connection or one before: that
+    would take the hypothesis back, and nobody can tell that it is false. A hypothesis also counts
+    as open if the client left while the final was under way.
     """
 
     def __init__(self, seed: int, *, empty: bool) -> None:
@@ -261,7 +261,7 @@ class Cuts(Hooks):
     def _unsaid(
         self, connection: ConnectionRecord, words: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Return the words of a segment behind those that were final already."""
+        """Return the words of a segment after those that were final already."""
         texts = [word["word"] for word in words]
         last = self._final_to.get(connection.number)
         return words[texts.index(last) + 1 :] if last in texts else words
@@ -353,7 +353,7 @@ class PingStorm(Fault):
 
 
 class TalksOn(Fault):
-    """The service never hangs up behind the end marker, and says something each second."""
+    """The service never hangs up after the end marker, and says something each second."""
 
     def __init__(self, what: int) -> None:
         super().__init__(Moment.DONE)
@@ -456,8 +456,8 @@ class Outage(Hooks):
     Args:
         at: The second.
         seconds: How long.
-        refusal: The HTTP status; or what a gateway does to a connection, that is there and has no
-            service behind it.
+        refusal: The HTTP status; or what a gateway that has no service behind it does to a
+            connection.
     """
 
     def __init__(
@@ -494,7 +494,7 @@ class Outage(Hooks):
 
 
 class NewKey(Outage):
-    """Behind the outage another key is asked for, which the caller was given meanwhile.
+    """After the outage another key is asked for, which the caller was given meanwhile.
 
     Args:
         at: The second of the audio.

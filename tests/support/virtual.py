@@ -33,13 +33,13 @@ _ROUND = 1e-6
 _STEP = 0.05
 _EPOCH = 1_700_000_000.0
 _KERNELS_TURN = time.sleep
-# Frames of the stack that asyncio notes down in debug mode. Its own ten for each callback, and all
-# there are for each future, treble what all costs.
+# Frames of the stack that asyncio records in debug mode. By default it records ten for each
+# callback and all for each future: a test would cost three times as much.
 _DEBUG_STACK = 1
 
 
 class _Selector(selectors.DefaultSelector):
-    """Looks at the sockets; only if there is nothing on any, time goes on."""
+    """Looks at the sockets; time goes on only if none has anything to do."""
 
     now = 1000.0
 
@@ -48,8 +48,8 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout is not None and timeout <= 0:
             return ready
-        # What was sent over loopback is there when `send` returns, but for what another process
-        # or the kernel's own threads have yet to do.
+        # What was sent over loopback has arrived when `send` returns, unless another process or
+        # the kernel's own threads still have to act.
         time.sleep(0)
         ready = super().select(0)
         if not ready:
@@ -58,9 +58,9 @@ class _Selector(selectors.DefaultSelector):
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Has no threads of its own, in which nobody would see that there is something to do.
+    """Runs work for the default executor in the loop: time would not wait for a thread.
 
-    aiohttp asks for two at each handshake, for what the environment says of proxies and passwords.
+    aiohttp has two such tasks at each handshake: it reads the environment and netrc for proxies.
     """
 
     def run_in_executor(  # type: ignore[override]

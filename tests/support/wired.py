@@ -1,4 +1,4 @@
-"""A stream on wires that a test fills up and breaks, and says on what it likes."""
+"""A stream on fake wires: a test can fill them up, break them, and answer on them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 EMPTY = b'{"result":{"results":[]}}'
 
 
-def said(text: str, start: float, end: float, *behind: str) -> bytes:
-    """Return a final, and hypotheses behind it."""
+def said(text: str, start: float, end: float, *after: str) -> bytes:
+    """Return a final, and hypotheses after it."""
     word = {"word": text, "startTime": f"{start}s", "endTime": f"{end}s"}
     results: list[dict[str, Any]] = [
         {"isFinal": True, "alternatives": [{"transcript": text, "words": [word]}]}
     ]
-    results += [{"alternatives": [{"transcript": other}]} for other in behind]
+    results += [{"alternatives": [{"transcript": other}]} for other in after]
     return json.dumps({"result": {"results": results}}).encode()
 
 
