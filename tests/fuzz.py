@@ -1,7 +1,7 @@
-"""Frames that nobody would send, through all that receives: `python -m tests.fuzz`.
+"""Malformed frames, through the whole receiving side: `python -m tests.fuzz`.
 
-What they are made from are the recordings. With atheris (extra `fuzz`) they are bred for what they
-reach in the code; without it they are drawn from a seed.
+They are made from the recordings. With atheris (extra `fuzz`) they are bred for the code that they
+reach; without it they are drawn from a seed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 WIRE = Path(__file__).parent / "data" / "wire"
 INPUTS = 1_000_000
-# Frames in an input, and bytes in one.
+# Frames in an input at most, and bytes in an input.
 MOST_FRAMES = 4
 _MOST_BYTES = 4096
-# What no field expects; as JSON, because some of it is not what Python would write.
+# Values that no field expects; as JSON text, since Python would not write some of them so.
 _ODD = tuple(
     b'null true false 0 -1 1.5 1e999 -1e999 NaN 1e30 99999999999999999999 16 "" "a" "\\ud800" '
     b'"\\u0000" "e\\u0301" "0s" "-1s" "0.5s" "nans" "infs" "1e9s" "Not_Found" [] {} [[]] [{}] '
@@ -89,7 +89,7 @@ def _mutated_json(frame: bytes, chance: Random) -> bytes:
         holder[chance.choice(NAMES)] = holder.pop(key)
     elif action == 2:
         other, name = chance.choice(places)
-        # By way of text: no tree may hold itself.
+        # A copy, made by way of text: no tree may contain itself.
         holder[key] = json.loads(json.dumps(other[name]))
     elif action == 3:
         for _ in range(chance.choice([1, 2, 1000])):
@@ -103,7 +103,7 @@ def _mutated_json(frame: bytes, chance: Random) -> bytes:
 
 
 def _collect(node: Any, places: list[tuple[Any, Any]]) -> None:
-    """Note where there is something in a document: the container, and the key in it."""
+    """Note each place in a document: the container, and the key in it."""
     pending = [node]
     while pending:
         holder = pending.pop()
@@ -118,7 +118,7 @@ def _collect(node: Any, places: list[tuple[Any, Any]]) -> None:
 
 
 class Campaign:
-    """Counts inputs, and says in the end what there was to find."""
+    """Counts inputs, and reports at the end what was found."""
 
     def __init__(self, inputs: int, seed: int, way: str) -> None:
         self._receiver = importlib.import_module("tests.support.receiver").Receiver
@@ -130,7 +130,7 @@ class Campaign:
         """Check an input; the last one ends the campaign.
 
         Raises:
-            AssertionError: Something is not as promised.
+            AssertionError: A promise was broken.
         """
         frames = frames_of(data)
         receiver = self._receiver()
@@ -169,10 +169,10 @@ def draw(campaign: Campaign, seed: int) -> None:
 
 
 def breed(inputs: int, seed: int) -> None:
-    """Breed inputs for what they reach in the code. Ends the process."""
+    """Breed inputs for the code that they reach. Ends the process."""
     import atheris
 
-    # Loaded first, so that its hundreds of modules are not looked at.
+    # Loaded first, so that its hundreds of modules are not instrumented.
     importlib.import_module("livekit.agents")
     with atheris.instrument_imports(include=["livekit.plugins.tiro"]):
         campaign = Campaign(inputs, seed, "atheris")

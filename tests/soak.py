@@ -38,16 +38,17 @@ if TYPE_CHECKING:
     from livekit import rtc
 
 KEY = "test"
-# What needs an end of the audio, or a microphone that is muted, never comes about here.
+# Faults that need the end of the audio, or a muted microphone, never strike here.
 _NEVER = ("ignores the end", "talks on", "says the end, is gone", "idle limit")
 _KINDS = [kind for kind in KINDS if kind not in _NEVER]
-# What the client does not hear of lasts some 15 s, so there is less of it.
+# Faults that the client has to find out last some 15 s, so they are drawn less often.
 _WEIGHTS = [8 if kind in LOUD else 2 if kind in CLOSED else 1 for kind in _KINDS]
-# s of a connection until it has its fault.
+# s after which a connection has its fault.
 _SOONEST, _LATEST = 1.0, 6.0
-# How many silent services in a row are drawn now and then, in so many connections.
+# With so many connections, this many silent services in a row are drawn now and then.
 _SILENT_IN_A_ROW = 3
-# s without a final, after which a stream is deaf: so many are noticed, each later than the last.
+# s without a final, after which a stream counts as deaf: it takes longer to notice each silent
+# service in a row than the one before.
 DEAF = sum(
     _LATEST + min(UNRESPONSIVE_AFTER * 2**before, KEEP_AT_MOST)
     for before in range(_SILENT_IN_A_ROW)
@@ -106,7 +107,7 @@ class SoakCall:
                     try:
                         stream.push_frame(frame)
                     except RuntimeError:
-                        # It has failed, and the error is about to be read.
+                        # The stream has failed, and the listener is about to get the error.
                         await listening
                         break
                     position += 1

@@ -205,7 +205,7 @@ def test_classes_and_modules_of_the_plugin_proper_are_short() -> None:
 
 
 def test_every_attribute_is_written_by_its_own_class() -> None:
-    """Whoever else wants it changed asks for it by a method."""
+    """Other classes have to call a method to change it."""
     own_attributes = {
         node.attr
         for path in MODULES
@@ -284,7 +284,7 @@ def test_an_absolute_loudness_is_found(source: str) -> None:
 
 
 def test_no_loudness_is_absolute() -> None:
-    """Nothing is compared with samples but what was learned from the line."""
+    """Samples are compared only with levels that were learned from the line."""
     for path in MODULES:
         assert absolute_levels(path.read_text()) == [], path.stem
     numbers = {

@@ -128,7 +128,7 @@ def test_a_reader_that_went_away_is_no_news(
 
 
 class Output(io.StringIO):
-    """A standard output that fails, once it cannot keep back any more what it was given."""
+    """A standard output that fails when it has to write what it has buffered."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__()
@@ -150,9 +150,9 @@ def test_an_output_that_cannot_be_written_is_told(
 
 
 def test_a_reader_that_went_away_is_the_same_to_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends the program with 1, whatever the caller may have to say of it."""
+    """rich would end the program with 1, whatever the caller does about it."""
     with monkeypatch.context() as patch, pytest.raises(BrokenPipeError):
-        # What rich does with the standard output is not for that of the tests.
+        # Otherwise rich would act on the standard output of the tests.
         patch.setattr(os, "dup2", lambda *_: None)
         with writing():
             Console(file=Output(BrokenPipeError())).print("what")

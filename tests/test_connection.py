@@ -277,7 +277,7 @@ async def test_a_session_that_can_not_be_used_is_told_as_such() -> None:
 async def test_a_session_with_a_limit_of_connections_is_told_as_such(
     total: int, per_host: int, told: str
 ) -> None:
-    """Whether it waits for another connection to end, it does not say."""
+    """aiohttp does not say whether it waited for another connection to end."""
     full = Stubborn()
     full.connector = SimpleNamespace(limit=total, limit_per_host=per_host)
     with pytest.raises(APITimeoutError) as raised:
@@ -298,7 +298,7 @@ async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
             return "answer"
 
     session = _OneAddress(cast(aiohttp.ClientSession, Session()))
-    assert session.closed is False, "it is the session but for that"
+    assert session.closed is False, "in all else it is the session"
     assert await session.request("GET", "wss://host", headers={}) == cast(Any, "answer")
     assert asked == {
         "method": "GET",
@@ -416,7 +416,7 @@ async def test_a_line_can_break_while_a_chunk_waits(fault: Exception | None) -> 
 
 
 async def test_a_line_can_break_though_nobody_waits() -> None:
-    """Its exception is seen, so that nobody is told of it later."""
+    """The exception is retrieved, so that asyncio does not report it later."""
     connection = on(wire := Wire())
     wire.fill()
     connection.send_now(b"11")
@@ -461,7 +461,7 @@ class Check:
             if not self.dead:
                 self.written.append(encode_audio(chunk))
         elif what == "cancel":
-            # As at the end of an exchange: from then on, nothing is written directly.
+            # As at the end of an exchange, after which nothing is written directly.
             for task in self.tasks:
                 task.cancel()
         elif what == "fill":
@@ -478,7 +478,7 @@ class Check:
         if not self.dead:
             self.wire.empty()
             await rounds(3)
-            assert all(task.done() for task in self.tasks), "who waits for room gets it"
+            assert all(task.done() for task in self.tasks), "all that waited for room got it"
             assert await self.connection.drain()
             assert await self.connection.send(b"end")
         await self.connection.close()
@@ -620,7 +620,7 @@ async def test_a_peer_that_takes_nothing_is_dead_within_15_s() -> None:
 
 @in_virtual_time
 async def test_a_peer_that_pings_and_does_not_read_is_dead() -> None:
-    """That it speaks proves nothing."""
+    """Its pings do not prove that it reads."""
     connection = on(wire := Wire())
     wire.reads = False
     receiving = asyncio.create_task(connection.receive())
@@ -716,7 +716,7 @@ async def test_a_peer_that_does_not_read_holds_up_no_close() -> None:
 
 
 async def test_nothing_is_left_of_a_socket_that_nobody_reads() -> None:
-    """L5: what waits in it would keep it open until TCP gives up, some 15 min later."""
+    """L5: unsent data would keep the socket open until TCP gives up, some 15 min later."""
 
     async def take_nothing(request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
         socket = aiohttp.web.WebSocketResponse()
@@ -724,7 +724,7 @@ async def test_nothing_is_left_of_a_socket_that_nobody_reads() -> None:
         assert (line := request.transport) is not None
         line.pause_reading()
         await over.wait()
-        # Else it would wait for the client's close frame, which it does not read.
+        # Otherwise it would wait for the client's close frame, which it does not read.
         line.abort()
         return socket
 
@@ -753,7 +753,7 @@ async def test_nothing_is_left_of_a_socket_that_nobody_reads() -> None:
 
 @pytest.mark.parametrize("timeout", [asyncio.TimeoutError(), aiohttp.ServerTimeoutError()])
 async def test_the_timeout_of_the_session_is_told_as_such(timeout: Exception) -> None:
-    """Python 3.10 has another `TimeoutError` than asyncio."""
+    """In Python 3.10, `TimeoutError` and that of asyncio are two classes."""
 
     class Impatient(FakeSocket):
         async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:

@@ -86,7 +86,7 @@ async def test_the_first_connection_of_a_call_is_tried_once() -> None:
         with pytest.raises(APIStatusError, match="503"):
             await dial.connect()
         assert len(server.sessions) == 1
-        assert dial.failures == {}, "who raises it counts it"
+        assert dial.failures == {}, "the caller, which raises it, counts it"
 
 
 @in_virtual_time
@@ -102,7 +102,7 @@ async def test_in_a_call_it_is_tried_again_while_the_attempt_lasts() -> None:
 
 @in_virtual_time
 async def test_each_try_is_by_the_settings_of_the_moment() -> None:
-    """Who revokes a key in an outage has given another."""
+    """A key that is revoked in an outage has been replaced by another."""
     async with dialing(*[faults.Refuse(503)] * 2) as (dial, server):
         dial.in_a_call()
         keys = iter(["old", "old", "new"])
@@ -112,7 +112,7 @@ async def test_each_try_is_by_the_settings_of_the_moment() -> None:
 
 @in_virtual_time
 async def test_no_try_is_so_short_that_it_can_but_fail() -> None:
-    """What the last one failed by is the error, and not the time that was left."""
+    """The error is that of the last try, and not that too little time was left."""
     async with dialing() as (dial, _):
         dial.in_a_call()
         failure = errors.dropped("before it said anything")
@@ -132,7 +132,7 @@ async def test_an_attempt_has_half_of_the_timeout() -> None:
         with pytest.raises(APIError):
             await dial.connect()
         assert time.monotonic() - began <= 2.0
-        # The last one is counted by who gets it.
+        # The last failure is counted by the caller, which gets the error.
         assert dial.failures == {"status_503": len(server.sessions) - 1}
 
 

@@ -114,7 +114,7 @@ async def later(value: Any) -> Any:
 async def test_a_function_that_returns_no_text_is_asked_once(
     plain: bool, value: Any, told: str
 ) -> None:
-    """Asked again it would do so again; three retries would only put the truth off."""
+    """Asked again it would do so again: three retries would only delay the error."""
     asked: list[None] = []
 
     def ask() -> Any:
@@ -129,7 +129,7 @@ async def test_a_function_that_returns_no_text_is_asked_once(
 
 
 async def assert_given_up(hangs: Callable[[], Awaitable[str]], *, within: float) -> None:
-    """Half of the timeout is its time, as for a handshake."""
+    """The key may take half of the timeout, as a handshake may."""
     async with local() as server, tiro.STT(base_url=server.base_url, api_key=hangs) as stt:
         began = asyncio.get_running_loop().time()
         with pytest.raises(APIConnectionError, match="took more than 2 s"):
@@ -235,7 +235,7 @@ class OnlyTheSecond(Hooks):
 @pytest.mark.parametrize(("muted", "heard"), [(60, True), (1, False)])
 @in_virtual_time
 async def test_a_key_can_run_out_before_anybody_speaks(muted: float, heard: bool) -> None:
-    """A connection is opened ahead of the audio; one that is refused at once has a bad key."""
+    """A connection is opened before there is audio; if it is refused at once, the key is bad."""
     async with local(hooks=OnlyTheSecond()) as server:
         async with tiro.STT(base_url=server.base_url, api_key=numbered_keys(plain=True)) as stt:
             stream = stt.stream()

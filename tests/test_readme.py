@@ -162,7 +162,7 @@ def test_a_command_of_ours(command: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_fault_it_shows_is_one_that_an_agent_gets_over() -> None:
-    """What every connection has, no new connection mends."""
+    """No new connection mends a fault that every connection has."""
     shown = re.findall(r"--fault (\S+)", "\n".join(OURS))
     assert shown and all(spec.endswith("@1") for spec in shown)
 

@@ -172,7 +172,7 @@ async def test_a_script_can_come_from_a_generator(part: Any) -> None:
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=30))
 @examples(30)
 def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
-    """The words hang on the audio alone, not on how it is cut."""
+    """The words depend on the audio alone, not on how it is cut."""
     audio = samples("is.wav")[10240 : 10240 + 32000]
     whole, cut = scripted(per_second=2.5), scripted(per_second=2.5)
     whole.feed(audio, 0.64)

@@ -57,5 +57,5 @@ def test_resampler_does_not_see_the_borders_of_messages(rate: int, sizes: list[i
 
 
 def test_resampler_leaves_silence_alone() -> None:
-    """The speech gate of the server hangs on it."""
+    """The speech gate of the server depends on it."""
     assert not Resampler(44100).feed(np.zeros(4410, np.int16)).any()

@@ -279,7 +279,7 @@ async def test_a_mute_of_20_s(mode: str, limit: Hooks | None) -> None:
 
 @in_virtual_time
 async def test_a_mute_in_the_middle_of_an_utterance() -> None:
-    """Without audio the service would never decide; the caller has had his say, though."""
+    """Without audio the service would never decide, but the caller has finished."""
     async with (
         local_server() as server,
         new_stt(server) as stt,

@@ -192,7 +192,7 @@ async def test_failures_by_kind() -> None:
             retries = APIConnectOptions(max_retry=5, retry_interval=0.1, timeout=4.0)
             stats = (await hear(stt, conn_options=retries)).stats
     assert stats.failures == {"status_503": 2, "timeout": 1}
-    # The one that failed once it stood, and the last.
+    # The connection that failed after it was open, and the last one.
     assert (stats.connections, stats.rotations) == (2, 0)
 
 

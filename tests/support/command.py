@@ -136,7 +136,7 @@ def _command(
     """Become the command, in the process that was forked."""
     os.environ.clear()
     os.environ.update(environment)
-    # Whoever runs the tests in the background, or by nohup, may have them ignore these.
+    # Tests that run in the background, or by nohup, may have been started to ignore these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in ignored:
@@ -144,7 +144,7 @@ def _command(
     for number, duplicate in enumerate(passed):
         os.dup2(duplicate.detach(), number)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        # As the interpreter makes them at its start.
+        # As the interpreter opens them at its start.
         opened = None if number in closed else open(number, "w" if number else "r", closefd=False)
         setattr(sys, name, opened)
     for number in closed:

@@ -1,7 +1,7 @@
 """How many examples the tests draw. `TIRO_TESTS_TIMES=50` draws fifty times as many.
 
-The examples of a run are those of the run before, so that only a change of the code or of the tests
-can make a test fail. Those of the longer run are new each time.
+Each run draws the same examples, so that only a change of the code or of the tests can make a test
+fail. A longer run draws new ones each time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TIMES = int(os.environ.get("TIRO_TESTS_TIMES", "1"))
 
 
 def examples(count: int) -> settings:
-    """Return the settings of a test that draws `count` examples, or so many times as many."""
+    """Return the settings of a test that draws `count` examples, times `TIRO_TESTS_TIMES`."""
     return settings(
         max_examples=count * TIMES,
         derandomize=TIMES == 1,

@@ -33,7 +33,7 @@ class FakeMessage:
 
 @dataclass
 class FakeSocket:
-    """A websocket without a network: counts what is sent, gives what it is told."""
+    """A websocket without a network: counts what is sent, and receives what a test puts in."""
 
     config = b""
     messages = 0
@@ -46,7 +46,7 @@ class FakeSocket:
     """Whether the connection under it was closed."""
 
     async def _ws_connect(self, *_: object, **__: object) -> FakeSocket:
-        # Asked as the method of the HTTP session's class, with a stand-in for the session.
+        # The plugin calls this as a method of `ClientSession`, with a stand-in for the session.
         return self._itself
 
     @property

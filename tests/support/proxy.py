@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-# Bytes read at once, and the reads that may be on their way: what a narrow line holds back.
+# Bytes in a read, and how many reads may be under way: together, what a narrow line buffers.
 _PIECE = 4096
 _ON_THE_WAY = 64
 
@@ -47,12 +47,12 @@ class Proxy:
 
     Args:
         latency: Seconds that each way takes.
-        jitter: Seconds on top, at most.
+        jitter: Seconds on top of the latency, at most.
         bandwidth: Bytes a second, each way.
         resets: What ends each connection, from the first on; None for nothing.
         seed: Where the jitter comes from.
         listener: The socket to listen on; None for a free port of loopback.
-        tls: What clients are spoken to with, if it is TLS.
+        tls: The TLS settings for clients; None for plain TCP.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def before(self, base_url: str) -> str:
-        """Forward to the local server at `base_url`. Return the base URL of the way through."""
+        """Forward to the local server at `base_url`. Return the base URL of the proxy."""
         self._upstream = urlsplit(base_url).port or 0
         host, port = self._listener.getsockname()[:2]
         return f"{'wss' if self._tls else 'ws'}://{host}:{port}/v2beta1"
 
     def darken(self) -> None:
-        """Let nothing pass any more, in either direction: a black hole, new connections too."""
+        """Let nothing pass any more, in either direction, nor on new connections: a black hole."""
         self._light.clear()
 
     def lighten(self) -> None:
@@ -117,11 +117,11 @@ class Proxy:
             _abort(above[1])
 
     def _accept(self, *client: Any) -> None:
-        # asyncio does so only if the listener names the protocol. The kernel would hold back what
-        # is written until it has word of what was before, for 40 real ms.
+        # asyncio sets this only if the listener names the protocol. Without it, the kernel would
+        # hold back a write until the one before is acknowledged, for 40 real ms.
         handle = client[1].get_extra_info("socket")
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Of a coroutine in its place asyncio would report that it was cancelled, as a fault.
+        # If this method were a coroutine, asyncio would report its cancellation as an error.
         task = asyncio.create_task(self._connect(self.connections, client), name="proxy")
         self.connections += 1
         self._tasks.add(task)

@@ -109,7 +109,7 @@ def modes(name: str) -> list[str]:
     return [mode for mode in ("full", "sparse", "v2") if (WIRE / f"{name}.{mode}.jsonl").exists()]
 
 
-# For each that comes, a client looks at all that came before.
+# Cached: for each frame that comes, a client looks at all frames before it.
 @functools.cache
 def is_interim(frame: str) -> bool:
     """Whether a frame is an interim result."""

@@ -94,7 +94,7 @@ def in_virtual_time(
 
 
 class _OnTheSpot(Executor):
-    """Does what it is given at once: no thread, of which virtual time would know nothing."""
+    """Runs each call at once: virtual time would not wait for a thread."""
 
     def __init__(self, **_: object) -> None:
         pass

@@ -1,7 +1,7 @@
 """Texts of any characters, for tests that hypothesis thinks up.
 
 `st.text` has hypothesis classify all of Unicode, whatever its alphabet is: some 5 s of CPU in each
-process of a fresh clone. What is here does without.
+process of a fresh clone. The strategies here do not need that.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Wire(FakeSocket):
         if kind is aiohttp.WSMsgType.PING and self.reads:
             self.inbox.put_nowait(FakeMessage(message, aiohttp.WSMsgType.PONG))
         if self._paused:
-            # One future for all who wait, whoever gives up.
+            # As in aiohttp: one future for all waiting senders, whichever of them gives up.
             if self._drain_waiter is None:
                 self._drain_waiter = asyncio.get_running_loop().create_future()
             await self._drain_waiter
