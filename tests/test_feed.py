@@ -647,10 +647,9 @@ class Model:
         after = self.caller.backlog.start
         sounds = np.flatnonzero(self.loud[before:after])
         pauses = np.flatnonzero(np.diff(sounds) > 0.55 * self.rate) + 1
-        stretches = np.split(sounds, pauses)[:-1]
-        words = [found for found in stretches if self.is_word(found)]
+        words = [found for found in np.split(sounds, pauses) if self.is_word(found)]
         words = [found for found in words if found[-1] > 0.1 * self.rate]
-        assert len(words) <= unplaced, "a stretch of sound for each final"
+        assert len(words) <= unplaced + 1, "a stretch of sound for each final"
         self.covered = max(self.covered, after)
 
     def is_word(self, sound: Samples) -> bool:
