@@ -428,7 +428,7 @@ async def test_a_sound_after_the_last_word_does_not_start_the_script_again(
 
 def test_a_last_sound_is_settled_as_soon_as_it_is_for_the_client() -> None:
     assert timed_module.NOTHING_FOR_CERTAIN == recovery._NOTHING_FOR_CERTAIN
-    rest = loudness._REST_AT_MOST / loudness.FRAMES_PER_SECOND
+    rest = loudness.REST_AT_MOST
     assert timed_module.REST_OF_WORD == rest
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FRAMES_PER_SECOND = 50
 """The audio is measured in frames of 20 ms; the level of a frame is its peak, 0 to 32768."""
 
+REST_AT_MOST = 0.4
+"""Seconds after a final that are the rest of its last word at most, if they do not sink."""
+
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
@@ -51,7 +54,7 @@ _SHORTEST_LESSON = FRAMES_PER_SECOND // 5
 # each 80 ms, as a word does in a room, or 0.4 s. What no longer sinks must be 30 dB below the word
 # (10 dB below a word's softest part), except for 60 ms, as the service can put a word's end too
 # early. Audio that is louder for longer can be another word, also a soft one after a loud one.
-_REST_AT_MOST = FRAMES_PER_SECOND * 2 // 5
+_REST_FRAMES = round(REST_AT_MOST * FRAMES_PER_SECOND)
 _SINKING_FRAMES = 4
 _SINKING = 0.7
 _REST_SHARE = _RATIO * _UTTERANCE_RATIO
@@ -277,7 +280,7 @@ class Loudness:
         run = next((n for n, level in enumerate(levels) if level <= limit), len(levels))
         later = enumerate(levels[_SINKING_FRAMES:run])
         sinks = next((n for n, level in later if level > _SINKING * levels[n]), run)
-        rest = max(sinks, min(run, _REST_AT_MOST))
+        rest = max(sinks, min(run, _REST_FRAMES))
         as_loud_as_words = self._word_level / _REST_SHARE
         held = sum(level >= as_loud_as_words for level in levels[sinks:rest])
         return sinks if held > _LOUD_REST else rest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .loudness import REST_AT_MOST
 from .onset import DECIDED_AFTER
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 _EDGE = 0.1
 # s before a pause, in which audio that stands out can be the onset of a word that goes on after it.
 _ONSET = 0.2
-# s that the rest of a final word takes at most.
-_REST = 0.4
 # s of quiet from a flush to the next sound. After more, the service has decided by itself. With
 # less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
 _SOON = 1.5
@@ -42,7 +41,7 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
 def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
     """Tell whether no word, and no onset of one, comes before a pause."""
     start, rate = backlog.start, backlog.sample_rate
-    rest = round(_REST * rate) if start == backlog.finalized_to > 0 else 0
+    rest = round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else 0
     onset = max(start + rest, pause - round(_ONSET * rate))
     return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
 
