@@ -61,8 +61,8 @@ class _Room(io.AudioInput):
     def __init__(self, lead: int) -> None:
         """Put `lead` samples of silence before the utterance."""
         super().__init__(label="room")
-        behind = np.zeros(round(_SILENCE * _RATE), np.int16)
-        audio = np.concatenate((np.zeros(lead, np.int16), utterance(_RATE), behind))
+        after = np.zeros(round(_SILENCE * _RATE), np.int16)
+        audio = np.concatenate((np.zeros(lead, np.int16), utterance(_RATE), after))
         self._frames = iter(
             [audio[at : at + _FRAME].tobytes() for at in range(0, len(audio), _FRAME)]
         )

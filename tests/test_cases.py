@@ -283,7 +283,7 @@ def test_an_empty_response_before_a_drop_lets_nothing_go(pace: float, live: bool
     exact([hear(talk(2, 2, gap=1.2), hooks, live=live, takes_back=True)], errors=True)
 
 
-class LaggingWithoutTimes(Hooks):
+class DropAfterFirstFinal(Hooks):
     """The first connection ends right after its first final."""
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
@@ -293,7 +293,7 @@ class LaggingWithoutTimes(Hooks):
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_final_without_times_covers_no_more_than_it_can_be_about(live: bool) -> None:
-    hooks = Combined(WithoutTimes(), Pace(0.8), LaggingWithoutTimes())
+    hooks = Combined(WithoutTimes(), Pace(0.8), DropAfterFirstFinal())
     exact([hear(talk(2, 2, 2, gap=1.2), hooks, live=live, timed=False)], errors=True)
 
 

@@ -113,7 +113,7 @@ def test_faults_of_single_connections() -> None:
         ("disconnect:-1", "when must be seconds of audio, 0 or more, or one of"),
         ("drift:-1", "rate must be a number above -1"),
         *(
-            (spec, "behind @ stands the number of one connection, from 1 to 1000")
+            (spec, "after @ comes the number of one connection, from 1 to 1000")
             for spec in (
                 "refuse@0",
                 "refuse@99999",

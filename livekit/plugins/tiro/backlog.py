@@ -128,10 +128,10 @@ class Backlog:
     def _read(self, start: int, stop: int) -> bytes:
         if start == stop:
             return b""
-        first, behind = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
-        pieces = self._pieces[first:behind]
+        first, past = bisect_right(self._starts, start) - 1, bisect_left(self._starts, stop)
+        pieces = self._pieces[first:past]
         skipped = (start - self._starts[first]) * BYTES_PER_SAMPLE
-        wanted = (stop - self._starts[behind - 1]) * BYTES_PER_SAMPLE
+        wanted = (stop - self._starts[past - 1]) * BYTES_PER_SAMPLE
         if len(pieces) == 1:
             # A whole piece is not copied; of a file in one piece, only the wanted part is.
             return pieces[0][skipped:wanted]

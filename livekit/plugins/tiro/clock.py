@@ -178,8 +178,8 @@ class Clock:
     def pause_around(self, seconds: float) -> tuple[float, float, float]:
         """Return how long the pauses before a second are, and between which seconds that holds."""
         index = bisect_right(self._starts, seconds) - 1
-        behind = self._starts[index + 1 : index + 2]
-        return self._shifts[index], self._starts[index], behind[0] if behind else inf
+        after = self._starts[index + 1 : index + 2]
+        return self._shifts[index], self._starts[index], after[0] if after else inf
 
     def pauses_after(self, seconds: float) -> list[float]:
         """Return the seconds of audio after a given one at which there is a `PAUSE` or more."""
@@ -199,6 +199,6 @@ class Clock:
             return None
         starts, shifts = self._starts, self._shifts
         # The stretches are in order, and so are the times at which they start.
-        behind = bisect_right(range(len(starts)), second, key=lambda n: starts[n] + shifts[n])
-        number = max(0, behind - 1)
+        after = bisect_right(range(len(starts)), second, key=lambda n: starts[n] + shifts[n])
+        number = max(0, after - 1)
         return self._origins[number] + second - shifts[number]

@@ -341,8 +341,8 @@ class Feed:
             return 0, 0, 0
         segment = segments[index]
         shift = segment.position - segment.sample
-        behind = segments[index + 1].sample if index + 1 < len(segments) else self._samples + 1
-        return segment.sample, min(behind, self.sent_to - shift + 1), shift
+        after = segments[index + 1].sample if index + 1 < len(segments) else self._samples + 1
+        return segment.sample, min(after, self.sent_to - shift + 1), shift
 
     def locate(self, second: float) -> int:
         """Return the position of a second of the connection, within what was sent on it."""

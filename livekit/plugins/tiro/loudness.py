@@ -295,8 +295,8 @@ class Loudness:
         """
         levels, limit = self._between(start, stop), self._limit
         # The end of the audio, if it fills no frame, counts as quiet.
-        behind = -(-stop // self._frame) - max(start // self._frame, self._first)
-        loud = bytes([level > limit for level in levels]).ljust(behind, b"\0")
+        count = -(-stop // self._frame) - max(start // self._frame, self._first)
+        loud = bytes([level > limit for level in levels]).ljust(count, b"\0")
         quiet = bytes(round(pause * FRAMES_PER_SECOND))
         # A word is shorter than a pause, so it is in one of the sounds.
         found: list[tuple[int, int]] = []

@@ -193,8 +193,8 @@ class Onset:
 
     def _with_sound(self, start: int, loud: int, chunk: int) -> int:
         """Return the samples of a message that goes on after the start of its first sound."""
-        behind = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
-        return -(-(behind - start) // chunk) * chunk
+        end = loud + round(_WITH_FIRST_SOUND * self._backlog.sample_rate)
+        return -(-(end - start) // chunk) * chunk
 
     def release(self) -> None:
         """Hold back nothing of what was pushed so far."""

@@ -46,7 +46,7 @@ class Timing:
     """The times of the service that tests change, in seconds.
 
     Attributes:
-        endpoint_silence: Decoded silence behind speech that ends a segment; a hypothesis that does
+        endpoint_silence: Decoded silence after speech that ends a segment; a hypothesis that does
             not look complete takes more, see `Ending`.
         interim_interval: Wall clock from one result to the next interim, at least.
     """

@@ -25,17 +25,17 @@ _SPEC = re.compile(
 )
 # The connections that can have a fault of their own.
 MOST_CONNECTIONS = 1000
-_OF_CONNECTIONS = f"behind @ stands the number of one connection, from 1 to {MOST_CONNECTIONS}"
+_OF_CONNECTIONS = f"after @ comes the number of one connection, from 1 to {MOST_CONNECTIONS}"
 
 
 def parse_faults(specs: Sequence[str]) -> Hooks:
     """Read faults, for the argument `hooks` of `TiroServer`.
 
     A fault goes by its name in `faults.CATALOGUE`, such as `half-open` for `HalfOpen`.
-    Behind a colon come its settings with commas between, in order or by name. A moment is written
+    After a colon come its settings with commas between, in order or by name. A moment is written
     in small letters, or is a number of seconds; what is on or off is put on by its name alone:
     `disconnect:2.5`, `disconnect:when=final,reset`. All connections have all the faults, but for
-    those with `@` and the number of a connection behind: `refuse:503@1` refuses the first only.
+    those followed by `@` and the number of a connection: `refuse:503@1` refuses the first only.
 
     Raises:
         ValueError: There is no such fault, or a setting is none of its.

@@ -6,7 +6,7 @@ from livekit.plugins.tiro.testing import TiroServer, faults
 hooks = faults.PerConnection(
     faults.Refuse(503),                         # the first connection is refused,
     faults.Disconnect(2.5),                     # the second is cut after 2.5 s of audio,
-    faults.Fail(14, faults.Moment.FINAL),       # the third fails behind its first final,
+    faults.Fail(14, faults.Moment.FINAL),       # the third fails after its first final,
 )                                               # and all that follow are left alone.
 async with TiroServer(hooks=hooks) as server:
     ...
@@ -168,7 +168,7 @@ def _argument(hooks: Any) -> Hooks:
     return checked(
         hooks,
         "each argument must be one fault, such as faults.Disconnect(2.5), or None",
-        "give several one by one, in no list, and with brackets behind the name of each",
+        "give several one by one, in no list, and with brackets after the name of each",
     )
 
 
@@ -282,7 +282,7 @@ class Refuse(Hooks):
     """
 
     def __init__(self, status: int = 503, body: str = "", *, delay: float = 0.0) -> None:
-        # Behind a lower one the client waits for another answer.
+        # After a lower one the client waits for another answer.
         check_whole("status", status, 200, 599)
         check_number("delay", delay)
         self._answer = HandshakeRefusal(status, body)
@@ -590,7 +590,7 @@ class Delay(Hooks):
 
     Args:
         seconds: How long after the message that brings it about a frame is sent.
-        finals: Finals alone are late, and an interim behind one waits for it; else all frames are.
+        finals: Finals alone are late, and an interim after one waits for it; else all frames are.
     """
 
     def __init__(self, seconds: float, *, finals: bool = True) -> None:

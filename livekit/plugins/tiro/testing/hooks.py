@@ -62,7 +62,7 @@ class Hooks:
         return text
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
-        """Behind each frame to the client."""
+        """After each frame to the client."""
 
     async def done(self, connection: ConnectionRecord) -> None:
         """When all is said, before the connection is dropped."""

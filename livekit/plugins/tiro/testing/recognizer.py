@@ -83,7 +83,7 @@ class Recognition(Protocol):
         ...
 
     def silence(self) -> float | None:
-        """Seconds of silence behind the last speech of the segment, None before any speech."""
+        """Seconds of silence after the last speech of the segment, None before any speech."""
         ...
 
     def partial(self) -> Hypothesis:
@@ -215,7 +215,7 @@ class ScriptedRecognizer:
         script: A text, or sentences, or pairs of speaker number (from 1) and sentence. Without
             `enableAutomaticPunctuation` the marks and the capital of each sentence's first
             word are left out; with it they are there, supplied where the script lacks them.
-            Behind a word that ends in a comma the endpointer waits for 1.0 s of silence, behind
+            After a word that ends in a comma the endpointer waits for 1.0 s of silence, after
             one that ends in "…" for 2.0 s, see `Ending`.
         words_per_second: How many words a second of voiced audio gives.
 
@@ -275,7 +275,7 @@ class ScriptedRecognition:
         self._frames += count
 
     def silence(self) -> float | None:
-        """Seconds behind the last voiced frame, None if there was none."""
+        """Seconds after the last voiced frame, None if there was none."""
         if not self._voiced:
             return None
         return (self._frames - 1 - self._voiced[-1]) * FRAME_SAMPLES / RECOGNIZER_RATE

@@ -30,7 +30,7 @@ class Resampler:
         self._up, self._down = target // common, rate // common
         self._kernels = _kernels(self._up, self._down)
         self._tail: npt.NDArray[np.int16] = np.zeros(self._kernels.shape[1] - 1, np.int16)
-        # Position of the next output sample behind the tail, in units of 1 / up input samples.
+        # Position of the next output sample after the tail, in units of 1 / up input samples.
         self._position = 0
 
     def feed(self, samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

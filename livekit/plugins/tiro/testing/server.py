@@ -57,7 +57,7 @@ class TiroServer:
             audio, see `ScriptedRecognizer`; utterances with their times, `At`: at these times,
             whatever the audio is, see `TimedRecognizer`; None for a default.
         words_per_second: Its pace in words a second.
-        endpoint_silence: Seconds of silence behind speech that make a final. A script whose
+        endpoint_silence: Seconds of silence after speech that make a final. A script whose
             utterance ends in a comma takes 1.0 s at least, one that ends in "…" 2.0 s: the
             service waits longer for a sentence that does not look complete.
         interim_interval: Seconds of wall clock between interims, at least.

@@ -27,7 +27,7 @@ VAD_MODE = 2
 LAG = 1.0
 # Seconds of silence from which on a segment that ends has not been cut in the middle of a word.
 BETWEEN_WORDS = 0.2
-# Seconds of a word at most that is heard again, whole, by the segment behind a cut.
+# Seconds of a word at most that is heard again, whole, by the segment after a cut.
 LONGEST_WORD = 2.0
 # Samples that are kept for the next segment.
 KEPT_SAMPLES = LOOKAHEAD_SAMPLES + round(LONGEST_WORD * RECOGNIZER_RATE)
@@ -160,7 +160,7 @@ class SphinxRecognition:
         decoder.process_raw(samples.tobytes())
 
     def silence(self) -> float | None:
-        """Seconds of audio behind the last voice, None if there is no word yet."""
+        """Seconds of audio after the last voice, None if there is no word yet."""
         words = self.partial()
         return max(self._voice.silence, self._now - words[-1].end - LAG) if words else None
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Seconds of room for times that are cut to milliseconds, and for sums of binary fractions.
 ROOM = 0.002
-# Seconds behind the end of a word for which a sound is the rest of it.
+# Seconds after the end of a word for which a sound is the rest of it.
 REST_OF_WORD = 0.4
 # A sound is so much louder than the quietest tenth of the latest messages, some 10 s of them.
 SOUND = 3
@@ -98,7 +98,7 @@ class Rest:
 
     Attributes:
         cues: The words that are not settled.
-        since: The second of the call behind the last final: nothing before it is sent again.
+        since: The second of the call after the last final: nothing before it is sent again.
         audio: What the client may send again.
         began: When the call began, in seconds of the clock; None if that is not known.
         patience: Seconds in which the client has to be back.
@@ -121,7 +121,7 @@ class TimedRecognizer:
     The audio may be silence, a tone or speech: a second of it is a second of the script. The
     silence that `tiro.STT` adds of its own, to bring a final on, takes no time of the script.
     Endpoints are the service's: a final comes when there was no word for `endpoint_silence`, and
-    for longer behind an utterance that ends in a comma or in "…", see `Ending`.
+    for longer after an utterance that ends in a comma or in "…", see `Ending`.
 
     The script is said once in a call. The first connection of a call starts at second 0. One that
     follows a connection which a fault broke off or stopped reading, or which the client left for
@@ -134,7 +134,7 @@ class TimedRecognizer:
     - Else by the clock, if the caller is live and pauses at no time between two connections. Words
       are late by 0.25 s at most, and the first answer is late by half a second.
     - Else, as for a file of digital silence, it is taken to begin where the last final ends. Words
-      are late by what the client has left out behind that.
+      are late by what the client has left out after that.
 
     Words whose audio the client leaves out are said where the connection begins. If the client does
     not connect again, they are not said: `tiro.STT` does not for a file that has ended in which
@@ -276,7 +276,7 @@ class TimedRecognition:
         self._now = start + len(samples) / RECOGNIZER_RATE
 
     def silence(self) -> float | None:
-        """Seconds behind the last word that has begun, 0 while it lasts; None without one."""
+        """Seconds after the last word that has begun, 0 while it lasts; None without one."""
         ends = [word.end for word in self._words() if word.start < self._now]
         return max(0.0, self._now - ends[-1]) if ends else None
 
@@ -333,7 +333,7 @@ class TimedRecognition:
         return Rest(cues, self._final_to, self._place.audio, self._place.call_began)
 
     def _patience_at_the_end(self) -> float:
-        """Seconds in which the client is back behind an end marker; 0 if it need not come back."""
+        """Seconds in which the client is back after an end marker; 0 if it need not come back."""
         if self._undelivered:
             # What had to be said to it did not go out.
             return BACK_AFTER_BREAKING_OFF
@@ -341,11 +341,11 @@ class TimedRecognition:
         return 0.0 if settled else BACK_AT_ONCE
 
     def _ends_with_sound(self) -> bool:
-        """Tell whether anything behind the last final stands out from the noise of the line."""
+        """Tell whether anything after the last final stands out from the noise of the line."""
         levels = sorted(peak for _, peak in self._peaks)
         limit = SOUND * max(1, levels[len(levels) // 10]) if levels else 0
-        behind = self._final_to + REST_OF_WORD
-        return any(end > behind and peak > limit for end, peak in self._peaks)
+        after = self._final_to + REST_OF_WORD
+        return any(end > after and peak > limit for end, peak in self._peaks)
 
     def _words(self) -> list[Word]:
         """The words that have begun, or are about to."""
