@@ -18,7 +18,7 @@ from hypothesis import example, given, strategies as st
 
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
-from livekit.plugins.tiro.feed import FLUSH_SILENCE
+from livekit.plugins.tiro.onset import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
 from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
 

@@ -14,8 +14,8 @@ import pytest
 from livekit import rtc
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
-from livekit.plugins.tiro.feed import FLUSH_SILENCE
 from livekit.plugins.tiro.flusher import Flusher, _Timer as Timer, mark_flush
+from livekit.plugins.tiro.onset import FLUSH_SILENCE
 
 from .support import virtual
 from .support.caller import noise, quiet, samples, tone

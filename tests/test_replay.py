@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livekit.plugins.tiro.feed import FLUSH_SILENCE
-from livekit.plugins.tiro.replay import due_flushes, first_to_send
+from livekit.plugins.tiro.onset import EMPTY_SEGMENT, FLUSH_SILENCE
+from livekit.plugins.tiro.replay import due_silence, first_to_send
 from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 
 from .support import virtual
@@ -77,7 +77,7 @@ def test_silence_that_was_cut_off_is_made_again_in_its_place(caller: Caller) -> 
     caller.reconnect()
     sent = samples(b"".join(caller.send()))
     assert all(sent[:8000])
-    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < FLUSH_SILENCE + 0.3
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < EMPTY_SEGMENT + 0.6
 
 
 def test_a_flush_that_no_connection_got_is_made_though_all_is_quiet(caller: Caller) -> None:
@@ -182,7 +182,7 @@ def test_the_mute_that_it_begins_after_needs_no_silence(caller: Caller, frames: 
     caller.push(tone(1.0))
     start = first_to_send(caller.backlog, caller.clock)
     assert start == round(frames * 0.05 * RATE)
-    assert due_flushes(caller.backlog, caller.clock, start) == []
+    assert due_silence(caller.backlog, caller.clock, start) == {}
 
 
 @pytest.mark.parametrize("gaps", [1, 2, 5])
@@ -196,7 +196,7 @@ def test_it_begins_after_the_last_of_several_mutes(caller: Caller, gaps: int) ->
     caller.backlog.set_speaking(True)
     start = first_to_send(caller.backlog, caller.clock)
     assert start == round((4.0 + 0.3 * (gaps - 1)) * RATE)
-    assert due_flushes(caller.backlog, caller.clock, start) == []
+    assert due_silence(caller.backlog, caller.clock, start) == {}
 
 
 def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None:
@@ -207,7 +207,7 @@ def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None
         caller.say(noise(0.3, 100))
     caller.say(tone(0.5))
     start = first_to_send(caller.backlog, caller.clock)
-    assert due_flushes(caller.backlog, caller.clock, start) == [round(4.5 * RATE)]
+    assert list(due_silence(caller.backlog, caller.clock, start)) == [round(5.1 * RATE)]
 
 
 @pytest.mark.parametrize(("before", "after", "is_needed"), [(1.2, 1.2, True), (1.3, 1.3, False)])
@@ -221,7 +221,7 @@ def test_where_the_quiet_is_long_no_silence_is_needed(
     caller.say(noise(after, 100) + tone(0.5))
     start = first_to_send(caller.backlog, caller.clock)
     mute = round((4.5 + before) * RATE)
-    assert due_flushes(caller.backlog, caller.clock, start) == ([mute] if is_needed else [])
+    assert list(due_silence(caller.backlog, caller.clock, start)) == ([mute] if is_needed else [])
 
 
 @pytest.mark.parametrize("change", [False, True])
@@ -272,3 +272,49 @@ def test_the_rest_of_a_final_word_before_a_pause_is_not_sent(caller: Caller) -> 
     caller.now += 1.4
     caller.say(noise(0.4, 100) + tone(0.3))
     assert first_to_send(caller.backlog, caller.clock) == round(3.56 * RATE)
+
+
+COUGHS = [(0, 2.0), (0, 2.4), (100, 1.35), (100, 2.4), (600, 1.2)]
+"""The noise, and the seconds of audio from a cough to the next word."""
+
+
+@pytest.mark.parametrize("moment", [-0.6, 0.2, 1.0])
+@pytest.mark.parametrize(("noise", "gap"), COUGHS)
+def test_a_word_after_a_cough_and_a_mute_is_whole(noise: int, gap: float, moment: float) -> None:
+    """The service, which heard no word in the cough, would give up just as the word begins."""
+    cough = (510, 518)
+    word = cough[1] + round(gap * 100)
+    bounds = [(350, 380), (word, word + 30), (word + 30, word + 60)]
+    words = tuple(Spoken(f"w{n}", *at) for n, at in enumerate(bounds))
+    said = Talk(words, word + 160, 12000, noise, hums=(cough,))
+    fault = PerConnection(Disconnect(word / 100 + moment))
+    outcome = virtual.run(hear(said, fault, live=True, pauses={5.5: 1.5}, takes_back=True))
+    assert outcome.heard == said.texts
+
+
+@pytest.mark.parametrize("gap", [2.5, 2.7, 2.9])
+def test_a_word_after_noise_that_ended_in_a_mute_is_whole(gap: float) -> None:
+    """The noise stands out from what came after it, and the service heard no word in it."""
+    word = 380 + round(gap * 100)
+    bounds = [(350, 380), (word, word + 30), (word + 30, word + 60)]
+    words = tuple(Spoken(f"w{n}", *at) for n, at in enumerate(bounds))
+    said = Talk(words, word + 160, 12000, 300, noisy_to=470)
+    fault = PerConnection(Disconnect(word / 100 + 0.2))
+    outcome = virtual.run(hear(said, fault, live=True, pauses={4.7: 1.5}))
+    assert outcome.heard == said.texts
+
+
+@pytest.mark.parametrize("word", [n / 5 for n in range(2, 30)])
+@pytest.mark.parametrize("cough", [0.2, 1.0, 1.6])
+def test_no_segment_without_words_ends_at_the_onset_of_a_word(
+    caller: Caller, cough: float, word: float
+) -> None:
+    """Wherever it began, between the start of the audio and the cough."""
+    caller.say(quiet(cough) + tone(0.1) + quiet(1.8 - cough))
+    caller.now += 1.5
+    caller.say(quiet(word) + tone(0.3))
+    silence = sum(due_silence(caller.backlog, caller.clock, 0).values())
+    onset = 1.9 + silence + word
+    for began in np.linspace(0.0, cough, 9):
+        end = began + EMPTY_SEGMENT
+        assert not onset - 0.65 < end < onset + 0.3, f"from {began} on"

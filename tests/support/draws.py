@@ -708,11 +708,16 @@ def _draw_slow_turns(seed: int, rng: Random) -> Trial:
 
 
 def _draw_mutes(seed: int, rng: Random) -> Trial:
-    """A microphone that is muted once or more before words in which the connection changes."""
+    """A microphone that is muted once or more before words in which the connection changes.
+
+    The caller can have coughed before, and the noise can end there.
+    """
     words = [Spoken("w0", 50, 85), Spoken("w1", 85, 120)]
     quiet, mutes = rng.randint(50, 400), rng.choice((1, 1, 1, 2, 3, 5))
     # Where the audio stops, in blocks.
     stops = [120 + quiet]
+    coughs = quiet > 150 and rng.random() < 0.5
+    cough = stops[0] - rng.randint(28, 90)
     for _ in range(mutes - 1):
         stops.append(stops[-1] + rng.randint(15, 100))
     at = stops[-1] + rng.randint(10, 200)
@@ -720,7 +725,14 @@ def _draw_mutes(seed: int, rng: Random) -> Trial:
     for _ in range(rng.randint(3, 6)):
         words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 45)))
         at = words[-1].last
-    said = Talk(tuple(words), at + _SHORTEST_GAP, 12000, rng.choice((1, 100, 300)))
+    said = Talk(
+        tuple(words),
+        at + _SHORTEST_GAP,
+        12000,
+        rng.choice((1, 100, 300)),
+        hums=((cough, cough + 8),) if coughs else (),
+        noisy_to=stops[0] if rng.random() < 0.3 else None,
+    )
     pauses = {stop / 100: round(rng.uniform(1.2, 4.0), 1) for stop in stops}
     trial = Trial(seed, said, [], [], hooks=rng.choice((Hooks(), Pace(1.0))), pauses=pauses)
     if rng.random() < 0.5:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
 from .monologue import Monologue
-from .onset import EMPTY_SEGMENT, SHORTEST_PAUSE, Onset
-from .replay import due_flushes, first_to_send
+from .onset import EMPTY_SEGMENT, FLUSH_SILENCE, SHORTEST_PAUSE, Onset
+from .replay import due_silence, first_to_send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +29,6 @@ TRIM_INTERVAL = 1.0
 _LOOK_INTERVAL = 0.4
 # s after the final audio, within which a sound is the rest of its last word.
 _REST = 0.1
-# s of zeros after a flush. The last of the endpointer's rules needs 2.0 s of silence, and the
-# acoustic model looks 0.3 s ahead.
-FLUSH_SILENCE = 2.5
 # s of zeros after audio that is sent again because nothing was said about it: an endpointer that
 # heard no word decides after 5 s.
 _ASKING_SILENCE = 6.0
@@ -82,7 +79,8 @@ class Feed:
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
         self._monologue = Monologue(backlog, self.sent_to)
-        self._pending_flushes = due_flushes(backlog, clock, self.sent_to)
+        self._silences = due_silence(backlog, clock, self.sent_to)
+        self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
         self._samples = self._silence_left = 0
@@ -159,7 +157,9 @@ class Feed:
             self.sent_to, self._samples = self.sent_to + ready, self._samples + ready
             self._silent_at = self._pending_flushes.pop(0)
             self._monologue.decided(self._silent_at)
-            silence = _ASKING_SILENCE if self._asking else FLUSH_SILENCE
+            silence = self._silences.get(self._silent_at, FLUSH_SILENCE)
+            if self._asking:
+                silence = _ASKING_SILENCE
             self._silence_left = round(silence * self._backlog.sample_rate)
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.

@@ -7,9 +7,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from .feed import FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
-from .onset import DECIDED_AFTER, has_begun_anew
+from .onset import DECIDED_AFTER, FLUSH_SILENCE, has_begun_anew
 from .watch import NEXT_PAUSE, QuietWatch
 
 if TYPE_CHECKING:

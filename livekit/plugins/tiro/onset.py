@@ -32,6 +32,10 @@ DECIDED_AFTER = 2.5
 EMPTY_SEGMENT = 5.0
 """Seconds of audio without a word, after which the endpointer says that it heard nothing."""
 
+FLUSH_SILENCE = 2.5
+"""Seconds of zeros after a flush: the last of the endpointer's rules needs 2.0 s of silence, and
+the acoustic model looks 0.3 s ahead."""
+
 # s: the most of a word that has just begun, and the least quiet before it. Whoever flushes after a
 # pause, as a VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
 _BEGUN = 0.16

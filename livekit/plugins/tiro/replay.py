@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .loudness import REST_AT_MOST
-from .onset import DECIDED_AFTER
+from .onset import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 
 if TYPE_CHECKING:
     from .backlog import Backlog
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 _EDGE = 0.1
 # s before a pause, in which audio that stands out can be the onset of a word that goes on after it.
 _ONSET = 0.2
-# s of quiet from a flush to the next sound. After more, the service has decided by itself. With
-# less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
-_SOON = 1.5
+# s before a word in which a segment must not end: the word's onset is in a message of up to 0.4 s,
+# and the service drops the 0.3 s that it looks ahead over.
+_BEFORE_WORD = 0.7
+# s of a word by which the service has heard it.
+_HEARD = 0.5
 
 
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
@@ -46,8 +48,8 @@ def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
     return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
 
 
-def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
-    """Return where a new connection that is fed from `start` on needs silence.
+def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
+    """Return where a new connection that is fed from `start` on needs silence, and the seconds.
 
     That is at each flush with anything to decide, or that no connection was sent yet; and at each
     pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
@@ -55,11 +57,44 @@ def due_flushes(backlog: Backlog, clock: Clock, start: int) -> list[int]:
     flushes = {mark for mark in backlog.flushes if _is_due(backlog, mark, start)}
     marks: list[int] = []
     for mark in sorted(_pauses(backlog, clock, start) | flushes):
-        # Pauses with nothing but quiet between them need silence once.
-        is_needed = mark in flushes or not marks or backlog.first_loud(marks[-1], mark) is not None
-        if is_needed and not _is_decided(backlog, mark, start):
-            marks.append(mark)
-    return marks
+        if marks and backlog.first_loud(marks[-1], mark) is None:
+            # With nothing but quiet between them, both need silence once.
+            marks.pop()
+        marks.append(mark)
+    found: dict[int, float] = {}
+    since = start
+    for mark in marks:
+        if seconds := _length(backlog, since, mark):
+            found[mark], since = seconds, mark
+    return found
+
+
+def _length(backlog: Backlog, since: int, mark: int) -> float:
+    """Return the seconds of silence at a place that end any segment which began after `since`.
+
+    A segment in which the service hears no word, but a cough or noise, ends later than others. That
+    must not be at the onset of the next word.
+    """
+    rate, sound = backlog.sample_rate, backlog.first_loud(since, mark)
+    before, word = backlog.last_loud(since, mark), backlog.first_loud(mark, backlog.end)
+    least = FLUSH_SILENCE
+    if word is not None:
+        if before is not None and word - before >= DECIDED_AFTER * rate:
+            # The service decides by itself, if there were words.
+            least = 0.0
+        if (word - since) / rate + least + _HEARD < EMPTY_SEGMENT:
+            # The word is in the segment.
+            return least
+    elif sound is None or backlog.speaking or backlog.sent_to <= since:
+        return least
+    # When the segment began at the latest: noise opens the gate, too.
+    opened = since if sound is None else sound
+    if mark - since > EMPTY_SEGMENT * rate:
+        # It is not the first one.
+        opened = mark
+    # A word that is yet to come can come at once.
+    to_word = (mark if word is None else word) - opened
+    return max(least, EMPTY_SEGMENT + _BEFORE_WORD - to_word / rate)
 
 
 def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
@@ -68,25 +103,12 @@ def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
         return mark >= start
     if backlog.first_sound(start, mark) is not None:
         return True
-    after = backlog.first_sound(mark)
-    if after is None:
+    if backlog.first_sound(mark) is None:
         # A hypothesis can be about words that are too soft to count as a sound.
         return backlog.speaking
     # The rest of a final word keeps the service listening, too: without silence here, it would
     # decide just as the next word begins.
-    is_soon = after - mark < round(_SOON * backlog.sample_rate)
-    return is_soon and backlog.first_loud(start, mark) is not None
-
-
-def _is_decided(backlog: Backlog, mark: int, start: int) -> bool:
-    """Tell whether the quiet around a place is so long that the service decides by itself.
-
-    Silence would only add to it, up to the length of an empty segment, which could end at the onset
-    of the next word.
-    """
-    before, after = backlog.last_loud(start, mark), backlog.first_loud(mark, backlog.end)
-    decided = round(DECIDED_AFTER * backlog.sample_rate)
-    return before is not None and after is not None and after - before >= decided
+    return backlog.first_loud(start, mark) is not None
 
 
 def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
