@@ -716,7 +716,8 @@ def _draw_mutes(seed: int, rng: Random) -> Trial:
     quiet, mutes = rng.randint(50, 400), rng.choice((1, 1, 1, 2, 3, 5))
     # Where the audio stops, in blocks.
     stops = [120 + quiet]
-    coughs = quiet > 150 and rng.random() < 0.5
+    # With noise between several mutes, the service can give up at the onset of a word, live too.
+    coughs = quiet > 150 and mutes == 1 and rng.random() < 0.7
     cough = stops[0] - rng.randint(28, 90)
     for _ in range(mutes - 1):
         stops.append(stops[-1] + rng.randint(15, 100))
