@@ -77,7 +77,7 @@ def test_silence_that_was_cut_off_is_made_again_in_its_place(caller: Caller) -> 
     caller.reconnect()
     sent = samples(b"".join(caller.send()))
     assert all(sent[:8000])
-    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < EMPTY_SEGMENT + 0.6
+    assert FLUSH_SILENCE <= np.count_nonzero(sent == 0) / RATE < EMPTY_SEGMENT + 1.0
 
 
 def test_a_flush_that_no_connection_got_is_made_though_all_is_quiet(caller: Caller) -> None:
@@ -309,12 +309,12 @@ def test_a_word_after_noise_that_ended_in_a_mute_is_whole(gap: float) -> None:
 def test_no_segment_without_words_ends_at_the_onset_of_a_word(
     caller: Caller, cough: float, word: float
 ) -> None:
-    """Wherever it began, between the start of the audio and the cough."""
+    """Wherever it began in the audio before the pause: noise opens the gate, too."""
     caller.say(quiet(cough) + tone(0.1) + quiet(1.8 - cough))
     caller.now += 1.5
     caller.say(quiet(word) + tone(0.3))
     silence = sum(due_silence(caller.backlog, caller.clock, 0).values())
     onset = 1.9 + silence + word
-    for began in np.linspace(0.0, cough, 9):
+    for began in np.linspace(0.0, 1.9, 39):
         end = began + EMPTY_SEGMENT
         assert not onset - 0.65 < end < onset + 0.3, f"from {began} on"

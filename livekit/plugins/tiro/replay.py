@@ -21,7 +21,7 @@ _ONSET = 0.2
 # s before a word in which a segment must not end: the word's onset is in a message of up to 0.4 s,
 # and the service drops the 0.3 s that it looks ahead over.
 _BEFORE_WORD = 0.7
-# s of a word by which the service has heard it.
+# s of a word by which the service has heard it, so that the segment is one with a word.
 _HEARD = 0.5
 
 
@@ -55,8 +55,9 @@ def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
     pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
     """
     flushes = {mark for mark in backlog.flushes if _is_due(backlog, mark, start)}
+    pauses = _pauses(backlog, clock, start)
     marks: list[int] = []
-    for mark in sorted(_pauses(backlog, clock, start) | flushes):
+    for mark in sorted(pauses | flushes):
         if marks and backlog.first_loud(marks[-1], mark) is None:
             # With nothing but quiet between them, both need silence once.
             marks.pop()
@@ -64,37 +65,33 @@ def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
     found: dict[int, float] = {}
     since = start
     for mark in marks:
-        if seconds := _length(backlog, since, mark):
+        if seconds := _length(backlog, since, mark, is_pause=mark in pauses):
             found[mark], since = seconds, mark
     return found
 
 
-def _length(backlog: Backlog, since: int, mark: int) -> float:
-    """Return the seconds of silence at a place that end any segment which began after `since`.
+def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float:
+    """Return the seconds of silence at a place that end the segment which began after `since`.
 
     A segment in which the service hears no word, but a cough or noise, ends later than others. That
-    must not be at the onset of the next word.
+    must not be at the onset of the next word. Where somebody flushed and spoke on, there were words
+    before, and the final is wanted soon.
     """
-    rate, sound = backlog.sample_rate, backlog.first_loud(since, mark)
-    before, word = backlog.last_loud(since, mark), backlog.first_loud(mark, backlog.end)
-    least = FLUSH_SILENCE
-    if word is not None:
-        if before is not None and word - before >= DECIDED_AFTER * rate:
-            # The service decides by itself, if there were words.
-            least = 0.0
-        if (word - since) / rate + least + _HEARD < EMPTY_SEGMENT:
-            # The word is in the segment.
-            return least
-    elif sound is None or backlog.speaking or backlog.sent_to <= since:
+    rate, before = backlog.sample_rate, backlog.last_loud(since, mark)
+    word = backlog.first_loud(mark, backlog.end)
+    if word is None:
+        is_new = backlog.sent_to <= since
+        if before is None or backlog.speaking or is_new:
+            return FLUSH_SILENCE
+        # The next word can come at once.
+        return EMPTY_SEGMENT + _BEFORE_WORD
+    # After long quiet, the service decides on words by itself.
+    is_long = before is not None and word - before >= DECIDED_AFTER * rate
+    least = 0.0 if is_long else FLUSH_SILENCE
+    is_heard = (word - since) / rate + least + _HEARD < EMPTY_SEGMENT
+    if is_heard or not is_pause:
         return least
-    # When the segment began at the latest: noise opens the gate, too.
-    opened = since if sound is None else sound
-    if mark - since > EMPTY_SEGMENT * rate:
-        # It is not the first one.
-        opened = mark
-    # A word that is yet to come can come at once.
-    to_word = (mark if word is None else word) - opened
-    return max(least, EMPTY_SEGMENT + _BEFORE_WORD - to_word / rate)
+    return max(least, EMPTY_SEGMENT + _BEFORE_WORD - (word - mark) / rate)
 
 
 def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
