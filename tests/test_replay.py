@@ -118,7 +118,7 @@ def test_a_flush_of_an_earlier_sentence_is_not_made_again_in_this_one(caller: Ca
     assert silence_of(caller.send()) < 2.0
 
 
-@pytest.mark.parametrize(("gap", "is_made"), [(0.5, True), (1.0, True), (2.5, False)])
+@pytest.mark.parametrize(("gap", "is_made"), [(0.5, True), (1.0, True), (1.8, False), (2.5, False)])
 def test_what_is_left_of_a_final_is_flushed_if_words_follow_soon(
     caller: Caller, gap: float, is_made: bool
 ) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _EDGE = 0.1
 # s before a pause, in which audio that stands out can be the onset of a word that goes on after it.
 _ONSET = 0.2
+# s of quiet from a flush to the next sound. After more, the service has decided by itself. With
+# less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
+_SOON = 1.5
 # s before a word in which a segment must not end: the word's onset is in a message of up to 0.4 s,
 # and the service drops the 0.3 s that it looks ahead over.
 _BEFORE_WORD = 0.7
@@ -100,12 +103,14 @@ def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
         return mark >= start
     if backlog.first_sound(start, mark) is not None:
         return True
-    if backlog.first_sound(mark) is None:
+    after = backlog.first_sound(mark)
+    if after is None:
         # A hypothesis can be about words that are too soft to count as a sound.
         return backlog.speaking
     # The rest of a final word keeps the service listening, too: without silence here, it would
     # decide just as the next word begins.
-    return backlog.first_loud(start, mark) is not None
+    is_soon = after - mark < round(_SOON * backlog.sample_rate)
+    return is_soon and backlog.first_loud(start, mark) is not None
 
 
 def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
