@@ -83,6 +83,7 @@ def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float
     rate, before = backlog.sample_rate, backlog.last_loud(since, mark)
     word = backlog.first_loud(mark, backlog.end)
     if word is None:
+        # A file, or the first flush of a call, is not sent again: it wants its final, and no more.
         is_new = backlog.sent_to <= since
         if before is None or backlog.speaking or is_new:
             return FLUSH_SILENCE
