@@ -435,6 +435,7 @@ def test_time_never_runs_backwards(pushes: list[tuple[float, float]]) -> None:
         assert all(time >= audio for time, audio in zip(times, grid, strict=True))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(10))
 def test_audio_that_stalls_and_all_comes_is_no_pause(seed: int) -> None:
     """T1: whichever frame is the late one, and though all come a little early or late."""

@@ -43,6 +43,7 @@ def test_a_clock_is_put_right_within_seconds(pace: float) -> None:
     assert drift.pace == pytest.approx(pace)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("pace", [0.95, 1.05])
 @pytest.mark.parametrize("habit", [-HABIT, 0.0, HABIT])
 def test_it_is_put_right_whatever_the_recogniser_takes_for_the_end_of_a_word(

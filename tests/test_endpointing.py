@@ -142,6 +142,7 @@ async def finals_of(
         return await listening
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("ms", [10, 30, 50])
 @pytest.mark.parametrize("interim_results", [True, False])
 @in_virtual_time
@@ -173,6 +174,7 @@ async def test_so_it_does_on_a_new_connection(second: float) -> None:
     assert 1.6 + 0.1 < first[0] < 1.6 + 0.6
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("granted_in", [0.02, 0.1, 0.3, 1.0])
 @pytest.mark.parametrize("asked", [1.22, 1.24, 1.26])
 @in_virtual_time
@@ -183,6 +185,7 @@ async def test_so_it_does_while_there_is_no_connection(asked: float, granted_in:
     assert first[0] < max(1.6 + 0.1, 1.15 + granted_in + 0.5) + 0.5
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("again_in", [0.05, 0.2, 0.3])
 @pytest.mark.parametrize("dropped", [1.15, 1.35])
 @in_virtual_time
@@ -242,6 +245,7 @@ async def test_a_stalled_loop_is_no_end_of_the_audio(stall: float) -> None:
     assert first[1] == "einn tveir"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("again_in", [0.05, 0.1, 0.15, 0.2, 0.25])
 @pytest.mark.parametrize("ms", [10, 50])
 @in_virtual_time
@@ -251,6 +255,7 @@ async def test_who_asks_again_waits_too(ms: int, again_in: float) -> None:
     assert 1.6 + 0.1 < first[0] < 1.6 + 0.35
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("pause", [110, 150, 310])
 @pytest.mark.parametrize("ms", [10, 50])
 @pytest.mark.parametrize("lead", [0, 10, 50])
@@ -518,6 +523,7 @@ async def test_the_service_is_asked_in_a_monologue() -> None:
     assert texts == [" ".join(said.texts[:44]), " ".join(said.texts[44:])]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("dropped_at", [3.0, 5.5, 8.0, 11.0])
 @in_virtual_time
 async def test_the_service_is_asked_in_a_monologue_that_is_sent_again(dropped_at: float) -> None:

@@ -442,6 +442,7 @@ async def live(hooks: Hooks) -> dict[str, float]:
     return times.sent_at
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("finals_only", [True, False])
 @in_virtual_time
 async def test_frames_are_late(finals_only: bool) -> None:

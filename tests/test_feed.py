@@ -114,6 +114,7 @@ def test_what_was_not_sent_yet_is_sent_on_the_next_connection(caller: Caller) ->
     assert b"".join(caller.send()) == numbered(0, 80_000)
 
 
+@pytest.mark.many
 def test_a_long_frame_is_sent_whole(caller: Caller) -> None:
     """`recognize` pushes its buffer at once, however long it is."""
     caller.push(300.0, waits=False)

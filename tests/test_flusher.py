@@ -224,6 +224,7 @@ async def test_a_file_is_asked_for_wherever_the_service_is() -> None:
         assert silence_on(call.wires.last) == pytest.approx(2 * FLUSH_SILENCE, abs=0.2)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("pace", "most"), [(1.0, 6.0), (1.3, 5.0), (2.0, 1.0)])
 def test_flushes_do_not_make_a_slow_service_slower(pace: float, most: float) -> None:
     """Each turn of a call is flushed, and each final is that late at most."""

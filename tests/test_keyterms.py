@@ -150,6 +150,7 @@ async def test_new_words_wait_until_nobody_speaks(of: str) -> None:
     assert all_words(events) == [word.text for word in SAID.words]
 
 
+@pytest.mark.many
 @in_virtual_time
 async def test_new_words_wait_while_the_service_cuts_unbroken_speech() -> None:
     """A final in the middle of a sentence is no end of it."""

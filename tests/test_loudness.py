@@ -158,6 +158,7 @@ def test_the_floor_sinks_at_once_and_rises_slowly() -> None:
     assert loudness.floor == pytest.approx(800, rel=0.05)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("part", range(0, 100, 5))
 @pytest.mark.parametrize(("before", "after"), [(0.0, 0.12), (0.12, 0.02), (0.3, 0.3)])
 @pytest.mark.parametrize(("loud", "peak"), [(6000, 3000), (6000, 9000), (2000, 300)])

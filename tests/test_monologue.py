@@ -227,6 +227,7 @@ def unbroken(seed: int) -> Talk:
     return Talk(tuple(words), end + 20)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("noise", [0, 1])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_word_of_a_file_is_cut_in_two(seed: int, noise: int) -> None:
@@ -237,6 +238,7 @@ def test_no_word_of_a_file_is_cut_in_two(seed: int, noise: int) -> None:
     assert outcome.is_exact, outcome
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(3))
 def test_no_word_of_a_call_is_cut_in_two_while_the_service_is_behind(seed: int) -> None:
     """It works at the pace of speech, and an outage has put it behind for good."""

@@ -84,6 +84,7 @@ def test_all_recordings_are_there() -> None:
     assert sum(len(frames(name)) for name in RECORDINGS) == 1035
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recorded_frame_says_what_it_says(name: str) -> None:
     for frame, response in zip(frames(name), decoded(name), strict=True):

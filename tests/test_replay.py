@@ -174,6 +174,7 @@ def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller:
     assert first_to_send(caller.backlog, caller.clock) == muted, "it is about what is said now"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("frames", range(20, 120))
 def test_the_mute_that_it_begins_after_needs_no_silence(caller: Caller, frames: int) -> None:
     """However the position of the mute is rounded."""
@@ -286,6 +287,7 @@ COUGHS = [(0, 2.0), (0, 2.4), (100, 1.35), (100, 2.4), (600, 1.2)]
 """The noise, and the seconds of audio from a cough to the next word."""
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("moment", [-0.6, 0.2, 1.0])
 @pytest.mark.parametrize(("noise", "gap"), COUGHS)
 def test_a_word_after_a_cough_and_a_mute_is_whole(noise: int, gap: float, moment: float) -> None:
@@ -307,6 +309,7 @@ def test_a_word_after_noise_that_ended_in_a_mute_is_whole(gap: float) -> None:
     assert outcome.heard == said.texts
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("word", [n / 5 for n in range(2, 30)])
 @pytest.mark.parametrize("cough", [0.2, 1.0, 1.6])
 def test_no_segment_without_words_ends_at_the_onset_of_a_word(

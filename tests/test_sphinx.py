@@ -179,6 +179,7 @@ def at_rate(audio: Samples, rate: int) -> Samples:
     return np.concatenate([np.frombuffer(frame.data, np.int16) for frame in frames])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("rate", [22050, 44100, 48000])
 async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> None:
     speech = np.concatenate([samples("fox.wav"), zeros(1.0)])

@@ -653,6 +653,7 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
         assert 3 <= len(server.sessions) <= 20
 
 
+@pytest.mark.many
 @in_virtual_time
 async def test_what_is_said_as_an_idle_connection_ends_is_heard() -> None:
     """Nothing follows it: the microphone is on while a button is held down."""

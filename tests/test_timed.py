@@ -287,6 +287,7 @@ def _number(text: str) -> float:
         return float("inf")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "moment", ["0.5", "1.7", "2.5", "3.5", "6.0", "9.6", "final sent", "final too long"]
 )
@@ -364,6 +365,7 @@ def noisy(rate: int) -> Pcm:
     return np.random.default_rng(0).integers(-20, 20, 48 * rate).astype(np.int16)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("audio", [long(silence), noisy, spoken, long(speech)])
 @pytest.mark.parametrize(
     "fault",
