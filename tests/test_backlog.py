@@ -268,6 +268,16 @@ def test_a_flush_in_a_pause_is_the_same_pause() -> None:
     assert untimed(backlog) == pytest.approx(1.8)
 
 
+@pytest.mark.parametrize("level", [20, 100, 280])
+def test_a_pause_in_noise_that_is_not_known_ends_a_stretch(level: int) -> None:
+    backlog = holding(tone(0.4), noise(0.8, level), tone(0.4), noise(0.1, level))
+    backlog.flush()
+    assert untimed(backlog) == pytest.approx(0.4)
+    assert backlog.may_hold_words()
+    assert untimed(backlog) == pytest.approx(1.7)
+    assert not backlog.may_hold_words()
+
+
 def test_a_final_without_times_is_about_what_was_sent() -> None:
     backlog = holding(quiet(1) + WORD * 2)
     assert untimed(backlog, sent=1.2) == 0

@@ -81,6 +81,12 @@ def test_two_flushes_within_a_frame_come_after_it() -> None:
     assert not report.broken, "\n".join(report.broken)
 
 
+def test_a_final_without_times_is_not_about_all_up_to_a_flush() -> None:
+    """Three seconds into a noisy call, five connections that fail, and times that cannot be."""
+    (report,) = run(1, 39001538)
+    assert not report.broken, "\n".join(report.broken)
+
+
 def test_what_is_lost_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

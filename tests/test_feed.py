@@ -772,11 +772,11 @@ def test_an_answer_to_all_sounds_is_one_to_the_quiet_after_them(caller: Caller) 
 
 
 def test_untimed_finals_of_two_connections_can_be_about_the_same_words(caller: Caller) -> None:
-    """No pause is seen in noise that is not learned, so that the first final lets nothing go."""
-    caller.say(noise(0.1, 1200) + tone(0.5, 12000) + noise(0.9, 1200))
+    """No pause is seen in noise this loud until it is learned: the first final lets nothing go."""
+    caller.say(noise(0.1, 2000) + tone(0.5, 12000) + noise(0.9, 2000))
     caller.final_without_times()
     assert caller.reconnect() == 0
-    caller.say(tone(0.5, 12000) + noise(3, 1200))
+    caller.say(tone(0.5, 12000) + noise(3, 2000))
     caller.final_without_times()
     assert caller.reconnect() == pytest.approx(0.6, abs=0.03), "the second word is sent again"
 

@@ -269,6 +269,38 @@ def test_a_moment_without_words_says_nothing() -> None:
     assert loudness.floor == 1
 
 
+@pytest.mark.parametrize("level", [0, 20, 100, 300])
+def test_the_pause_between_words_is_the_noise(level: int) -> None:
+    pause = noise(0.6, level) if level else quiet(0.6)
+    loudness = measured(speech(0.6, 4000), pause, speech(0.6, 4000))
+    loudness.learn_pause(0, loudness.measured_to, 0.5)
+    assert loudness.is_learned
+    # Words stand out by 20 dB.
+    assert loudness.floor == pytest.approx(max(1, min(level, 4000 / 30)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        speech(0.6, 4000) + noise(0.4, 100) + speech(0.6, 4000),
+        speech(0.6, 4000) + noise(0.6, 500) + speech(0.6, 4000),
+        noise(2, 100),
+    ],
+)
+def test_without_a_pause_between_words_the_noise_stays_unknown(audio: bytes) -> None:
+    """It is too short, too loud, or there are no words."""
+    loudness = measured(audio)
+    loudness.learn_pause(0, loudness.measured_to, 0.5)
+    assert not loudness.is_learned and loudness.floor == 1
+
+
+def test_a_pause_says_nothing_new_of_noise_that_is_known() -> None:
+    loudness = measured(noise(3, 20), speech(0.6, 4000), noise(0.6, 100), speech(0.6, 4000))
+    floor = loudness.floor
+    loudness.learn_pause(3 * RATE, loudness.measured_to, 0.5)
+    assert floor == loudness.floor == pytest.approx(20, rel=0.05)
+
+
 # -- the rest of a word --------------------------------------------------------------------------
 
 

@@ -80,8 +80,7 @@ class Backlog:
         self._silent_from = 0
         self._lookback = LOOKBACK
         self._released_to = self._answered_to = 0
-        self._given_up = self._unplaced_finals = 0
-        self._sent_once = self._reported = 0
+        self._given_up = self._unplaced_finals = self._sent_once = self._reported = 0
         self._set_rate(16000)
 
     # -- in and out ------------------------------------------------------------------------------
@@ -183,11 +182,12 @@ class Backlog:
         Args:
             sent: The position up to which audio was sent.
 
-        The least is one stretch of sound, up to a pause in which an endpointer can have decided.
-        While the noise floor is not known, no pause may be found; then the next final covers this
-        final's stretch too. Times show that a final says nothing new; this estimate does not.
+        The least is one stretch of sound, up to a pause in which an endpointer can have decided. If
+        no pause is found since the noise is not known, the next final covers this final's stretch
+        too. Times show that a final says nothing new; this estimate does not.
         """
         self._measure(self.end)
+        self.loudness.learn_pause(self.start, sent, SHORTEST_PAUSE)
         finals, start = self._unplaced_finals + 1, self.start
         for _ in range(finals):
             end = self._end_of_stretch(sent)

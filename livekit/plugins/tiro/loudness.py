@@ -166,6 +166,16 @@ class Loudness:
         below_words = max(1.0, words / (_RATIO * _UTTERANCE_RATIO))
         self._set_floor(min(_quietest_tenth(levels), max(self.floor, below_words)))
 
+    def learn_pause(self, start: int, stop: int, pause: float) -> None:
+        """Learn that there are words somewhere from `start` to `stop`.
+
+        If the noise is not known yet, it is what is quiet for `pause` seconds, compared with them.
+        """
+        quiet = None if self.is_learned else self.longest_quiet(start, start, stop, silent=False)
+        if quiet is not None and quiet[1] - quiet[0] >= pause * FRAMES_PER_SECOND * self._frame:
+            below_words = _quiet_level(self._between(start, stop)) / _RATIO
+            self._set_floor(max(1.0, min(_quietest_tenth(self._between(*quiet)), below_words)))
+
     def _set_floor(self, level: float) -> None:
         self._learned, self.is_learned = level, True
         self._use_floor(level)
