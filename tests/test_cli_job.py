@@ -24,7 +24,7 @@ from livekit.plugins.tiro.cli.plan import plan
 from livekit.plugins.tiro.cli.screen import Screen
 from livekit.plugins.tiro.cli.service import Service
 from livekit.plugins.tiro.cli.signals import Interruption
-from livekit.plugins.tiro.testing import TiroServer
+from livekit.plugins.tiro.testing import TiroServer, faults
 
 from .support.command import FOX, ICELANDIC, KEY, SAYS_ICELANDIC, SILENCE
 from .support.recordings import Sound, silence, tone, write, write_wav
@@ -126,6 +126,21 @@ async def test_the_output_that_fails_ends_it(
 
 
 # -- the service ---------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_was_waited_for_in_vain_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hearing, "_CONNECT", APIConnectOptions(max_retry=2, timeout=0.2))
+    stalls = faults.PerConnection(faults.StalledHandshake())
+    async with TiroServer(api_key=KEY, hooks=stalls) as server:
+        monkeypatch.setenv("TIRO_BASE_URL", server.base_url)
+        monkeypatch.setenv("TIRO_API_KEY", KEY)
+        assert await run(ICELANDIC) is None
+    out, err = capsys.readouterr()
+    assert out.split() == SAYS_ICELANDIC.split()
+    assert err.startswith(f"note: {ICELANDIC}: no connection to Tiro at 127.0.0.1:")
+    assert err.endswith(" s; trying again\n") and err.count("\n") == 1
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *outcomes: Exception | None) -> list[str]:

@@ -103,11 +103,23 @@ def test_the_screen_leaves_nothing_behind() -> None:
     assert after.endswith("\x1b[2K")
 
 
+def test_a_remark_stands_above_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    console = Console(file=terminal, force_terminal=True, width=40)
+    with Screen(console, 5.0) as view:
+        view.show("já")
+        view.note("odd")
+        assert capsys.readouterr().err == "note: odd\n"
+        _, cleared, again = terminal.getvalue().rpartition("\x1b[1A\x1b[2K")
+        assert cleared and "já" in again
+
+
 def test_a_terminal_that_was_closed_is_no_reason_to_end() -> None:
     console = Console(file=Gone(), force_terminal=True, width=40)
     for _ in range(2):
         with Screen(console, 60.0) as view:
             view.show("já")
+            view.note("odd")
             view.heard(5.0)
 
 

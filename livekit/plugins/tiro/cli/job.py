@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from livekit.agents import APIError
+from livekit.agents import APIError, APITimeoutError
+from livekit.agents.stt import STTError
 
 from ..stt import STT
 from .audio import AudioFile, Selection
@@ -147,7 +149,11 @@ class Job:
         if output.needs_sound:
             transcript.recording = Recording(audio.sample_rate)
         output.begin(transcript)
-        with Screen(self._console, audio.length) as screen, LineWatch(engine, transcript):
+        with (
+            Screen(self._console, audio.length) as screen,
+            LineWatch(engine, transcript),
+            _timeouts_told(engine, screen, file),
+        ):
             view = _View(screen, output, audio.start)
             realtime = self._task.realtime
             hearing = Hearing(reader, transcript, view, self._interruption, realtime=realtime)
@@ -213,6 +219,22 @@ class _View:
 
     def heard(self, seconds: float) -> None:
         self._screen.heard(seconds - self._start)
+
+
+@contextmanager
+def _timeouts_told(engine: STT, screen: Screen, file: str) -> Iterator[None]:
+    """Tell of each answer that was waited for in vain: with those to come, it can take minutes."""
+
+    def tell(error: STTError) -> None:
+        if error.recoverable and isinstance(error.error, APITimeoutError):
+            what, _, _ = str(from_api(error.error)).partition(". ")
+            screen.note(f"{file}: {what}; trying again")
+
+    engine.on("error", tell)
+    try:
+        yield
+    finally:
+        engine.off("error", tell)
 
 
 def _tell(file: str, audio: AudioFile, transcript: Transcript) -> None:

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from .exits import note
 from .formats import clock
 
 # Seconds of audio from which on people want to know how long it will take.
@@ -56,6 +57,16 @@ class Screen:
         self._done = seconds
         self._speed = seconds / max(time.monotonic() - self._began, 0.001)
         self._refresh()
+
+    def note(self, text: str) -> None:
+        """Write a remark to stderr, above these lines if that is the same terminal."""
+        if self._live:
+            with self._or_none():
+                self._live.stop()
+        note(text)
+        if self._live:
+            with self._or_none():
+                self._live.start(refresh=True)
 
     def _refresh(self) -> None:
         if self._live:
