@@ -7,7 +7,12 @@ import pytest
 
 from livekit.plugins.tiro.onset import EMPTY_SEGMENT, FLUSH_SILENCE
 from livekit.plugins.tiro.replay import due_silence, first_to_send
-from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
+from livekit.plugins.tiro.testing.faults import (
+    Combined,
+    Disconnect,
+    PerConnection,
+    StalledHandshake,
+)
 
 from .support import virtual
 from .support.caller import RATE, Caller, noise, quiet, samples, silence_of, tone
@@ -44,6 +49,45 @@ def test_a_new_connection_cuts_no_word_whose_rest_is_late(caller: Caller) -> Non
     assert caller.reconnect() == 0
     sent = caller.send()
     assert (len(b"".join(sent)), silence_of(sent)) == (2 * 1.3 * RATE, 0)
+
+
+@pytest.mark.parametrize(
+    ("last", "muted", "is_due"),
+    [
+        (quiet(0.2), 0.9, False),
+        (quiet(0.2), 1.1, True),
+        (noise(0.2, 100), 1.1, True),
+        # In a word, it may be late audio for longer.
+        (tone(0.2), 1.1, False),
+        (tone(0.2), 2.0, True),
+    ],
+)
+def test_a_new_connection_gets_silence_in_a_mute(
+    caller: Caller, last: bytes, muted: float, is_due: bool
+) -> None:
+    """Else it would take what is said after the mute for the same utterance."""
+    caller.say(tone(1.0) + last)
+    caller.now += muted
+    assert caller.reconnect() == 0
+    silence = due_silence(caller.backlog, caller.clock, 0, caller.now)
+    assert list(silence) == ([caller.backlog.end] if is_due else [])
+
+
+def test_a_mute_after_nothing_needs_no_silence(caller: Caller) -> None:
+    caller.say(quiet(2.0))
+    caller.now += 5.0
+    assert due_silence(caller.backlog, caller.clock, 0, caller.now) == {}
+
+
+def test_a_connection_that_comes_back_in_a_mute_ends_the_turn() -> None:
+    bounds = [(150, 180), (180, 210), (225, 255), (255, 285)]
+    words = tuple(Spoken(f"w{n}", *at) for n, at in enumerate(bounds))
+    outage = PerConnection(Disconnect(2.15), StalledHandshake(1.4))
+    said = Talk(words, 385, noise=100)
+    outcome = virtual.run(hear(said, outage, live=True, pauses={2.2: 2.0}, ms=10))
+    finals = [event.alternatives[0] for event in outcome.events if event.type is FINAL]
+    assert [final.text for final in finals] == ["w0 w1", "w2 w3"]
+    assert [final.start_time for final in finals] == pytest.approx([1.5, 4.25], abs=0.06)
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -184,7 +228,7 @@ def test_the_mute_that_it_begins_after_needs_no_silence(caller: Caller, frames: 
     caller.push(tone(1.0))
     start = first_to_send(caller.backlog, caller.clock)
     assert start == round(frames * 0.05 * RATE)
-    assert due_silence(caller.backlog, caller.clock, start) == {}
+    assert due_silence(caller.backlog, caller.clock, start, caller.now) == {}
 
 
 @pytest.mark.parametrize("gaps", [1, 2, 5])
@@ -198,7 +242,7 @@ def test_it_begins_after_the_last_of_several_mutes(caller: Caller, gaps: int) ->
     caller.backlog.set_speaking(True)
     start = first_to_send(caller.backlog, caller.clock)
     assert start == round((4.0 + 0.3 * (gaps - 1)) * RATE)
-    assert due_silence(caller.backlog, caller.clock, start) == {}
+    assert due_silence(caller.backlog, caller.clock, start, caller.now) == {}
 
 
 def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None:
@@ -209,7 +253,7 @@ def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None
         caller.say(noise(0.3, 100))
     caller.say(tone(0.5))
     start = first_to_send(caller.backlog, caller.clock)
-    assert list(due_silence(caller.backlog, caller.clock, start)) == [round(5.1 * RATE)]
+    assert list(due_silence(caller.backlog, caller.clock, start, caller.now)) == [round(5.1 * RATE)]
 
 
 @pytest.mark.parametrize(("before", "after", "is_needed"), [(1.2, 1.2, True), (1.3, 1.3, False)])
@@ -223,7 +267,9 @@ def test_where_the_quiet_is_long_no_silence_is_needed(
     caller.say(noise(after, 100) + tone(0.5))
     start = first_to_send(caller.backlog, caller.clock)
     mute = round((4.5 + before) * RATE)
-    assert list(due_silence(caller.backlog, caller.clock, start)) == ([mute] if is_needed else [])
+    assert list(due_silence(caller.backlog, caller.clock, start, caller.now)) == (
+        [mute] if is_needed else []
+    )
 
 
 @pytest.mark.parametrize("change", [False, True])
@@ -299,6 +345,27 @@ def test_a_word_after_a_cough_and_a_mute_is_whole(noise: int, gap: float, moment
     assert outcome.heard == said.texts
 
 
+@pytest.mark.parametrize("moment", [9.1, 9.4])
+def test_a_flush_after_the_mute_takes_nothing_of_its_silence(moment: float) -> None:
+    """As that of a VAD, which tells the end of the cough after the mute."""
+    words = (*words_around(2.5), Spoken("w3", 690, 720))
+    said = Talk(words, 880, 12000, 100, hums=((500, 508),))
+    fault, flush = PerConnection(Disconnect(moment)), {5.53: 1}
+    outcome = virtual.run(
+        hear(said, fault, live=True, pauses={5.3: 1.5}, flushes=flush, takes_back=True, ms=10)
+    )
+    assert outcome.heard == said.texts
+
+
+@pytest.mark.parametrize("moment", [9.8, 10.0, 10.2])
+def test_a_word_after_a_cough_and_a_flush_is_whole(moment: float) -> None:
+    words = (*words_around(2.98), Spoken("w3", 738, 768))
+    said = Talk(words, 880, 12000, 300, hums=((480, 488),))
+    fault = PerConnection(Disconnect(moment))
+    outcome = virtual.run(hear(said, fault, live=True, flushes={5.13: 1}, takes_back=True))
+    assert outcome.heard == said.texts
+
+
 @pytest.mark.parametrize("gap", [2.5, 2.7, 2.9])
 def test_a_word_after_noise_that_ended_in_a_mute_is_whole(gap: float) -> None:
     """The noise stands out from what came after it, and the service heard no word in it."""
@@ -319,7 +386,7 @@ def test_no_segment_without_words_ends_at_the_onset_of_a_word(
     caller.say(quiet(cough) + tone(0.1) + quiet(1.8 - cough))
     caller.now += 1.5
     caller.say(quiet(word) + tone(0.3))
-    silence = sum(due_silence(caller.backlog, caller.clock, 0).values())
+    silence = sum(due_silence(caller.backlog, caller.clock, 0, caller.now).values())
     onset = 1.9 + silence + word
     for began in np.linspace(0.0, 1.9, 39):
         end = began + EMPTY_SEGMENT

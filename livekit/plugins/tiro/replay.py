@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .clock import CERTAIN_AFTER
 from .loudness import REST_AT_MOST
 from .onset import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 
@@ -51,14 +52,14 @@ def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
     return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
 
 
-def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
+def due_silence(backlog: Backlog, clock: Clock, start: int, now: float) -> dict[int, float]:
     """Return where a new connection that is fed from `start` on needs silence, and the seconds.
 
     That is at each flush with anything to decide, or that no connection was sent yet; and at each
     pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
     """
     flushes = {mark for mark in backlog.flushes if _is_due(backlog, mark, start)}
-    pauses = _pauses(backlog, clock, start)
+    pauses = _pauses(backlog, clock, start, now)
     marks: list[int] = []
     for mark in sorted(pauses | flushes):
         if marks and backlog.first_loud(marks[-1], mark) is None:
@@ -68,17 +69,16 @@ def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
     found: dict[int, float] = {}
     since = start
     for mark in marks:
-        if seconds := _length(backlog, since, mark, is_pause=mark in pauses):
+        if seconds := _length(backlog, since, mark):
             found[mark], since = seconds, mark
     return found
 
 
-def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float:
+def _length(backlog: Backlog, since: int, mark: int) -> float:
     """Return the seconds of silence at a place that end the segment which began after `since`.
 
     A segment in which the service hears no word, but a cough or noise, ends later than others. That
-    must not be at the onset of the next word. Where somebody flushed and spoke on, there were words
-    before, and the final is wanted soon.
+    must not be at the onset of the next word.
     """
     rate, before = backlog.sample_rate, backlog.last_loud(since, mark)
     word = backlog.first_loud(mark, backlog.end)
@@ -93,7 +93,7 @@ def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float
     is_long = before is not None and word - before >= DECIDED_AFTER * rate
     least = 0.0 if is_long else FLUSH_SILENCE
     is_heard = (word - since) / rate + least + _HEARD < EMPTY_SEGMENT
-    if is_heard or not is_pause:
+    if is_heard:
         return least
     return max(least, EMPTY_SEGMENT + _BEFORE_WORD - (word - mark) / rate)
 
@@ -114,11 +114,11 @@ def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
     return is_soon and backlog.first_loud(start, mark) is not None
 
 
-def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
+def _pauses(backlog: Backlog, clock: Clock, start: int, now: float) -> set[int]:
     """Return the positions of the caller's pauses after the start of a connection."""
     rate, settled_to = backlog.sample_rate, clock.settled_to
-    marks = ((round(seconds * rate), seconds) for seconds in clock.pauses_after(start / rate))
-    return {
+    marks = [(round(seconds * rate), seconds) for seconds in clock.pauses_after(start / rate)]
+    found = {
         # A resampler may still hold audio that was pushed before the pause.
         min(mark, backlog.end)
         for mark, seconds in marks
@@ -126,6 +126,18 @@ def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
         # not settled may be late audio, in the middle of a word.
         if mark > start and (seconds < settled_to or not _is_in_word(backlog, mark))
     }
+    is_silent = backlog.first_loud(start, backlog.end) is None
+    return found if is_silent or not _is_paused(backlog, clock, now) else found | {backlog.end}
+
+
+def _is_paused(backlog: Backlog, clock: Clock, now: float) -> bool:
+    """Tell whether the caller's audio has stopped. If it stopped in a word, it may just be late."""
+    last = backlog.end - round(_EDGE * backlog.sample_rate)
+    quiet_from = backlog.quiet_from()
+    is_quiet = quiet_from is not None and quiet_from <= last
+    if not is_quiet and backlog.is_loud(last, backlog.end):
+        return clock.is_paused(now - CERTAIN_AFTER)
+    return clock.is_paused(now)
 
 
 def _is_in_word(backlog: Backlog, mark: int) -> bool:
