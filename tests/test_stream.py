@@ -41,6 +41,7 @@ from livekit.plugins.tiro.testing.faults import (
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support import virtual
+from .support.fake_socket import FakeSocket
 from .support.harness import (
     FINAL,
     assert_alternating,
@@ -55,6 +56,7 @@ from .support.harness import (
 from .support.numbered import RATE, NumberedRecognition, NumberedRecognizer, Talk, talk
 from .support.session_fakes import in_virtual_time
 from .support.trial import hear
+from .support.wire import Wires
 from .support.wired import EMPTY, hypothesis, wired
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
@@ -426,6 +428,30 @@ async def test_a_resampler_keeps_nothing_when_the_microphone_goes_off(rate: int)
         sent = np.frombuffer(call.wires.last.audio, np.int16)
         loud = np.flatnonzero(np.abs(sent) > 1000)
         assert loud[-1] / rate == pytest.approx(1.0, abs=0.005)
+
+
+@in_virtual_time
+async def test_nor_when_it_goes_off_while_there_is_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The silence that ends the turn on the next one comes after all of the word."""
+    frame, open_wire = hum(), Wires._ws_connect
+
+    async def open_late(*arguments: object, **options: object) -> FakeSocket:
+        await asyncio.sleep(2.4)
+        return await open_wire(*arguments, **options)  # type: ignore[arg-type]
+
+    async with wired(EMPTY, sample_rate=8000) as call:
+        await call.push(frame, 40)
+        monkeypatch.setattr(Wires, "_ws_connect", open_late)
+        call.wires.last.die()
+        await call.push(frame, 10)
+        await asyncio.sleep(2.4)
+        assert len(call.wires.opened) == 2
+        sent = np.frombuffer(call.wires.last.audio, np.int16)
+        loud = np.flatnonzero(np.abs(sent) > 1000)
+        assert loud[-1] / 8000 == pytest.approx(1.0, abs=0.005)
+        assert len(sent) / 8000 > 1.0 + 2.4, "silence was sent after it"
 
 
 @in_virtual_time
