@@ -6,10 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from . import report
 from .plan import FULL, QUICK
+from .progress import open_console, progress
 from .run import Bench
 
 _HERE = Path(__file__).parent
@@ -21,16 +20,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the folder to write to")
     parser.add_argument("--again", action="store_true", help="only show the results that are there")
     arguments = parser.parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console = open_console()
     folder = arguments.output or (_HERE / "quick" if arguments.quick else _HERE)
     folder.mkdir(exist_ok=True)
     if arguments.again:
         results = json.loads((folder / "results.json").read_text())
     else:
-        with console.status("starting") as status:
-            results = Bench(QUICK if arguments.quick else FULL, status.update).run()
+        with progress(console) as say:
+            results = Bench(QUICK if arguments.quick else FULL, say).run()
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     report.show(results, console)
     if arguments.again:

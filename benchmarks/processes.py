@@ -17,15 +17,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from .job import CYCLE
+from .progress import open_console, progress
 from .run import Child, cores, describe_machine, rotated
 from .world import median
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
 TARGETS = ("tiro", "deepgram", "gladia", "lk-null")
 # Calls of each plugin, at most, that a core carries side by side with those of all others.
@@ -148,19 +150,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=_RESULTS, help="the file of results")
     parser.add_argument("--again", action="store_true", help="only show the results that are there")
     arguments = parser.parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console = open_console()
     if arguments.again:
         results = json.loads(arguments.output.read_text())
     else:
-        with console.status("starting") as status:
+        with progress(console) as say:
             results = measure(
-                arguments.calls,
-                arguments.rounds,
-                arguments.cycles,
-                status.update,
-                arguments.output,
+                arguments.calls, arguments.rounds, arguments.cycles, say, arguments.output
             )
     show(results, console)
 
