@@ -231,7 +231,7 @@ def main() -> None:
         f"{sum(call.finals for call in calls)} finals, "
         f"{sum(call.failures for call in calls)} streams that failed for good\n"
         f"longest time without a final: {max(call.deaf for call in calls):.1f} s\n"
-        f"CPU: {usage[-1].cpu / hours:.1f} s an hour of audio\n{growth(usage)}"
+        f"CPU, of callers too: {usage[-1].cpu / hours:.1f} s an hour of audio\n{growth(usage)}"
     )
     sys.exit(max(call.deaf for call in calls) > DEAF)
 
