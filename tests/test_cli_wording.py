@@ -75,3 +75,9 @@ def test_settings_have_the_names_of_their_options(setting: dict[str, object], na
 )
 def test_names_are_replaced(message: str, said: str) -> None:
     assert in_options(message) == said
+
+
+def test_advice_lists_no_option_that_the_command_does_not_have() -> None:
+    message = "Check the options given to tiro.STT (language, max_alternatives, extra_config)."
+    said = in_options(message, without=("max_alternatives",))
+    assert said == "Check the options given to the command (--language)."

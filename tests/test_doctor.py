@@ -267,7 +267,8 @@ async def test_right_path_is_not_blamed(end: str) -> None:
 async def test_language_that_the_service_does_not_know() -> None:
     async with TiroServer(api_key=KEY) as server:
         found = await examine("--base-url", server.base_url, "--language", "de-DE")
-    assert "de-DE" in failures(found)["audio"]
+    said = failures(found)["audio"]
+    assert "de-DE" in said and "(--language)" in said
 
 
 # -- the way there -------------------------------------------------------------------------------

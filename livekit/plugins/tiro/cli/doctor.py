@@ -86,7 +86,7 @@ async def _report(base_url: str | None, language: str) -> int:
     """Print each finding as it comes, and return how many checks failed."""
     failed = 0
     async for finding in examine(base_url, language):
-        text = printable(redact(in_options(finding.text)))
+        text = printable(redact(in_options(finding.text, without=("max_alternatives",))))
         with writing():
             print(f"{finding.verdict:<8} {finding.check:<9} {text}")
         failed += finding.verdict == "failed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from functools import partial
 
 _OPTIONS = {
     "language": "--language",
@@ -23,10 +25,15 @@ _GIVEN = re.compile(r",? or (?:of )?the http_session\b[^.;:]*")
 _NAME = re.compile(r"\b(base_url|max_alternatives|diarization=True)\b")
 
 
-def in_options(message: str) -> str:
-    """Return a message of the plugin with the names of the command's options."""
+def in_options(message: str, *, without: Collection[str] = ()) -> str:
+    """Return a message of the plugin with the names of the command's options.
+
+    Args:
+        message: What the plugin says.
+        without: Settings that are no options of the command: advice does not list them.
+    """
     message = _GIVEN.sub("", message)
-    message = _LIST.sub(_as_options, message)
+    message = _LIST.sub(partial(_as_options, without), message)
     message = _KEY.sub("", message)
     message = message.replace("api_key", "TIRO_API_KEY")
     message = _PLAIN.sub(lambda match: _OPTIONS[match[1]], message)
@@ -34,7 +41,8 @@ def in_options(message: str) -> str:
     return re.sub(r"\btiro\.STT\b", "the command", message)
 
 
-def _as_options(match: re.Match[str]) -> str:
-    named = (_OPTIONS.get(name.strip()) for name in match[1].split(","))
-    options = ", ".join(filter(None, named))
+def _as_options(without: Collection[str], match: re.Match[str]) -> str:
+    names = (name.strip() for name in match[1].split(","))
+    named = (_OPTIONS[name] for name in names if name in _OPTIONS and name not in without)
+    options = ", ".join(named)
     return f"the command ({options})" if options else "the command"
