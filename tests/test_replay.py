@@ -366,6 +366,16 @@ def test_a_word_after_a_cough_and_a_flush_is_whole(moment: float) -> None:
     assert outcome.heard == said.texts
 
 
+@pytest.mark.parametrize("pause", [2.14, 2.15])
+def test_noise_that_ends_within_a_frame_is_not_the_next_word(caller: Caller, pause: float) -> None:
+    """Loudness is measured in frames of 20 ms, and one has some of the noise before the mute."""
+    caller.say(noise(pause, 300))
+    caller.now += 3.7
+    caller.say(quiet(4.12 - pause) + tone(0.8))
+    silence = due_silence(caller.backlog, caller.clock, round(1.2 * RATE), caller.now)
+    assert silence == pytest.approx({round(pause * RATE): 5.7 - (4.12 - pause)}, abs=0.03)
+
+
 @pytest.mark.parametrize("gap", [2.5, 2.7, 2.9])
 def test_a_word_after_noise_that_ended_in_a_mute_is_whole(gap: float) -> None:
     """The noise stands out from what came after it, and the service heard no word in it."""

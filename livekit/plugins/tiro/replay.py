@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .clock import CERTAIN_AFTER
-from .loudness import REST_AT_MOST
+from .loudness import FRAMES_PER_SECOND, REST_AT_MOST
 from .onset import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def due_silence(backlog: Backlog, clock: Clock, start: int, now: float) -> dict[
     pauses = _pauses(backlog, clock, start, now)
     marks: list[int] = []
     for mark in sorted(pauses | flushes):
-        if marks and backlog.first_loud(marks[-1], mark) is None:
+        if marks and _first_loud(backlog, marks[-1], mark) is None:
             # With nothing but quiet between them, both need silence once.
             marks.pop()
         marks.append(mark)
@@ -81,7 +81,7 @@ def _length(backlog: Backlog, since: int, mark: int) -> float:
     must not be at the onset of the next word.
     """
     rate, before = backlog.sample_rate, backlog.last_loud(since, mark)
-    word = backlog.first_loud(mark, backlog.end)
+    word = _first_loud(backlog, mark, backlog.end)
     if word is None:
         # A file, or the first flush of a call, is not sent again: it wants its final, and no more.
         is_new = backlog.sent_to <= since
@@ -96,6 +96,15 @@ def _length(backlog: Backlog, since: int, mark: int) -> float:
     if is_heard:
         return least
     return max(least, EMPTY_SEGMENT + _BEFORE_WORD - (word - mark) / rate)
+
+
+def _first_loud(backlog: Backlog, start: int, stop: int) -> int | None:
+    """Return the first loud position, or None; a measured frame that `start` cuts is left out.
+
+    It is as loud as the audio before.
+    """
+    frame = backlog.sample_rate // FRAMES_PER_SECOND
+    return backlog.first_loud(-(-start // frame) * frame, stop)
 
 
 def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
