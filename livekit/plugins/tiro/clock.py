@@ -7,8 +7,6 @@ from math import inf
 
 PAUSE = 1.0
 """Seconds without audio after which a caller who was talking is taken to be muted."""
-CERTAIN_AFTER = 0.9
-"""Seconds more after which the pause is there for certain: a loop that stalls looks like one."""
 
 # s; a file that is pushed at once gets farther ahead of the clock than live audio ever does.
 _FARTHEST_AHEAD = 30.0

@@ -79,7 +79,7 @@ class Feed:
         self._asking = asking
         self._onset = Onset(backlog, gathering=not asking)
         self._monologue = Monologue(backlog, self.sent_to)
-        self._silences = due_silence(backlog, clock, self.sent_to, now)
+        self._silences = due_silence(backlog, clock, self.sent_to)
         self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None

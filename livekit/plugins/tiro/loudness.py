@@ -173,8 +173,10 @@ class Loudness:
         """
         quiet = None if self.is_learned else self.longest_quiet(start, start, stop, silent=False)
         if quiet is not None and quiet[1] - quiet[0] >= pause * FRAMES_PER_SECOND * self._frame:
-            below_words = _quiet_level(self._between(start, stop)) / _RATIO
-            self._set_floor(max(1.0, min(_quietest_tenth(self._between(*quiet)), below_words)))
+            levels = self._between(start, stop)
+            # Soft words can be as long as a pause, but then other audio is quieter yet.
+            quietest = min(_quietest_tenth(self._between(*quiet)), _quietest_tenth(levels))
+            self._set_floor(max(1.0, min(quietest, _quiet_level(levels) / _RATIO)))
 
     def _set_floor(self, level: float) -> None:
         self._learned, self.is_learned = level, True

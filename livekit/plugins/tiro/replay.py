@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .clock import CERTAIN_AFTER
 from .loudness import FRAMES_PER_SECOND, REST_AT_MOST
 from .onset import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 
@@ -52,35 +51,37 @@ def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
     return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
 
 
-def due_silence(backlog: Backlog, clock: Clock, start: int, now: float) -> dict[int, float]:
+def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
     """Return where a new connection that is fed from `start` on needs silence, and the seconds.
 
     That is at each flush with anything to decide, or that no connection was sent yet; and at each
     pause of the caller's audio, as the audio on both sides of a mute is not one utterance.
     """
     flushes = {mark for mark in backlog.flushes if _is_due(backlog, mark, start)}
-    pauses = _pauses(backlog, clock, start, now)
+    pauses = _pauses(backlog, clock, start)
     marks: list[int] = []
     for mark in sorted(pauses | flushes):
         if marks and _first_loud(backlog, marks[-1], mark) is None:
-            # With nothing but quiet between them, both need silence once.
-            marks.pop()
+            # With nothing but quiet between them, both need silence once: that of a pause, if any.
+            if marks.pop() in pauses:
+                pauses.add(mark)
         marks.append(mark)
     found: dict[int, float] = {}
     since = start
     for mark in marks:
-        if seconds := _length(backlog, since, mark):
+        if seconds := _length(backlog, since, mark, is_pause=mark in pauses):
             found[mark], since = seconds, mark
     return found
 
 
-def _length(backlog: Backlog, since: int, mark: int) -> float:
+def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float:
     """Return the seconds of silence at a place that end the segment which began after `since`.
 
     A segment in which the service hears no word, but a cough or noise, ends later than others. That
-    must not be at the onset of the next word.
+    must not be at the onset of the next word. Where somebody flushed and spoke on, there were words
+    before, and the final is wanted soon.
     """
-    rate, before = backlog.sample_rate, backlog.last_loud(since, mark)
+    rate, before = backlog.sample_rate, backlog.last_loud(_next_frame(backlog, since), mark)
     word = _first_loud(backlog, mark, backlog.end)
     if word is None:
         # A file, or the first flush of a call, is not sent again: it wants its final, and no more.
@@ -93,18 +94,19 @@ def _length(backlog: Backlog, since: int, mark: int) -> float:
     is_long = before is not None and word - before >= DECIDED_AFTER * rate
     least = 0.0 if is_long else FLUSH_SILENCE
     is_heard = (word - since) / rate + least + _HEARD < EMPTY_SEGMENT
-    if is_heard:
+    if is_heard or not is_pause:
         return least
     return max(least, EMPTY_SEGMENT + _BEFORE_WORD - (word - mark) / rate)
 
 
 def _first_loud(backlog: Backlog, start: int, stop: int) -> int | None:
-    """Return the first loud position, or None; a measured frame that `start` cuts is left out.
+    return backlog.first_loud(_next_frame(backlog, start), stop)
 
-    It is as loud as the audio before.
-    """
+
+def _next_frame(backlog: Backlog, position: int) -> int:
+    """Return where the next measured frame starts: one in which sound ends is loud to its end."""
     frame = backlog.sample_rate // FRAMES_PER_SECOND
-    return backlog.first_loud(-(-start // frame) * frame, stop)
+    return -(-position // frame) * frame
 
 
 def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
@@ -123,11 +125,11 @@ def _is_due(backlog: Backlog, mark: int, start: int) -> bool:
     return is_soon and backlog.first_loud(start, mark) is not None
 
 
-def _pauses(backlog: Backlog, clock: Clock, start: int, now: float) -> set[int]:
+def _pauses(backlog: Backlog, clock: Clock, start: int) -> set[int]:
     """Return the positions of the caller's pauses after the start of a connection."""
     rate, settled_to = backlog.sample_rate, clock.settled_to
-    marks = [(round(seconds * rate), seconds) for seconds in clock.pauses_after(start / rate)]
-    found = {
+    marks = ((round(seconds * rate), seconds) for seconds in clock.pauses_after(start / rate))
+    return {
         # A resampler may still hold audio that was pushed before the pause.
         min(mark, backlog.end)
         for mark, seconds in marks
@@ -135,18 +137,6 @@ def _pauses(backlog: Backlog, clock: Clock, start: int, now: float) -> set[int]:
         # not settled may be late audio, in the middle of a word.
         if mark > start and (seconds < settled_to or not _is_in_word(backlog, mark))
     }
-    is_silent = backlog.first_loud(start, backlog.end) is None
-    return found if is_silent or not _is_paused(backlog, clock, now) else found | {backlog.end}
-
-
-def _is_paused(backlog: Backlog, clock: Clock, now: float) -> bool:
-    """Tell whether the caller's audio has stopped. If it stopped in a word, it may just be late."""
-    last = backlog.end - round(_EDGE * backlog.sample_rate)
-    quiet_from = backlog.quiet_from()
-    is_quiet = quiet_from is not None and quiet_from <= last
-    if not is_quiet and backlog.is_loud(last, backlog.end):
-        return clock.is_paused(now - CERTAIN_AFTER)
-    return clock.is_paused(now)
 
 
 def _is_in_word(backlog: Backlog, mark: int) -> bool:

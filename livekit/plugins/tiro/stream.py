@@ -91,7 +91,9 @@ class SpeechStream(EventStream):
         self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch(), self._take_rest)
         self._exchange: Exchange | None = None
         self._wanted = asyncio.get_running_loop().create_future()
-        self._ended = self._done = self._await_audio = False
+        self._ended = False
+        self._done = False
+        self._await_audio = False
         self._task.add_done_callback(lambda _: self._on_task_done(on_closed))
 
     # -- the caller's side -----------------------------------------------------------------------
@@ -325,8 +327,6 @@ class SpeechStream(EventStream):
         """Feed the new connection with all that no final covers."""
         now = time.monotonic()
         self._wanted = asyncio.get_running_loop().create_future()
-        if self._clock.is_paused(now):
-            self._take_rest()
         self._feed.limit(now)
         self._parts.journal.up_to_date(self._feed)
         asking = self._ended and self._recovery.retried_after_drain

@@ -6,7 +6,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .backlog import KEEP_AT_MOST
-from .clock import CERTAIN_AFTER
 from .loudness import FRAMES_PER_SECOND
 from .monologue import BREATH, MONOLOGUE
 
@@ -39,6 +38,8 @@ _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
 # s without a decision, after which quiet that stands out from the noise is taken for a breath too:
 # on some lines no pause is as quiet as the noise floor that was learned.
 _LATE = 15.0
+# s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
+_STILL_PAUSED = 0.9
 
 
 class AnswerWatch:
@@ -92,14 +93,14 @@ class PauseWatch:
     def look(self, pushed: float, now: float) -> bool:
         """Return True if this pause was first seen a while ago, until `noticed` is called.
 
-        A stalled event loop looks like a pause, but only at first. Looks are 1 s apart at most.
+        A stalled event loop looks like a pause, but only at first.
 
         Args:
             pushed: Seconds of audio so far.
             now: Monotonic seconds.
         """
         if self._pushed != pushed:
-            self._pushed, self._noticed, self._certain_at = pushed, False, now + CERTAIN_AFTER
+            self._pushed, self._noticed, self._certain_at = pushed, False, now + _STILL_PAUSED
         return not self._noticed and now >= self._certain_at
 
     def noticed(self) -> None:
