@@ -446,7 +446,7 @@ async def test_nor_when_it_goes_off_while_there_is_no_connection(
         monkeypatch.setattr(Wires, "_ws_connect", open_late)
         call.wires.last.die()
         await call.push(frame, 10)
-        await asyncio.sleep(2.8)
+        await asyncio.sleep(4.5)
         assert len(call.wires.opened) == 2
         sent = np.frombuffer(call.wires.last.audio, np.int16)
         loud = np.flatnonzero(np.abs(sent) > 1000)

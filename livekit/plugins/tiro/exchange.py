@@ -183,8 +183,6 @@ class Exchange:
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
         waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
-        # A pause that began before this connection is there for certain at the next look.
-        self._flusher.notice_pause(time.monotonic())
         try:
             while not receiving.done() and not self._changed.done():
                 patience = max(0.0, self._flusher.ask_again_at - time.monotonic())
