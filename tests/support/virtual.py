@@ -50,7 +50,7 @@ class _Selector(selectors.DefaultSelector):
             return ready
         # What was sent over loopback has arrived when `send` returns, unless another process or
         # the kernel's own threads still have to act.
-        time.sleep(0)
+        os.sched_yield()
         ready = super().select(0)
         if not ready:
             self.now += _STEP if timeout is None else min(timeout, _STEP)
