@@ -16,7 +16,7 @@ _HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="four minutes, to see that it works")
     parser.add_argument("--output", type=Path, help="the folder to write to")
     parser.add_argument("--again", action="store_true", help="only show the results that are there")
     arguments = parser.parse_args()
