@@ -246,6 +246,7 @@ def test_an_output_that_cannot_be_written(
     [
         ({"api_key": "another"}, "Check the key"),
         ({"hooks": faults.Refuse(503)}, "HTTP 503"),
+        ({"hooks": faults.Refuse(400)}, "given to the command (--language)"),
         ({"hooks": faults.Disconnect()}, "before it said anything"),
         ({"hooks": faults.ResetHandshake()}, "could not connect"),
     ],

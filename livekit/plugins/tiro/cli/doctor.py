@@ -30,7 +30,7 @@ from .call import Call, WatchedConnection, faint_noise
 from .exits import CliError, Exit, exits, redact, writing
 from .formats import printable
 from .transcribe import BaseUrl
-from .wording import in_options
+from .wording import OF_TRANSCRIBE, in_options
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ async def _report(base_url: str | None, language: str) -> int:
     """Print each finding as it comes, and return how many checks failed."""
     failed = 0
     async for finding in examine(base_url, language):
-        text = printable(redact(in_options(finding.text, without=("max_alternatives",))))
+        text = printable(redact(in_options(finding.text, without=OF_TRANSCRIBE)))
         with writing():
             print(f"{finding.verdict:<8} {finding.check:<9} {text}")
         failed += finding.verdict == "failed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 
@@ -105,12 +105,17 @@ def _say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def from_api(error: APIError) -> CliError:
-    """Return what a failure of the service means for the user."""
+def from_api(error: APIError, *, without: Collection[str] = ()) -> CliError:
+    """Return what a failure of the service means for the user.
+
+    Args:
+        error: The failure.
+        without: Settings that are no options of the command: advice does not list them.
+    """
     # The framework wraps the last failure in "failed to recognize speech after n attempts".
     while isinstance(error.__cause__, APIError):
         error = error.__cause__
-    return CliError(_code_of(error), in_options(error.message))
+    return CliError(_code_of(error), in_options(error.message, without=without))
 
 
 def _code_of(error: APIError) -> Exit:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from rich.cells import cell_len
@@ -60,31 +60,29 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Write a remark to stderr, above these lines if that is the same terminal."""
-        if self._live:
-            with self._or_none():
-                self._live.stop()
+        self._stop()
         note(text)
-        if self._live:
-            with self._or_none():
-                self._live.start(refresh=True)
+        self._start()
+
+    def _start(self) -> None:
+        self._if_there_is_one(partial(Live.start, refresh=True))
+
+    def _stop(self) -> None:
+        self._if_there_is_one(Live.stop)
 
     def _refresh(self) -> None:
-        if self._live:
-            with self._or_none():
-                self._live.refresh()
+        self._if_there_is_one(Live.refresh)
 
-    @contextmanager
-    def _or_none(self) -> Iterator[None]:
+    def _if_there_is_one(self, act: Callable[[Live], None]) -> None:
         """Go on without the terminal if it was closed: the transcript may go elsewhere."""
-        try:
-            yield
-        except (OSError, LiveError):
-            self._live = None
+        if self._live:
+            try:
+                act(self._live)
+            except (OSError, LiveError):
+                self._live = None
 
     def __enter__(self) -> Screen:
-        if self._live:
-            with self._or_none():
-                self._live.start(refresh=True)
+        self._start()
         return self
 
     def __exit__(
@@ -93,9 +91,7 @@ class Screen:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live:
-            with self._or_none():
-                self._live.stop()
+        self._stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self._line:

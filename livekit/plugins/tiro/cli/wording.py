@@ -14,6 +14,8 @@ _OPTIONS = {
     "punctuate": "--no-punctuate",
     "endpointing": "--endpointing",
 }
+OF_TRANSCRIBE = ("max_alternatives", "diarization", "punctuate", "endpointing")
+"""The settings that only `transcribe` has options for."""
 # How the plugin's messages list settings: by their names as arguments.
 _LIST = re.compile(r"\btiro\.STT ?\(([^)]*)\)")
 # The key is never an option: everybody can see the options of a running program.

@@ -22,7 +22,7 @@ from ..exits import CliError, Exit, complain, exits, from_api, note, writing
 from ..look import FLAG
 from ..screen import Screen
 from ..transcribe import BaseUrl
-from ..wording import in_options
+from ..wording import OF_TRANSCRIBE, in_options
 from .lab import Lab, Probe
 from .plan import cost, measure, plan
 from .refusals import check_in
@@ -98,7 +98,7 @@ def probe(
         try:
             asyncio.run(_Run(options, sample, probes, report).main())
         except APIError as error:
-            complain(from_api(error))
+            complain(from_api(error, without=OF_TRANSCRIBE))
             note(
                 "nothing was measured; `python -m livekit.plugins.tiro doctor` looks for the fault"
             )
