@@ -294,6 +294,19 @@ def test_without_a_pause_between_words_the_noise_stays_unknown(audio: bytes) -> 
     assert not loudness.is_learned and loudness.floor == 1
 
 
+def test_the_noise_is_as_soft_as_a_tenth_of_the_pause() -> None:
+    pause = noise(0.12, 20) + noise(0.48, 100)
+    loudness = measured(speech(0.6, 4000), pause, speech(0.6, 4000))
+    loudness.learn_pause(0, loudness.measured_to, 0.5)
+    assert loudness.floor == pytest.approx(20, rel=0.05)
+
+
+def test_soft_words_as_long_as_a_pause_are_not_the_noise() -> None:
+    loudness = measured(quiet(0.3), tone(0.2, 12000), tone(1, 1200), tone(0.2, 12000))
+    loudness.learn_pause(0, loudness.measured_to, 0.5)
+    assert loudness.floor == 1
+
+
 def test_a_pause_says_nothing_new_of_noise_that_is_known() -> None:
     loudness = measured(noise(3, 20), speech(0.6, 4000), noise(0.6, 100), speech(0.6, 4000))
     floor = loudness.floor

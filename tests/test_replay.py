@@ -228,6 +228,26 @@ def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None
     assert list(due_silence(caller.backlog, caller.clock, start)) == [round(5.1 * RATE)]
 
 
+def test_so_they_do_though_noise_ends_within_a_frame(caller: Caller) -> None:
+    caller.say(noise(2.15, 100))
+    for _ in range(2):
+        caller.now += 1.4
+        caller.say(quiet(0.3))
+    caller.say(tone(0.5))
+    assert list(due_silence(caller.backlog, caller.clock, 0)) == [round(2.45 * RATE)]
+
+
+def test_the_end_of_a_final_word_is_no_cough(caller: Caller) -> None:
+    """It ends within a frame, and there is nothing but quiet between it and the mute."""
+    caller.say(noise(2.0, 100) + tone(0.55))
+    caller.final(2.0, 2.55)
+    caller.say(quiet(0.75))
+    caller.now += 1.4
+    caller.say(quiet(0.3))
+    found = due_silence(caller.backlog, caller.clock, caller.backlog.start)
+    assert found == {round(3.3 * RATE): FLUSH_SILENCE}
+
+
 @pytest.mark.parametrize(("before", "after", "is_needed"), [(1.2, 1.2, True), (1.3, 1.3, False)])
 def test_where_the_quiet_is_long_no_silence_is_needed(
     caller: Caller, before: float, after: float, is_needed: bool
