@@ -38,6 +38,8 @@ class Report:
     struck: Counter[str] = field(default_factory=Counter)
     said: int = 0
     lost: int = 0
+    given_up: int = 0
+    """Words in audio that the plugin gave up after a minute without an answer, as it told."""
     doubled: int = 0
     errors: int = 0
     minutes: float = 0.0
@@ -52,6 +54,7 @@ class Report:
         self.connections += len(outcome.sessions)
         self.said += len(trial.said.words)
         self.lost += outcome.lost
+        self.given_up += len(trial.said.words) - len(outcome.due)
         self.doubled += outcome.doubled
         self.errors += outcome.error is not None
         self.minutes += outcome.seconds / 60
@@ -77,7 +80,7 @@ class Report:
             f"{self.streams} streams, {self.minutes / 60:.1f} hours of calls, "
             f"{self.connections} connections, {sum(self.struck.values())} faults",
             f"{self.said} words said, {self.lost} lost, {self.doubled} doubled, "
-            f"{self.errors} streams ended by an error",
+            f"{self.given_up} given up after a minute, {self.errors} streams ended by an error",
             f"worst error of a word's time: {self.time_error * 1000:.0f} ms, where the service's "
             "clock is right",
             "faults, and for how long no audio flowed at worst:",

@@ -87,6 +87,19 @@ def test_a_final_without_times_is_not_about_all_up_to_a_flush() -> None:
     assert not report.broken, "\n".join(report.broken)
 
 
+def test_words_that_are_given_up_are_not_lost_but_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A service at half the pace of speech that falls silent twice, on five connections."""
+    (report,) = run(1, 48006167)
+    assert not report.broken, "\n".join(report.broken)
+    assert (report.lost, report.given_up) == (0, 4)
+    monkeypatch.setattr("livekit.plugins.tiro.stats.Tally.gave_up", lambda tally, seconds: None)
+    (report,) = run(1, 48006167)
+    assert report.broken, "nobody was told"
+    assert (report.lost, report.given_up) == (4, 0)
+
+
 def test_what_is_lost_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ import aiohttp
 from livekit.agents import APIConnectOptions, APIError
 from livekit.agents.stt import SpeechEvent, STTError
 from livekit.plugins import tiro
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Fault
 
@@ -169,6 +170,8 @@ class Outcome:
     """How long the whole trial took."""
     pauses: dict[float, float] = field(default_factory=dict)
     """After how many seconds of audio the microphone was muted, and for how many seconds."""
+    given_up: float = 0.0
+    """Seconds of audio that the plugin gave up after a minute without an answer, as it told."""
     deaf: bool = False
     """Whether words were missing long after they were said."""
     timed: bool = True
@@ -196,13 +199,26 @@ class Outcome:
         return list(dict.fromkeys(word.removeprefix("#") for word in heard))
 
     @property
+    def due(self) -> list[str]:
+        """The words that have to be final: all but those in audio that was given up."""
+        heard, left = set(self.heard), self.given_up
+        due = []
+        for word in self.said.words:
+            if word.text not in heard and word.end < self.pushed - KEEP_AT_MOST:
+                left -= word.end - word.start
+                if left >= 0:
+                    continue
+            due.append(word.text)
+        return due
+
+    @property
     def is_exact(self) -> bool:
-        """Whether each word is final once, in order."""
-        return self.error is None and self.heard == self.said.texts
+        """Whether each word that is due is final once, in order."""
+        return self.error is None and self.heard == self.due
 
     @property
     def lost(self) -> int:
-        return len(set(self.said.texts) - set(self.heard))
+        return len(set(self.due) - set(self.heard))
 
     @property
     def doubled(self) -> int:
@@ -245,11 +261,11 @@ class Outcome:
             return f"not an APIError: {self.error!r}"
         if self.deaf:
             return f"deaf: heard {self.heard}"
-        if self.error is None and self.heard != self.said.texts:
+        if self.error is None and self.heard != self.due:
             return f"heard {self.heard}"
         # With an error, a first part of the talk was heard; its last word may be a hypothesis.
         whole = self.heard if self.error is None else self.heard[:-1]
-        if whole != self.said.texts[: len(whole)]:
+        if whole != self.due[: len(whole)]:
             return f"heard {self.heard} before {self.error!r}"
         if self.error is None and self.time_error > self.expected.time_error:
             return f"times are wrong by {self.time_error:.3f} s"
@@ -499,7 +515,8 @@ class Speaker:
 
     def _is_finished(self) -> bool:
         outcome = self._outcome
-        finished = outcome.heard == outcome.said.texts
+        outcome.given_up = self._stream.stats.audio_given_up
+        finished = outcome.heard == outcome.due
         if outcome.pushed >= outcome.said.seconds + self._patience - 0.1:
             outcome.deaf = not finished
         return finished
@@ -615,6 +632,7 @@ async def hear(
                 new_key.give = partial(stream.update_options, api_key=new_key.key)
             await _speak_and_listen(speaker, stream, outcome, LONGEST + patience)
             outcome.seconds = clock() - started
+            outcome.given_up = stream.stats.audio_given_up
             if live and speaker.ended_at is not None:
                 outcome.drained_in = clock() - speaker.ended_at
     outcome.sessions = server.sessions
