@@ -440,3 +440,14 @@ def _ends_loud(ms: int) -> rtc.AudioFrame:
     said = frame(100).data.tobytes()
     pcm = bytes(2 * RATE * (ms - 100) // 1000) + said
     return rtc.AudioFrame(pcm, RATE, 1, len(pcm) // 2)
+
+
+@pytest.mark.parametrize("interims", [True, False])
+def test_turns_do_not_put_a_slow_service_further_behind(interims: bool) -> None:
+    """Each flush of a VAD adds silence, and finals alone can tell that the service is behind."""
+    words = talk(*[1] * 20, word=0.8, gap=1.6)
+    flushes = {round(word.end + 0.4, 2): 1 for word in words.words}
+    slow = hear(words, Pace(1.15), live=True, flushes=flushes, interims=interims)
+    outcome = virtual.run(slow)
+    assert outcome.is_exact
+    assert max(outcome.delays) < 9

@@ -557,6 +557,7 @@ async def hear(
     expected: Expected = Expected(),
     endpoint_silence: float = 0.5,
     proxy: Proxy | None = None,
+    interims: bool = True,
 ) -> Outcome:
     """Speak to a server of one's own until all is over; leaves nothing open.
 
@@ -583,6 +584,7 @@ async def hear(
         pauses: After how many seconds of audio the microphone is muted, and for how many seconds.
         patience: Seconds of live silence after the talk, after which the stream counts as deaf.
         proxy: What stands between, if anything does.
+        interims: Whether the client wants hypotheses.
     """
     watch, at_end = Watch(), AtTheEnd()
     outcome = Outcome(
@@ -609,7 +611,9 @@ async def hear(
         url = server.base_url if proxy is None else proxy.before(server.base_url)
         async with (
             _narrow(buffer) as http_session,
-            tiro.STT(base_url=url, api_key=KEY, http_session=http_session) as stt,
+            tiro.STT(
+                base_url=url, api_key=KEY, http_session=http_session, interim_results=interims
+            ) as stt,
         ):
             stt.on("error", outcome.reported.append)
             stream = stt.stream(conn_options=conn)

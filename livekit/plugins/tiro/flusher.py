@@ -75,6 +75,8 @@ class Flusher:
         self._ask_by: float | None = None
         self._left_to = 0
         self._least_lag = inf
+        # s that the last final was behind what was sent, which tells where hypotheses do not.
+        self._final_lag = 0.0
         # The position at which the timer was late once, as the loop stalled; the next time counts.
         self._excused: int | None = None
         self.note_options(endpointing)
@@ -96,8 +98,11 @@ class Flusher:
     def note_answer(self, endpointing: float | None) -> None:
         """Take in that the service began to hear words, or decided; and the option again."""
         self.note_options(endpointing)
-        if self._feed.lag is not None:
-            self._least_lag = min(self._least_lag, self._feed.lag)
+        lag = self._feed.lag
+        if lag is None:
+            unheard = self._feed.sent_to - self._feed.heard_to
+            lag = self._final_lag = unheard / self._parts.backlog.sample_rate
+        self._least_lag = min(self._least_lag, lag)
         if self._ask_by is not None:
             # A final about earlier audio is no answer, but the service comes nearer.
             backlog = self._parts.backlog
@@ -166,11 +171,12 @@ class Flusher:
         return now < self._ask_by
 
     def _is_behind(self, now: float) -> bool:
-        """Tell whether the service is behind live audio, by its hypotheses and what it was sent.
+        """Tell whether the service is behind live audio, by what it says and what it was sent.
 
         A service that is merely far away is just as late from the first word on.
         """
-        later = (self._feed.lag or 0.0) - self._least_lag
+        lag = self._final_lag if self._feed.lag is None else self._feed.lag
+        later = lag - self._least_lag
         is_late = min(later, self._feed.ahead(now)) > _TOO_FAR_BEHIND
         return is_late and not self._parts.clock.is_early
 
