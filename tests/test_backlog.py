@@ -134,21 +134,51 @@ def test_what_no_connection_got_is_unsent() -> None:
 def test_usage_counts_each_second_once() -> None:
     backlog = holding(tone(10), sent=False)
     backlog.take(0, 3 * RATE)
-    assert backlog.take_usage(at_least=5.0) == 0
+    assert backlog.seconds_sent == 3
     backlog.take(0, RATE)
     backlog.take(RATE, 6 * RATE)
-    assert backlog.take_usage(at_least=5.0) == 6
+    assert backlog.seconds_sent == 6
     backlog.take(0, 6 * RATE)
-    assert backlog.take_usage(at_least=0.0) == 0
+    assert backlog.seconds_sent == 6
     backlog.take(6 * RATE, 7 * RATE)
-    assert backlog.take_usage(at_least=0.0) == 1
+    assert backlog.seconds_sent == 7
 
 
 def test_audio_that_was_given_up_is_no_usage() -> None:
     backlog = holding(tone(80), sent=False)
     trim(backlog, heard=0)
     backlog.take(backlog.start, backlog.end)
-    assert backlog.take_usage(at_least=0.0) == KEEP_AT_MOST
+    assert backlog.seconds_sent == KEEP_AT_MOST
+
+
+# -- quiet in which a service ends each connection -------------------------------------------------
+
+
+def test_long_quiet_that_was_sent_in_vain_is_passed_but_for_its_end() -> None:
+    backlog = holding(quiet(20.0))
+    assert backlog.pass_quiet(15 * RATE)
+    assert backlog.start == round((15 - LOOKBACK) * RATE)
+
+
+def test_it_is_passed_up_to_the_next_sound_only() -> None:
+    backlog = holding(quiet(8.0) + tone(1.0) + quiet(11.0))
+    assert backlog.pass_quiet(15 * RATE)
+    assert backlog.start == round((8 - LOOKBACK) * RATE)
+    assert not backlog.pass_quiet(15 * RATE), "a sound follows soon"
+
+
+@pytest.mark.parametrize("seconds", [5.9, 6.1])
+def test_no_limit_for_silence_is_short(seconds: float) -> None:
+    backlog = holding(quiet(20.0))
+    assert backlog.pass_quiet(round(seconds * RATE)) == (seconds > 6)
+    assert (backlog.start > 0) == (seconds > 6)
+
+
+def test_quiet_that_a_hypothesis_may_be_about_is_not_passed() -> None:
+    backlog = holding(quiet(20.0))
+    backlog.set_speaking(True)
+    assert not backlog.pass_quiet(15 * RATE)
+    assert backlog.start == 0
 
 
 # -- what a final lets go ------------------------------------------------------------------------

@@ -18,16 +18,22 @@ from hypothesis import example, given, strategies as st
 
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
+from livekit.plugins import tiro
 from livekit.plugins.tiro.onset import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
+from livekit.plugins.tiro.testing import ConnectionRecord, TiroServer
+from livekit.plugins.tiro.testing.faults import Combined
 from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
 
 from .support import virtual
 from .support.caller import numbers, samples
 from .support.examples import examples
 from .support.fake_socket import RATE, FakeMessage, FakeSocket, calling, frame
-from .support.harness import FINAL, finals
+from .support.harness import FINAL, finals, frames
+from .support.numbered import NumberedRecognizer, Spoken, Talk
 from .support.session_fakes import in_virtual_time
+from .support.trial import hear
+from .support.trouble import Pace, SilenceLimit
 from .support.wired import EMPTY, hypothesis, said, silence_on, wired
 
 if TYPE_CHECKING:
@@ -600,3 +606,51 @@ async def test_what_came_beside_an_error_is_heard() -> None:
         await call.over(5)
         assert isinstance(call.fault, APIStatusError)
         assert finals(call.events) == ["já"]
+
+
+# -- a service that limits how long nobody may speak ---------------------------------------------
+
+
+class LimitInNoise(SilenceLimit):
+    """A limit for how long nobody speaks, where noise is no speech."""
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        await super().audio(connection, pcm if samples(pcm).max(initial=0) > 2000 else b"")
+
+
+@pytest.mark.parametrize("noise", [0, 100])
+@pytest.mark.parametrize("pace", [2.0, 10.0])
+@pytest.mark.parametrize("code", [None, 11])
+def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
+    code: int | None, pace: float, noise: int
+) -> None:
+    """The service says of the first 5 s that no word is in them; that is not about the rest."""
+    words = (Spoken("w0", 50, 90), Spoken("w1", 1290, 1330), Spoken("w2", 1430, 1500))
+    limit = Combined(LimitInNoise(10.0, code), Pace(pace))
+    outcome = virtual.run(hear(Talk(words, 1600, noise=noise), limit, live=False))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+    assert len(outcome.sessions) <= 3
+
+
+@pytest.mark.parametrize("interims", [True, False])
+def test_a_call_gets_past_silence_that_is_longer_than_the_limit(interims: bool) -> None:
+    """Without interims, a minute of quiet audio is kept; all of it is sent at once."""
+    words = (Spoken("w0", 3000, 3040), Spoken("w1", 3300, 3340))
+    limit = SilenceLimit(20.0)
+    outcome = virtual.run(hear(Talk(words, 3500, noise=0), limit, live=True, interims=interims))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+    assert len(outcome.sessions) == (2 if interims else 3)
+
+
+def test_so_does_recognize() -> None:
+    talk = Talk((Spoken("w0", 50, 90), Spoken("w1", 1290, 1330)), 1430, noise=0)
+
+    async def recognize() -> str:
+        recognizers = {"is": NumberedRecognizer(talk)}
+        async with (
+            TiroServer(api_key=None, recognizers=recognizers, hooks=SilenceLimit(10.0)) as server,
+            tiro.STT(base_url=server.base_url, api_key="key") as stt,
+        ):
+            return (await stt.recognize(list(frames(talk.pcm())))).alternatives[0].text
+
+    assert virtual.run(recognize()) == "w0 w1"

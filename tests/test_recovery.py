@@ -212,6 +212,17 @@ def test_a_final_starts_the_count_over() -> None:
     assert isinstance(course.end(CLOSED, course.progress), APIConnectionError)
 
 
+def test_a_limit_in_quiet_that_is_passed_is_no_failure() -> None:
+    """It came before any answer, in a burst that took no time."""
+    course = Course()
+    ended = replace(MUTE, age=0.5, passed_quiet=True)
+    later = SOUND._replace(start=100)
+    assert course.end(ended, later) is Next.RECONNECT
+    assert course.end(replace(ended, end_sent=True), later) is Next.RECONNECT
+    assert course.end(replace(ended, end_sent=True), later) is Next.RECONNECT
+    assert isinstance(course.end(replace(ended, passed_quiet=False), later), APIConnectionError)
+
+
 def test_silence_is_no_reason_to_fail() -> None:
     course = Course()
     for hour in range(20):

@@ -30,6 +30,8 @@ KEEP_AT_MOST = 60.0
 
 # s of audio kept before a sound: its onset can be too quiet to stand out.
 _ONSET = 0.5
+# s of quiet in which a service may end a connection: no limit for silence is shorter than 7 s.
+_LONG_QUIET = 6.0
 # s that a service can be behind in digital silence: there is nothing to decode in it.
 _SILENCE_LAG = 1.0
 # s of quiet that end a sound: longer than the gaps between the words of a sentence.
@@ -80,7 +82,7 @@ class Backlog:
         self._silent_from = 0
         self._lookback = LOOKBACK
         self._released_to = self._answered_to = 0
-        self._given_up = self._unplaced_finals = self._sent_once = self._reported = 0
+        self._given_up = self._unplaced_finals = self._sent_once = 0
         self._set_rate(16000)
 
     # -- in and out ------------------------------------------------------------------------------
@@ -177,14 +179,11 @@ class Backlog:
         self._release(stop)
 
     def finalize_without_times(self, sent: int) -> None:
-        """Note a final that does not say what it covers: assume the least that it can be about.
+        """Note a final that does not say what it covers, with audio sent up to `sent`.
 
-        Args:
-            sent: The position up to which audio was sent.
-
-        The least is one stretch of sound, up to a pause in which an endpointer can have decided. If
-        no pause is found since the noise is not known, the next final covers this final's stretch
-        too. Times show that a final says nothing new; this estimate does not.
+        The least that it can be about is one stretch of sound, up to a pause in which an endpointer
+        can have decided. If no pause is found since the noise is not known, the next final covers
+        this final's stretch too. Times show that a final says nothing new; this estimate does not.
         """
         self._measure(self.end)
         self.loudness.learn_pause(self.start, sent, SHORTEST_PAUSE)
@@ -243,6 +242,22 @@ class Backlog:
         if bound > floor:
             self._give_up(floor, bound)
             floor = bound
+        self._keep_from(floor)
+
+    def pass_quiet(self, sent: int) -> bool:
+        """Drop long quiet up to `sent`, but for `LOOKBACK`: two connections were sent it in vain.
+
+        A service that limits how long nobody speaks would end each new connection within it. Return
+        whether there was any.
+        """
+        sound = self.first_sound(self.start, sent)
+        quiet_to = sent if sound is None else sound
+        if self.speaking or quiet_to - self.start < _LONG_QUIET * self.sample_rate:
+            return False
+        self._keep_from(quiet_to - round(LOOKBACK * self.sample_rate))
+        return True
+
+    def _keep_from(self, floor: int) -> None:
         if floor > self.kept_from:
             self._measure(floor)
             self.kept_from = floor
@@ -297,27 +312,14 @@ class Backlog:
         return self.loudness.last_loud(start, stop)
 
     def sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[tuple[int, int]]:
-        """Return where the sounds between two positions start and end.
-
-        Args:
-            start: The position to look from.
-            stop: The position to look to.
-            pause: Seconds of quiet that end a sound.
-        """
+        """Return where the sounds between two positions start and end, as `Loudness.sounds`."""
         self._measure(stop)
         return self.loudness.sounds(start, stop, pause)
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool
     ) -> tuple[int, int] | None:
-        """Return the longest stretch that is quiet compared with the audio around it, or None.
-
-        Args:
-            start: The position at which the audio that it is compared with starts.
-            look_from: The position from which on to look for it.
-            stop: The position at which the audio and the search end.
-            silent: Whether, in addition, nothing in it may stand out from the noise of the line.
-        """
+        """Return the longest stretch of relative quiet or None, as `Loudness.longest_quiet`."""
         self._measure(stop)
         return self.loudness.longest_quiet(start, look_from, stop, silent=silent)
 
@@ -341,17 +343,6 @@ class Backlog:
     def seconds_sent(self) -> float:
         """Seconds sent so far, each counted once."""
         return self._sent_once / self.sample_rate
-
-    def take_usage(self, at_least: float) -> float:
-        """Return the seconds sent since the last call, each counted once, or 0 if they are few.
-
-        Seconds that do not exceed `at_least` are left for the next call.
-        """
-        seconds = (self._sent_once - self._reported) / self.sample_rate
-        if seconds <= at_least:
-            return 0.0
-        self._reported = self._sent_once
-        return seconds
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
@@ -100,6 +101,9 @@ class Exchange:
         self._options = options
         self._ended = ended
         self._patience = patience
+        # Up to here, an earlier connection was sent the audio, too.
+        self._sent_before = parts.backlog.sent_to
+        self._passed_quiet = False
         self._watch = AnswerWatch(time.monotonic())
         loop = asyncio.get_running_loop()
         # What the send task waits for.
@@ -203,7 +207,12 @@ class Exchange:
                 reason = self._look_after()
                 if reason is not None and not receiving.done():
                     return reason
-            return Reason.OPTIONS_CHANGED if self._changed.done() else receiving.result()
+            if self._changed.done():
+                return Reason.OPTIONS_CHANGED
+            # The service has ended it.
+            sent_twice = min(self._sent_before, self._feed.sent_to)
+            self._passed_quiet = self._parts.backlog.pass_quiet(sent_twice)
+            return receiving.result()
         finally:
             self.is_direct = False
             self._flusher.close()
@@ -216,7 +225,8 @@ class Exchange:
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
-        return self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
+        known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
+        return replace(known, passed_quiet=self._passed_quiet)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""

@@ -194,11 +194,13 @@ class Feed:
         return self._monologue.since(self.sent_to)
 
     def ahead(self, now: float) -> float:
-        """Return for how many more seconds a service at the pace of speech is busy.
-
-        This only times things (how fast to send a file, when to get impatient): it drops no sound.
-        """
+        """Return for how many more seconds a service at the pace of speech is busy, as a guess."""
         return max(0.0, self.drained_at - now)
+
+    def heard_before(self, moment: float) -> int:
+        """Return the position up to which a service at the pace of speech had heard by then."""
+        sent = self._samples / self._backlog.sample_rate
+        return self.locate(sent - max(0.0, self.drained_at - moment))
 
     def must_wait(self, now: float, most: float) -> float:
         """Return the seconds to wait until the service is at most `most` seconds behind.
@@ -287,7 +289,7 @@ class Feed:
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
-        self._nothing_to = self.sent_to
+        self._nothing_to = _without_words(self._backlog, self._nothing_to or 0, self.sent_to)
         self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
         self._note_unplaced(self.sent_to, now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
@@ -305,14 +307,11 @@ class Feed:
         return second <= _FASTEST_CLOCK * max(1.0, self._samples / self._backlog.sample_rate)
 
     def span(self, start: float, end: float) -> tuple[float, float]:
-        """Turn seconds of the connection into seconds of the caller's audio, pauses included.
-
-        A span never straddles a pause: the pauses before its middle count for both ends.
-        """
+        """Turn seconds of the connection into seconds of the caller's audio, pauses included."""
         return self.spans(((start, end),))[0]
 
     def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Do so with many spans: neighbours mostly share their segment and their pauses."""
+        """Do so with many spans. The pauses before the middle of one count for both of its ends."""
         rate = self._backlog.sample_rate
         found = []
         low = high = shift = 0
@@ -351,6 +350,20 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
+
+
+def _without_words(backlog: Backlog, known_to: int, sent_to: int) -> int:
+    """Return up to where the service says that there is no word, if it did so to `known_to` before.
+
+    It says so after 5 s without a word, so that is not about sound that follows such quiet.
+    """
+    start = max(backlog.start, known_to)
+    pause = round(EMPTY_SEGMENT * backlog.sample_rate)
+    first = backlog.first_sound(start, sent_to)
+    if first is None or first - start < pause:
+        sounds = backlog.sounds(start, sent_to, EMPTY_SEGMENT)
+        first = backlog.first_sound(sounds[0][1], sent_to) if sounds else None
+    return sent_to if first is None else first
 
 
 def _is_said_after(position: int, backlog: Backlog, heard_to: int) -> bool:

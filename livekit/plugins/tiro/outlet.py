@@ -48,6 +48,7 @@ class Outlet:
         self._backlog = backlog
         self._transcript = transcript
         self._usage = usage
+        self._reported = 0.0
 
     def emit(self, events: Iterable[SpeechEvent]) -> None:
         """Send events."""
@@ -57,8 +58,10 @@ class Outlet:
     def report_usage(self, *, at_least: float = _USAGE_INTERVAL) -> None:
         """Report the audio sent since the last report, if it is more than `at_least` seconds."""
         backlog = self._backlog
-        seconds = backlog.take_usage(at_least) if self._usage else 0.0
-        if seconds:
+        sent = backlog.seconds_sent
+        seconds = sent - self._reported
+        if self._usage and seconds > at_least:
+            self._reported = sent
             self.report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
             usage = RecognitionUsage(audio_duration=seconds)
             kind, request_id = SpeechEventType.RECOGNITION_USAGE, self._transcript.request_id

@@ -83,6 +83,8 @@ class Ending:
     """Whether the last answer, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
+    passed_quiet: bool = False
+    """Whether it began with long quiet, in which a limit may have ended it, that is passed now."""
 
     @property
     def key_ran_out(self) -> bool:
@@ -199,7 +201,8 @@ class Recovery:
             self._without_answer = self._unresponsive = 0
         # The service has not ended a line that is dead.
         is_dead = ending.reason is Reason.GONE
-        healthy = lasted or is_dead or _had_nothing_to_answer(ending, progress)
+        had_nothing = ending.passed_quiet or _had_nothing_to_answer(ending, progress)
+        healthy = lasted or is_dead or had_nothing
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
             return Next.RECONNECT
@@ -284,6 +287,8 @@ class Recovery:
         first = not self._retried_after_drain or brought_finals
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
+            return Next.RECONNECT
+        if ending.passed_quiet:
             return Next.RECONNECT
         # An earlier connection's hypothesis stands until nothing was heard twice.
         if ending.found_nothing and not (progress.speaking and timeout):
