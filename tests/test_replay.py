@@ -174,6 +174,12 @@ def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> No
     assert len(sent) / 2 / RATE >= 0.53 + FLUSH_SILENCE
 
 
+def begin(caller: Caller) -> int:
+    """Return where a connection begins that follows one whose service kept up."""
+    caller.backlog.note_passed(caller.feed.sent_to)
+    return first_to_send(caller.backlog, caller.clock)
+
+
 def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller: Caller) -> None:
     """The next final would cover it, though the service of the new connection never heard it."""
     caller.say(noise(4.0, 100))
@@ -183,11 +189,31 @@ def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller:
     caller.say(noise(0.4, 100))
     start = caller.backlog.start
     muted = round(4.8 * RATE)
-    assert first_to_send(caller.backlog, caller.clock) == muted
-    caller.backlog.set_speaking(True)
-    assert first_to_send(caller.backlog, caller.clock) == start < 4 * RATE
+    assert begin(caller) == muted
+    caller.backlog.set_speaking(True, 4 * RATE)
+    assert begin(caller) == start < 4 * RATE
     caller.say(tone(0.4))
-    assert first_to_send(caller.backlog, caller.clock) == muted, "it is about what is said now"
+    assert begin(caller) == start, "whatever is said after it"
+    caller.backlog.set_speaking(True)
+    assert begin(caller) == start, "it can be"
+    caller.backlog.set_speaking(True, muted - RATE // 20)
+    assert begin(caller) == muted, "it is about what is said now"
+
+
+@pytest.mark.parametrize("sent", [0.0, 0.9])
+def test_it_begins_before_the_mute_if_no_service_had_the_time_to_hear_it(
+    caller: Caller, sent: float
+) -> None:
+    """A word can be too soft to count as a sound."""
+    caller.say(noise(4.0, 100))
+    caller.push(noise(0.8, 250))
+    if sent:
+        caller.send()
+        caller.now += sent
+        assert caller.reconnect() < 4
+    caller.now += 3.0
+    caller.push(tone(0.5))
+    assert first_to_send(caller.backlog, caller.clock) < 4 * RATE
 
 
 @pytest.mark.many
@@ -196,9 +222,10 @@ def test_the_mute_that_it_begins_after_needs_no_silence(caller: Caller, frames: 
     """However the position of the mute is rounded."""
     for _ in range(frames):
         caller.push(quiet(0.05))
+        caller.send()
     caller.now += 5.0
     caller.push(tone(1.0))
-    start = first_to_send(caller.backlog, caller.clock)
+    start = begin(caller)
     assert start == round(frames * 0.05 * RATE)
     assert due_silence(caller.backlog, caller.clock, start) == {}
 
@@ -211,9 +238,10 @@ def test_it_begins_after_the_last_of_several_mutes(caller: Caller, gaps: int) ->
         caller.now += 1.4
         caller.say(noise(0.3, 100))
     caller.say(tone(0.5))
-    caller.backlog.set_speaking(True)
-    start = first_to_send(caller.backlog, caller.clock)
-    assert start == round((4.0 + 0.3 * (gaps - 1)) * RATE)
+    last = round((4.0 + 0.3 * (gaps - 1)) * RATE)
+    caller.backlog.set_speaking(True, last + round(0.3 * RATE))
+    start = begin(caller)
+    assert start == last
     assert due_silence(caller.backlog, caller.clock, start) == {}
 
 
@@ -224,7 +252,7 @@ def test_mutes_with_quiet_between_them_need_silence_once(caller: Caller) -> None
         caller.now += 1.4
         caller.say(noise(0.3, 100))
     caller.say(tone(0.5))
-    start = first_to_send(caller.backlog, caller.clock)
+    start = begin(caller)
     assert list(due_silence(caller.backlog, caller.clock, start)) == [round(5.1 * RATE)]
 
 
@@ -244,6 +272,8 @@ def test_the_end_of_a_final_word_is_no_cough(caller: Caller) -> None:
     caller.say(quiet(0.75))
     caller.now += 1.4
     caller.say(quiet(0.3))
+    assert due_silence(caller.backlog, caller.clock, caller.backlog.start) == {}
+    caller.backlog.set_speaking(True)
     found = due_silence(caller.backlog, caller.clock, caller.backlog.start)
     assert found == {round(3.3 * RATE): FLUSH_SILENCE}
 
@@ -257,7 +287,7 @@ def test_where_the_quiet_is_long_no_silence_is_needed(
     caller.say(tone(0.5) + noise(before, 100))
     caller.now += 2.0
     caller.say(noise(after, 100) + tone(0.5))
-    start = first_to_send(caller.backlog, caller.clock)
+    start = begin(caller)
     mute = round((4.5 + before) * RATE)
     assert list(due_silence(caller.backlog, caller.clock, start)) == ([mute] if is_needed else [])
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
+from livekit.plugins.tiro.exchange import ANSWERS_WITHIN
 from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.onset import Onset
 
@@ -121,6 +122,7 @@ class Caller:
 
     def reconnect(self, *, asking: bool = False) -> float:
         """Start a new connection; return the second from which it is fed."""
+        self.backlog.note_passed(self.feed.heard_before(self.now - ANSWERS_WITHIN))
         self.feed.limit(self.now)
         self.feed = at_once(Feed(self.backlog, self.clock, self.now, asking=asking))
         start = self.backlog.start

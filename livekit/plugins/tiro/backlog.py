@@ -72,6 +72,10 @@ class Backlog:
         """The position up to which all audio is final, by the times of the finals."""
         self.speaking = False
         """Whether a hypothesis is open."""
+        self.open_from = 0
+        """The position at which the latest hypothesis starts, if the service says where."""
+        self.passed_to = 0
+        """The position up to which a service that keeps up had the time to say what it hears."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness = Loudness()
@@ -161,9 +165,12 @@ class Backlog:
         self._unplaced_finals = 0
         self.drift.begin()
 
-    def set_speaking(self, speaking: bool) -> None:
-        """Note whether a hypothesis is open: while one is, all of its audio is kept."""
-        self.speaking = speaking
+    def set_speaking(self, speaking: bool, start: int = 0) -> None:
+        """Note whether a hypothesis is open, and where it starts; 0 if that is not known.
+
+        While one is open, all of its audio is kept.
+        """
+        self.speaking, self.open_from = speaking, start
 
     def set_lookback(self, seconds: float) -> None:
         """Set how much quiet audio is kept while no hypothesis is open."""
@@ -218,6 +225,10 @@ class Backlog:
         The service may be behind, so this drops no audio: it only tells which audio got no answer.
         """
         self._answered_to = max(self._answered_to, sent)
+
+    def note_passed(self, sent: int) -> None:
+        """Note that a service that keeps up had the time to answer audio sent up to `sent`."""
+        self.passed_to = max(self.passed_to, sent)
 
     # -- what is kept ----------------------------------------------------------------------------
 

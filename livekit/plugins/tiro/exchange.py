@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from .transcript import Transcript
     from .watch import PauseWatch
 
+ANSWERS_WITHIN = 1.0
+"""Seconds after a service that keeps up has heard audio, by which it has said what is in it."""
+
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
 _REFUSAL_WAIT = 0.05
@@ -217,10 +220,19 @@ class Exchange:
             self.is_direct = False
             self._flusher.close()
             await utils.aio.cancel_and_wait(receiving, sending)
-            lag = self._feed.lag
-            if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
-                # It took everything: the next connection gets no more quiet audio than usual.
-                self._feed.acknowledge(self._feed.sent_to)
+            self._note_heard()
+
+    def _note_heard(self) -> None:
+        """Note, at the end, what a service that keeps up has heard."""
+        connection, feed = self._connection, self._feed
+        if feed.lag is not None and feed.lag >= _KEEPS_UP:
+            return
+        if feed.lag is not None and connection.is_taken_at_once:
+            # It took everything: the next connection gets no more quiet audio than usual.
+            feed.acknowledge(feed.sent_to)
+        if connection.acknowledged_to >= connection.pinged_to:
+            passed_to = feed.heard_before(time.monotonic() - ANSWERS_WITHIN)
+            self._parts.backlog.note_passed(passed_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""

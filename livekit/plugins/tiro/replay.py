@@ -31,24 +31,31 @@ _HEARD = 0.5
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
     """Return from where a new connection is fed.
 
-    Quiet audio before a pause of the caller's is not the onset of what follows the pause. But if
-    nothing follows, an open hypothesis is about words in it that are too soft to count as a sound.
+    Quiet audio before a pause of the caller's is not the onset of what follows the pause. But words
+    can be too soft to count as a sound: it is sent again if a hypothesis is about it, or if no
+    service had the time to hear any in it.
     """
-    rate = backlog.sample_rate
-    for seconds in reversed(clock.pauses_after(backlog.start / rate)):
+    rate, start = backlog.sample_rate, backlog.start
+    # The end of the audio can fill no message. And the rest of a final word needs no answer.
+    passed_to = backlog.passed_to + backlog.chunk
+    rest_to = start + round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else start
+    for seconds in reversed(clock.pauses_after(start / rate)):
         pause = min(round(seconds * rate), backlog.end)
-        is_open = backlog.speaking and backlog.first_sound(pause) is None
-        if not is_open and _is_quiet_before(backlog, pause):
+        is_known = pause <= max(passed_to, rest_to) and not _is_open(backlog, pause)
+        if is_known and _is_quiet_before(backlog, pause, rest_to):
             return pause
-    return backlog.start
+    return start
 
 
-def _is_quiet_before(backlog: Backlog, pause: int) -> bool:
+def _is_open(backlog: Backlog, pause: int) -> bool:
+    """Tell whether a hypothesis can be about audio before a pause."""
+    return backlog.speaking and backlog.open_from < pause - round(_EDGE * backlog.sample_rate)
+
+
+def _is_quiet_before(backlog: Backlog, pause: int, rest_to: int) -> bool:
     """Tell whether no word, and no onset of one, comes before a pause."""
-    start, rate = backlog.start, backlog.sample_rate
-    rest = round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else 0
-    onset = max(start + rest, pause - round(_ONSET * rate))
-    return backlog.first_sound(start, pause) is None and not backlog.is_loud(onset, pause)
+    onset = max(rest_to, pause - round(_ONSET * backlog.sample_rate))
+    return backlog.first_sound(backlog.start, pause) is None and not backlog.is_loud(onset, pause)
 
 
 def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
@@ -63,18 +70,21 @@ def due_silence(backlog: Backlog, clock: Clock, start: int) -> dict[int, float]:
     for mark in sorted(pauses | flushes):
         if marks and _first_loud(backlog, marks[-1], mark) is None:
             # With nothing but quiet between them, both need silence once: that of a pause, if any.
-            if marks.pop() in pauses:
-                pauses.add(mark)
+            last = marks.pop()
+            for both in (pauses, flushes):
+                if last in both:
+                    both.add(mark)
         marks.append(mark)
     found: dict[int, float] = {}
     since = start
     for mark in marks:
-        if seconds := _length(backlog, since, mark, is_pause=mark in pauses):
+        is_pause, is_flush = mark in pauses, mark in flushes
+        if seconds := _length(backlog, since, mark, is_pause=is_pause, is_flush=is_flush):
             found[mark], since = seconds, mark
     return found
 
 
-def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float:
+def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool, is_flush: bool) -> float:
     """Return the seconds of silence at a place that end the segment which began after `since`.
 
     A segment in which the service hears no word, but a cough or noise, ends later than others. That
@@ -82,6 +92,9 @@ def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool) -> float
     before, and the final is wanted soon.
     """
     rate, before = backlog.sample_rate, backlog.last_loud(_next_frame(backlog, since), mark)
+    if before is None and not is_flush and not _is_open(backlog, mark):
+        # There is nothing to decide.
+        return 0.0
     word = _first_loud(backlog, mark, backlog.end)
     if word is None:
         # A file, or the first flush of a call, is not sent again: it wants its final, and no more.

@@ -131,7 +131,7 @@ class Transcript:
                 logger.debug("dropped a final that covers nothing new")
                 return []
         alternatives = [self._spoken(item, start, end) for item in result.alternatives]
-        events = [] if self._backlog.speaking else [self._start(alternatives[0])]
+        events = [] if self._backlog.speaking else [self._start(alternatives[0], start)]
         events.append(self._final(alternatives))
         self._feed.finalize(start, end, now)
         self.finals += 1
@@ -157,7 +157,7 @@ class Transcript:
         self._interim, self._interim_id, self._heard_nothing = data, self.request_id, 0
         if shown is not None and shown.text == text:
             return []
-        events = [] if self._backlog.speaking else [self._start(data)]
+        events = [] if self._backlog.speaking else [self._start(data, start)]
         return [*events, self._event(SpeechEventType.INTERIM_TRANSCRIPT, [data])]
 
     def _is_behind_shown_hypothesis(self, data: SpeechData) -> bool:
@@ -192,8 +192,8 @@ class Transcript:
 
     # -- events ----------------------------------------------------------------------------------
 
-    def _start(self, data: SpeechData) -> SpeechEvent:
-        self._backlog.set_speaking(True)
+    def _start(self, data: SpeechData, start: float | None) -> SpeechEvent:
+        self._backlog.set_speaking(True, 0 if start is None else self._feed.locate(start))
         event = self._event(SpeechEventType.START_OF_SPEECH)
         if data.end_time:
             event.speech_start_time = self._wall(data.start_time - self.offset)
