@@ -58,6 +58,12 @@ def test_all_kinds_are_drawn() -> None:
     assert {len(trial.kinds) for trial in trials} >= {1, 2, 3, 4, 5, 6}
 
 
+def test_some_clients_want_no_interims_and_some_pauses_exceed_a_limit() -> None:
+    trials = [draw(seed) for seed in range(300)]
+    assert sum(not trial.interims for trial in trials) >= 3
+    assert any("SilenceLimit" in str(t) and "Outage" in str(t) for t in map(draw, range(1500)))
+
+
 def test_nobody_flushes_within_a_word() -> None:
     """The word would be cut in two; a flush is made after the first frame that reaches its time.
 

@@ -167,6 +167,8 @@ class Trial:
     """Seconds of silence that the service waits for."""
     takes_back: bool = False
     """Whether the service shows hypotheses that are no words."""
+    interims: bool = True
+    """Whether the client wants hypotheses."""
 
     async def run(self) -> Outcome:
         return await hear(
@@ -188,6 +190,7 @@ class Trial:
             endpoint_silence=self.endpoint_silence,
             takes_back=self.takes_back,
             max_retry=RETRIES,
+            interims=self.interims,
         )
 
     def __str__(self) -> str:
@@ -202,14 +205,17 @@ class Trial:
             f"late {self.late}, {self.new_key!r}, "
             f"presses {self.presses} of {self.flushes_each}, frames of {self.ms:g} ms, "
             f"buffers {self.buffer}, endpoint {self.endpoint_silence:g} s, peak {self.said.peak}, "
-            f"noise {self.said.noise} to {self.said.noisy_to}, hums {self.said.hums}, said {said}"
+            f"noise {self.said.noise} to {self.said.noisy_to}, hums {self.said.hums}, "
+            f"{'' if self.interims else 'no interims, '}said {said}"
         )
 
 
 def draw(seed: int) -> Trial:
     """Return the trial of a seed."""
-    rng = Random(seed)
+    rng, besides = Random(seed), Random(f"besides {seed}")
     scene = rng.choices(list(_SCENES), list(_SCENES.values()))[0]
+    if besides.random() < _OF_THESE:
+        scene = besides.choice((_draw_limit_in_quiet, _draw_without_interims))
     return scene(seed, rng)
 
 
@@ -636,6 +642,41 @@ def _draw_silence_limit(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], hooks=limit)
 
 
+def _draw_limit_in_quiet(seed: int, rng: Random) -> Trial:
+    """A pause, or a lead, that is longer than the service lets anybody be silent.
+
+    The service works faster than speech, or there is an outage in the pause, so that a connection
+    is sent more silence at once than the limit allows. In noise, the service would give up each 5 s
+    as well, perhaps just as a word begins.
+    """
+    limit = round(rng.uniform(7.0, 20.0), 1)
+    live, interims = rng.random() < 0.5, rng.random() < 0.5
+    # No more of a file is sent ahead of the service.
+    pause = round(100 * min(limit * rng.uniform(1.0, 3.0), 60.0 if live else 25.0))
+    lead = rng.choice((50, pause))
+    first = Spoken("w0", lead, lead + rng.randint(15, 45))
+    second = first.last + (pause if lead == 50 else rng.randint(150, 400))
+    words = (first, Spoken("w1", second, second + 40), Spoken("w2", second + 40, second + 80))
+    said = Talk(words, second + 180, 12000, 0)
+    hooks: list[Hooks] = [SilenceLimit(limit, rng.choice((None, *_ROTATION)))]
+    if not live:
+        hooks.append(Pace(rng.choice((2.0, 4.0, 10.0))))
+    elif lead == 50 and rng.random() < 0.8:
+        # The service has answered before, so that the call is under way.
+        out_from = round(first.end + rng.uniform(1.5, pause / 100), 2)
+        hooks.append(Outage(out_from, round(rng.uniform(1.0, 18.0), 2)))
+    return Trial(seed, said, [], [], hooks=Combined(*hooks), live=live, interims=interims)
+
+
+def _draw_without_interims(seed: int, rng: Random) -> Trial:
+    """What happens to others, to a client that wants no hypotheses."""
+    scenes = (_draw_freely, _draw_push_to_talk, _draw_silence_limit, _draw_no_service)
+    trial = rng.choice(scenes)(seed, rng)
+    # Without them, a service that says nothing is waited for twice as long.
+    silent = sum(kind in SILENT for kind in trial.kinds)
+    return replace(trial, interims=silent > 1)
+
+
 def _draw_breaths(seed: int, rng: Random) -> Trial:
     """A caller who breathes out after most words, on a connection that ends or not."""
     said = _talk(rng, utterances=10)
@@ -740,6 +781,9 @@ def _draw_mutes(seed: int, rng: Random) -> Trial:
         return replace(trial, changes=[change])
     return replace(trial, kinds=["FIN"], faults=[Disconnect(change)])
 
+
+# The part of streams that are drawn from scenes which are not in the table.
+_OF_THESE = 0.04
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_freely: 58,
