@@ -99,6 +99,26 @@ def test_what_hangs_is_ended_with_the_process(monkeypatch: pytest.MonkeyPatch) -
     assert exits == [130]
 
 
+@pytest.mark.parametrize("patience", [10.0, 0.01])
+def test_what_is_being_written_is_written_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """Unless that takes too long."""
+    monkeypatch.setattr(signals, "_EXIT", 0.01)
+    monkeypatch.setattr(signals, "_WRITES_WITHIN", patience)
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: ended.set())
+
+    async def main(interruption: Interruption) -> None:
+        with signals.uninterrupted():
+            send(signal.SIGINT)
+            # Nothing of the loop runs meanwhile.
+            assert ended.wait(0.2 if patience > 1 else 10) == (patience < 1)
+        assert ended.wait(10)
+
+    assert run(main) == 130
+
+
 def test_what_ends_in_time_is_not_ended_with_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_EXIT", 0.05)
     exits: list[int] = []

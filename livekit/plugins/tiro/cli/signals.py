@@ -6,16 +6,18 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 # Seconds after a signal: how long the service may still say what it has heard; when all that still
-# runs is cancelled, and writes what there is; and when the process ends, whatever it is doing.
+# runs is cancelled, and writes what there is; and when the process ends, whatever it is doing. It
+# may write to the end what it has begun to write, if a busy machine takes no longer than this.
 ANSWERS = 0.3
 _CANCEL = 0.5
 _EXIT = 0.85
+_WRITES_WITHIN = 5.0
 
 T = TypeVar("T")
 
@@ -43,6 +45,22 @@ class Interruption:
             awaited.cancel()
             signalled.cancel()
             await asyncio.gather(awaited, signalled, return_exceptions=True)
+
+
+_writing = threading.Lock()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let what is written within come to its end, though a signal has ended the program."""
+    with _writing:
+        yield
+
+
+def _end(code: int) -> None:
+    if _writing.acquire(timeout=_WRITES_WITHIN):
+        _writing.release()
+    os._exit(code)
 
 
 Main = Callable[[Interruption], Coroutine[Any, Any, None]]
@@ -119,7 +137,7 @@ class _Guard:
             return
         self.code = 128 + number
         # A thread does it, not the loop: the loop may be what hangs.
-        self._watchdog = threading.Timer(_EXIT, os._exit, (self.code,))
+        self._watchdog = threading.Timer(_EXIT, _end, (self.code,))
         self._watchdog.daemon = True
         self._watchdog.start()
         if self._loop is not None:
