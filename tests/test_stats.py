@@ -186,6 +186,17 @@ async def test_rotations_and_what_is_sent_again() -> None:
 
 
 @in_virtual_time
+async def test_what_is_sent_again_at_the_end_is_no_rotation() -> None:
+    """The service ends the connection because it was told that no more comes."""
+    said = dataclasses.replace(SAID, hums=((SAID.blocks - 60, SAID.blocks - 20),))
+    async with local(said=said) as server, new_stt(server) as stt:
+        stream = stt.stream()
+        await collect(stream, frames(said.pcm()))
+    assert stream.stats.connections == len(server.sessions) > 1
+    assert (stream.stats.rotations, stream.stats.failures) == (0, {})
+
+
+@in_virtual_time
 async def test_failures_by_kind() -> None:
     async with local(faults.Refuse(503), faults.Fail(14), faults.StalledHandshake()) as server:
         async with new_stt(server) as stt:

@@ -153,7 +153,8 @@ class Journal:
             logger.warning("the line to Tiro was dead; connecting again")
         elif ending.reason is Reason.OPTIONS_CHANGED:
             self.tally.count("option_changes")
-        elif after is not Next.DONE and ending.configured:
+        elif after is not Next.DONE and ending.configured and not ending.end_sent:
+            # After the end marker, the service ends it as it should.
             self.tally.count("rotations")
 
 
