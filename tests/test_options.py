@@ -254,9 +254,18 @@ def test_extra_config_is_out_of_reach_of_the_caller() -> None:
     assert held.extra_config == {"metadata": {"topics": ["veður"]}}
 
 
-@pytest.mark.parametrize("name", ["encoding", "sampleRateHertz", "sample_rate_hertz"])
-def test_extra_config_must_agree_with_the_audio(name: str) -> None:
-    with pytest.raises(ValueError, match=f"extra_config must not set {name}"):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("encoding", "16-bit"),
+        ("sampleRateHertz", "give sample_rate"),
+        ("sample_rate_hertz", "give sample_rate"),
+        ("languageCode", "give language"),
+        ("language_code", "give language"),
+    ],
+)
+def test_extra_config_must_agree_with_the_audio_and_the_events(name: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=f"extra_config must not set {name}: .*{advice}"):
         options(extra_config={name: 1, "model": "m"})
 
 

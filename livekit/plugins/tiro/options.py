@@ -36,7 +36,13 @@ _ICELANDIC = frozenset({"is", "isl", "ice", "icelandic", "íslenska"})
 # longer than BCP-47 allows: Tiro's own code names `is-x-radiology-ct`.
 _TAG = re.compile(r"(?ai)[a-z]{2,3}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16})+)?")
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
-_RESERVED_FIELDS = frozenset({"encoding", "sampleRateHertz", "sample_rate_hertz"})
+_RESERVED_FIELDS = {
+    "encoding": "audio is sent as 16-bit linear PCM",
+    "sampleRateHertz": "give sample_rate",
+    "sample_rate_hertz": "give sample_rate",
+    "languageCode": "give language",
+    "language_code": "give language",
+}
 # Fields of `RecognitionConfig` that hold the key terms.
 _TERM_FIELDS = frozenset({"speechContexts", "speech_contexts"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -406,9 +412,9 @@ def _plain_json(config: Any) -> dict[str, Any]:
         copied = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError):
         raise ValueError("extra_config must be a mapping that JSON can hold, or None") from None
-    reserved = _RESERVED_FIELDS & copied.keys()
-    if reserved:
-        raise ValueError(f"extra_config must not set {', '.join(sorted(reserved))}")
+    for field_name, advice in _RESERVED_FIELDS.items():
+        if field_name in copied:
+            raise ValueError(f"extra_config must not set {field_name}: {advice}")
     assert isinstance(copied, dict)
     return copied
 
