@@ -608,6 +608,28 @@ async def test_what_came_beside_an_error_is_heard() -> None:
         assert finals(call.events) == ["já"]
 
 
+@in_virtual_time
+@pytest.mark.parametrize("after", [0.5, 3.0])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_quiet_audio_before_a_mute_is_sent_again_unless_the_service_could_answer(
+    answered: bool, after: float
+) -> None:
+    """A word can be too soft to count as a sound, and a service that is mute hears nothing."""
+    async with wired() as call:
+        call.stream._backlog.loudness._set_floor(100.0)
+        quiet, loud = frame(50, 250), frame(50, 5000)
+        if answered:
+            call.hear(EMPTY)
+        await call.push(quiet, 40)
+        await asyncio.sleep(after)
+        call.wires.last.die()
+        await asyncio.sleep(3.0)
+        await call.push(loud, 10)
+        again = samples(call.wires.last.audio)
+        assert np.any(again == 250) == (not answered or after < 1)
+        assert np.any(again == 5000)
+
+
 # -- a service that limits how long nobody may speak ---------------------------------------------
 
 

@@ -225,7 +225,7 @@ class Exchange:
     def _note_heard(self) -> None:
         """Note, at the end, what a service that keeps up has heard."""
         connection, feed = self._connection, self._feed
-        if feed.lag is not None and feed.lag >= _KEEPS_UP:
+        if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
             return
         if feed.lag is not None and connection.is_taken_at_once:
             # It took everything: the next connection gets no more quiet audio than usual.
