@@ -73,7 +73,7 @@ class Backlog:
         self.speaking = False
         """Whether a hypothesis is open."""
         self.open_from = 0
-        """The position at which the latest hypothesis starts, if the service says where."""
+        """The position at which the open hypothesis starts; 0 if the service does not say where."""
         self.passed_to = 0
         """The position up to which a service that keeps up had the time to say what it hears."""
         self.sent_to = 0

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 ANSWERS = 0.3
 _CANCEL = 0.5
 _EXIT = 0.85
-_WRITES_WITHIN = 5.0
+_WRITES_WITHIN = 2.0
 
 T = TypeVar("T")
 
