@@ -106,6 +106,12 @@ def test_words_that_are_given_up_are_not_lost_but_counted(
     assert (report.lost, report.given_up) == (4, 0)
 
 
+def test_words_in_loud_noise_are_no_quiet_that_a_slow_service_has_heard() -> None:
+    """They are 6 dB above it, and two connections end before the service comes to them."""
+    (report,) = run(1, 51004967)
+    assert not report.broken, "\n".join(report.broken)
+
+
 def test_what_is_lost_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,8 +104,8 @@ class Exchange:
         self._options = options
         self._ended = ended
         self._patience = patience
-        # Up to here, an earlier connection was sent the audio, too.
-        self._sent_before = parts.backlog.sent_to
+        # Up to here, an earlier connection was sent the audio, too; the finals until then.
+        self._sent_before, self._finals_before = parts.backlog.sent_to, parts.transcript.finals
         self._passed_quiet = False
         self._watch = AnswerWatch(time.monotonic())
         loop = asyncio.get_running_loop()
@@ -212,15 +212,19 @@ class Exchange:
                     return reason
             if self._changed.done():
                 return Reason.OPTIONS_CHANGED
-            # The service has ended it.
-            sent_twice = min(self._sent_before, self._feed.sent_to)
-            self._passed_quiet = self._parts.backlog.pass_quiet(sent_twice)
+            self._pass_quiet()
             return receiving.result()
         finally:
             self.is_direct = False
             self._flusher.close()
             await utils.aio.cancel_and_wait(receiving, sending)
             self._note_heard()
+
+    def _pass_quiet(self) -> None:
+        """Pass long quiet, if the service has ended the connection without hearing a word."""
+        if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
+            sent_twice = min(self._sent_before, self._feed.sent_to)
+            self._passed_quiet = self._parts.backlog.pass_quiet(sent_twice)
 
     def _note_heard(self) -> None:
         """Note, at the end, what a service that keeps up has heard."""
