@@ -22,7 +22,7 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.onset import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
 from livekit.plugins.tiro.testing import ConnectionRecord, TiroServer
-from livekit.plugins.tiro.testing.faults import Combined
+from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection
 from livekit.plugins.tiro.watch import DRAIN_TIMEOUT
 
 from .support import virtual
@@ -652,6 +652,28 @@ def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
     outcome = virtual.run(hear(Talk(words, 1600, noise=noise), limit, live=False))
     assert outcome.is_exact and not outcome.reported, str(outcome)
     assert len(outcome.sessions) <= 3
+
+
+@pytest.mark.parametrize("pause", [500, 510, 700])
+def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int) -> None:
+    """The service can say once only that it hears no word in either."""
+    noise = ((88 + pause, 96 + pause),)
+    talk = Talk((Spoken("w0", 5, 88),), 96 + pause, noise=0, hums=noise)
+    outcome = virtual.run(hear(talk, live=False))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+    assert len(outcome.sessions) <= 4
+
+
+@pytest.mark.parametrize("interims", [True, False])
+def test_quiet_before_a_mute_is_not_sent_again_when_the_mute_is_just_over(interims: bool) -> None:
+    """The service had all of the mute to answer."""
+    words = (Spoken("w0", 50, 90), Spoken("w1", 1130, 1160), Spoken("w2", 1160, 1200))
+    talk, mute = Talk(words, 1300, noise=1), {11.0: 6.0}
+    faults = Combined(PerConnection(Disconnect(11.3)), Pace(1.3))
+    slow = hear(talk, faults, live=True, pauses=mute, interims=interims)
+    outcome = virtual.run(slow)
+    assert outcome.is_exact
+    assert max(outcome.sessions[1].seconds, 0) < 6, "no quiet of before"
 
 
 @pytest.mark.parametrize("interims", [True, False])

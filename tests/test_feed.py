@@ -761,28 +761,6 @@ def test_anything_in_any_order(rate: int, steps: list[tuple[str, dict[str, Any]]
     assert usage == model.fresh, "usage counts a sample once"
 
 
-@pytest.mark.parametrize(("pause", "answers"), [(3.0, 1), (4.9, 1), (5.1, 2), (12.0, 2)])
-def test_an_answer_of_nothing_is_not_about_sound_after_a_long_pause(
-    caller: Caller, pause: float, answers: int
-) -> None:
-    """The service gives it after 5 s without a word, when all of a file is sent."""
-    caller.push(tone(0.5) + quiet(pause) + tone(0.5) + quiet(1.0))
-    caller.send()
-    for number in range(1, answers + 1):
-        assert not caller.feed.found_nothing_in_all
-        caller.feed.found_nothing(caller.now + number)
-    assert caller.feed.found_nothing_in_all
-
-
-def test_nor_is_one_about_a_pause_about_the_sound_after_it(caller: Caller) -> None:
-    caller.push(quiet(12.0) + tone(0.5) + quiet(1.0))
-    caller.send()
-    caller.feed.found_nothing(caller.now)
-    assert not caller.feed.found_nothing_in_all
-    caller.feed.found_nothing(caller.now)
-    assert caller.feed.found_nothing_in_all
-
-
 @pytest.mark.parametrize(("ago", "heard"), [(0.0, 1.0), (0.4, 0.6), (3.0, 0.0)])
 def test_what_a_service_at_the_pace_of_speech_had_heard_by_then(
     caller: Caller, ago: float, heard: float

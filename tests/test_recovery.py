@@ -223,6 +223,16 @@ def test_a_limit_in_quiet_that_is_passed_is_no_failure() -> None:
     assert isinstance(course.end(replace(ended, passed_quiet=False), later), APIConnectionError)
 
 
+def test_nothing_in_quiet_that_is_passed_says_nothing_about_what_follows() -> None:
+    course = Course()
+    nothing = replace(DRAINED, found_nothing=True)
+    for _ in range(2):
+        assert course.end(nothing, SOUND) is Next.RECONNECT
+    assert course.end(replace(nothing, passed_quiet=True), SOUND) is Next.RECONNECT
+    assert course.end(nothing, SOUND) is Next.RECONNECT
+    assert course.end(nothing, SOUND) is Next.DONE
+
+
 def test_silence_is_no_reason_to_fail() -> None:
     course = Course()
     for hour in range(20):

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import pairwise
 
 from .drift import Drift
-from .loudness import FRAMES_PER_SECOND, Loudness
+from .loudness import FRAMES_PER_SECOND, REST_AT_MOST, Loudness
 from .onset import SHORTEST_PAUSE
 
 BYTES_PER_SAMPLE = 2
@@ -220,10 +220,7 @@ class Backlog:
         self._given_up = 0
 
     def answered(self, sent: int) -> None:
-        """Note an answer that does not say what it is about, with audio sent up to `sent`.
-
-        The service may be behind, so this drops no audio: it only tells which audio got no answer.
-        """
+        """Note an answer, with audio sent up to `sent`: all after that has got none."""
         self._answered_to = max(self._answered_to, sent)
 
     def note_passed(self, sent: int) -> None:
@@ -259,11 +256,13 @@ class Backlog:
         """Drop long quiet up to `sent`, but for `LOOKBACK`: two connections were sent it in vain.
 
         A service that limits how long nobody speaks would end each new connection within it. Return
-        whether there was any.
+        whether there was any. Audio that can hold soft words is no quiet.
         """
         sound = self.first_sound(self.start, sent)
         quiet_to = sent if sound is None else sound
-        if self.speaking or quiet_to - self.start < _LONG_QUIET * self.sample_rate:
+        rest_to = self.start + round(REST_AT_MOST * self.sample_rate)
+        is_long = quiet_to - self.start >= _LONG_QUIET * self.sample_rate
+        if self.speaking or not is_long or not self.loudness.is_steady(rest_to, quiet_to):
             return False
         self._keep_from(quiet_to - round(LOOKBACK * self.sample_rate))
         return True

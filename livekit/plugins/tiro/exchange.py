@@ -218,7 +218,11 @@ class Exchange:
             self.is_direct = False
             self._flusher.close()
             await utils.aio.cancel_and_wait(receiving, sending)
-            self._note_heard()
+            self._note_heard(time.monotonic())
+            lag = self._feed.lag
+            if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
+                # It took everything: the next connection gets no more quiet audio than usual.
+                self._feed.acknowledge(self._feed.sent_to)
 
     def _pass_quiet(self) -> None:
         """Pass long quiet, if the service has ended the connection without hearing a word."""
@@ -226,17 +230,12 @@ class Exchange:
             sent_twice = min(self._sent_before, self._feed.sent_to)
             self._passed_quiet = self._parts.backlog.pass_quiet(sent_twice)
 
-    def _note_heard(self) -> None:
-        """Note, at the end, what a service that keeps up has heard."""
+    def _note_heard(self, now: float) -> None:
+        """Note what a service that keeps up has heard."""
         connection, feed = self._connection, self._feed
-        if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
-            return
-        if feed.lag is not None and connection.is_taken_at_once:
-            # It took everything: the next connection gets no more quiet audio than usual.
-            feed.acknowledge(feed.sent_to)
-        if connection.acknowledged_to >= connection.pinged_to:
-            passed_to = feed.heard_before(time.monotonic() - ANSWERS_WITHIN)
-            self._parts.backlog.note_passed(passed_to)
+        keeps_up = connection.answered and (feed.lag or 0.0) < _KEEPS_UP
+        if keeps_up and connection.acknowledged_to >= connection.pinged_to:
+            self._parts.backlog.note_passed(feed.heard_before(now - ANSWERS_WITHIN))
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
@@ -249,6 +248,9 @@ class Exchange:
         connection, feed, watch = self._connection, self._feed, self._watch
         now = time.monotonic()
         feed.acknowledge(connection.acknowledged_to)
+        if now >= feed.drained_at + ANSWERS_WITHIN:
+            # The caller is muted. What they say next would make this audio seem unheard again.
+            self._note_heard(now)
         backlog, sent_to = self._parts.backlog, feed.sent_to
         speech = (
             self._parts.transcript.speaking

@@ -289,7 +289,7 @@ class Feed:
 
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
-        self._nothing_to = _without_words(self._backlog, self._nothing_to or 0, self.sent_to)
+        self._nothing_to = self.sent_to
         self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
         self._note_unplaced(self.sent_to, now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
@@ -350,20 +350,6 @@ class Feed:
         if not segment.is_audio:
             return segment.position
         return min(segment.position + max(0, sample - segment.sample), self.sent_to)
-
-
-def _without_words(backlog: Backlog, known_to: int, sent_to: int) -> int:
-    """Return up to where the service says that there is no word, if it did so to `known_to` before.
-
-    It says so after 5 s without a word, so that is not about sound that follows such quiet.
-    """
-    start = max(backlog.start, known_to)
-    pause = round(EMPTY_SEGMENT * backlog.sample_rate)
-    first = backlog.first_sound(start, sent_to)
-    if first is None or first - start < pause:
-        sounds = backlog.sounds(start, sent_to, EMPTY_SEGMENT)
-        first = backlog.first_sound(sounds[0][1], sent_to) if sounds else None
-    return sent_to if first is None else first
 
 
 def _is_said_after(position: int, backlog: Backlog, heard_to: int) -> bool:

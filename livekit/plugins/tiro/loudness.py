@@ -27,6 +27,8 @@ REST_AT_MOST = 0.4
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
+# The peaks of steady noise are less than this times the floor: 2 is 6 dB.
+_STEADY_RATIO = 2
 # How far below its own level an utterance is quiet: 10 is 20 dB. Its level is what three frames of
 # the last 5 s exceed or reach: a click is shorter, and a caller who now speaks softly is not cut.
 _UTTERANCE_RATIO = 10
@@ -211,6 +213,10 @@ class Loudness:
                 if number - first < _WORD_WINDOW:
                     return first
         return None
+
+    def is_steady(self, start: int, stop: int) -> bool:
+        """Tell whether `start` to `stop` is noise and nothing else: no word is as soft as that."""
+        return max(self._between(start, stop), default=0) < _STEADY_RATIO * self.floor
 
     def stands_out(self, pcm: bytes) -> bool:
         """Tell whether any of the 16-bit samples stands out, measured or not yet."""

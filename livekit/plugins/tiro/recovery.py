@@ -289,6 +289,8 @@ class Recovery:
             self._retried_after_drain = True
             return Next.RECONNECT
         if ending.passed_quiet:
+            # What was said of other audio does not count, but for once: some of it was the same.
+            self._found_nothing = min(self._found_nothing, 1)
             return Next.RECONNECT
         # An earlier connection's hypothesis stands until nothing was heard twice.
         if ending.found_nothing and not (progress.speaking and timeout):
