@@ -630,6 +630,23 @@ async def test_quiet_audio_before_a_mute_is_sent_again_unless_the_service_could_
         assert np.any(again == 5000)
 
 
+@in_virtual_time
+async def test_a_ping_that_is_not_answered_yet_makes_no_quiet_unheard() -> None:
+    """It is on its way when the connection ends; the one before was answered after the mute."""
+    async with wired(EMPTY) as call:
+        call.stream._backlog.loudness._set_floor(100.0)
+        await call.push(frame(50, 250), 40)
+        await asyncio.sleep(1.5)
+        await call.push(frame(50, 200), 50)
+        call.wires.last.reads = False
+        await call.push(frame(50), 50)
+        call.wires.last.die()
+        await call.push(frame(50), 1)
+        await asyncio.sleep(0.1)
+        again = samples(call.wires.last.audio)
+        assert np.any(again == 5000) and not np.any(again == 250)
+
+
 # -- a service that limits how long nobody may speak ---------------------------------------------
 
 

@@ -233,9 +233,13 @@ class Exchange:
     def _note_heard(self, now: float) -> None:
         """Note what a service that keeps up has heard."""
         connection, feed = self._connection, self._feed
-        keeps_up = connection.answered and (feed.lag or 0.0) < _KEEPS_UP
-        if keeps_up and connection.acknowledged_to >= connection.pinged_to:
-            self._parts.backlog.note_passed(feed.heard_before(now - ANSWERS_WITHIN))
+        if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
+            return
+        passed_to = feed.heard_before(now - ANSWERS_WITHIN)
+        if connection.acknowledged_to < connection.pinged_to:
+            # A ping is not answered: the line may have stalled since the one before.
+            passed_to = min(passed_to, connection.acknowledged_to)
+        self._parts.backlog.note_passed(passed_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
