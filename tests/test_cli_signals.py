@@ -110,7 +110,7 @@ def test_what_is_being_written_is_written_to_its_end(
     monkeypatch.setattr(os, "_exit", lambda code: ended.set())
 
     async def main(interruption: Interruption) -> None:
-        with signals.uninterrupted():
+        with signals.uninterrupted:
             send(signal.SIGINT)
             # Nothing of the loop runs meanwhile.
             assert ended.wait(0.2 if patience > 1 else 10) == (patience < 1)

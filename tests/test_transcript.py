@@ -810,3 +810,14 @@ def test_finals_are_heard_once_whatever_the_connections_do(
             talk.hear(final("já", *span))
     heard = [event.alternatives[0] for event in talk.events if event.type is FINAL]
     assert [times(spoken) for spoken in heard] == [pytest.approx(span, abs=1e-3) for span in said]
+
+
+@pytest.mark.parametrize(("start", "end", "known"), [(2.0, 2.5, True), (90.0, 91.0, False)])
+def test_where_a_hypothesis_starts_is_known_by_times_that_can_be_true(
+    start: float, end: float, known: bool
+) -> None:
+    """Without, it can be about any audio."""
+    talk = Conversation(10.0)
+    talk.hear(interim("hvað", start, end))
+    assert talk.backlog.speaking
+    assert talk.backlog.open_from == (round(start * talk.rate) if known else 0)

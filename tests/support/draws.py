@@ -782,7 +782,8 @@ def _draw_mutes(seed: int, rng: Random) -> Trial:
     return replace(trial, kinds=["FIN"], faults=[Disconnect(change)])
 
 
-# The part of streams that are drawn from scenes which are not in the table.
+# The part of streams that are drawn from scenes which are not in the table: by chance of their own,
+# so that the other seeds are the streams that they were.
 _OF_THESE = 0.04
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {

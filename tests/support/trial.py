@@ -515,7 +515,8 @@ class Speaker:
 
     def _is_finished(self) -> bool:
         outcome = self._outcome
-        outcome.given_up = self._stream.stats.audio_given_up
+        if outcome.pushed > KEEP_AT_MOST:
+            outcome.given_up = self._stream.stats.audio_given_up
         finished = outcome.heard == outcome.due
         if outcome.pushed >= outcome.said.seconds + self._patience - 0.1:
             outcome.deaf = not finished

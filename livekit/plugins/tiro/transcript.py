@@ -150,6 +150,9 @@ class Transcript:
             if not self._feed.hear(end, now):
                 return []
             self._place(data, *self._feed.span(start, end))
+        else:
+            # Times that can not be true say nothing; nor does one without the other.
+            start = None
         data.confidence = interim.alternatives[0].confidence
         if self._is_behind_shown_hypothesis(data):
             return []

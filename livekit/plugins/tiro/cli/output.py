@@ -250,7 +250,7 @@ class Output:
     ) -> None:
         heard = [item for item in self._transcripts if item.segments or id(item) in self._done]
         complete = len(self._done) == self._files
-        with uninterrupted(), ExitStack() as stack:
+        with uninterrupted, ExitStack() as stack:
             for document in reversed(self._documents):
                 # One that cannot be written does not keep the others from being.
                 stack.callback(document.finish, heard, complete=complete)

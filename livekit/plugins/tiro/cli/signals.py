@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -47,19 +47,13 @@ class Interruption:
             await asyncio.gather(awaited, signalled, return_exceptions=True)
 
 
-_writing = threading.Lock()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let what is written within come to its end, though a signal has ended the program."""
-    with _writing:
-        yield
+uninterrupted = threading.Lock()
+"""What is written while it is held comes to its end, though a signal has ended the program."""
 
 
 def _end(code: int) -> None:
-    if _writing.acquire(timeout=_WRITES_WITHIN):
-        _writing.release()
+    if uninterrupted.acquire(timeout=_WRITES_WITHIN):
+        uninterrupted.release()
     os._exit(code)
 
 
