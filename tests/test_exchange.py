@@ -671,6 +671,25 @@ def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
     assert len(outcome.sessions) <= 3
 
 
+@in_virtual_time
+@pytest.mark.parametrize("hears", [False, True])
+async def test_quiet_is_passed_only_if_the_service_heard_no_word_on_the_connection(
+    hears: bool,
+) -> None:
+    """Two connections are sent the same quiet; the second has words, and takes them back."""
+    async with wired(interim_results=False) as call:
+        backlog = call.stream._backlog
+        await call.push(frame(50, 0), 200)
+        call.wires.last.die()
+        await call.push(frame(50, 0), 10)
+        call.hear(*([hypothesis(2.0), EMPTY, EMPTY] if hears else [EMPTY]))
+        await asyncio.sleep(0.1)
+        assert backlog.start == 0 and not backlog.speaking
+        call.wires.last.die()
+        await asyncio.sleep(0.1)
+        assert (backlog.start == 0) == hears
+
+
 @pytest.mark.parametrize("pause", [500, 510, 700])
 def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int) -> None:
     """The service can say once only that it hears no word in either."""

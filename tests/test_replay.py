@@ -200,6 +200,30 @@ def test_it_begins_before_the_mute_if_what_is_soft_there_is_a_hypothesis(caller:
     assert begin(caller) == muted, "it is about what is said now"
 
 
+def test_what_fills_no_message_before_the_mute_needs_no_answer(caller: Caller) -> None:
+    caller.say(noise(4.0, 100))
+    for _ in range(3):
+        caller.push(noise(0.01, 100))
+        caller.send()
+    assert caller.feed.sent_to < caller.backlog.end
+    muted = caller.backlog.end
+    caller.now += 1.4
+    caller.push(tone(0.5))
+    assert begin(caller) == muted
+
+
+def test_a_flush_and_a_mute_with_quiet_between_them_need_silence_once(caller: Caller) -> None:
+    """Somebody waits for the answer to the flush, though there is nothing to decide."""
+    caller.say(quiet(1.0))
+    caller.push(quiet(0.5))
+    caller.backlog.flush()
+    caller.push(quiet(0.3))
+    muted = caller.backlog.end
+    caller.now += 1.4
+    caller.push(quiet(0.3))
+    assert due_silence(caller.backlog, caller.clock, 0) == {muted: FLUSH_SILENCE}
+
+
 @pytest.mark.parametrize("sent", [0.0, 0.9])
 def test_it_begins_before_the_mute_if_no_service_had_the_time_to_hear_it(
     caller: Caller, sent: float
