@@ -13,7 +13,7 @@ from livekit.plugins import tiro
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
 from livekit.plugins.tiro.feed import Feed
-from livekit.plugins.tiro.outlet import EventStream, Outlet
+from livekit.plugins.tiro.outlet import EventStream, Outlet, _run_through
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support.harness import END, FINAL, INTERIM, START, USAGE, usage
@@ -177,3 +177,8 @@ async def test_what_is_reported_as_a_stream_closes_is_counted() -> None:
     await asyncio.sleep(0)
     await stream.aclose()
     assert [one.audio_duration for one in metrics] == [0.5]
+
+
+async def test_metrics_that_wait_for_something_are_not_lost_in_silence() -> None:
+    with pytest.raises(RuntimeError, match="sleep.* waits for something: run it as a task"):
+        _run_through(asyncio.sleep(0))

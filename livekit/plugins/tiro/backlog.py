@@ -9,6 +9,7 @@ A *position* counts samples of the caller's audio from its start.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from functools import cache
 from itertools import pairwise
@@ -81,7 +82,7 @@ class Backlog:
         self.loudness = Loudness()
         self.drift = Drift()
         self._pieces: list[bytes] = []
-        self._starts: list[int] = []
+        self._starts = array("q")
         # From here on there is only digital silence, as from a mute, noise suppression or DTX.
         self._silent_from = 0
         self._lookback = LOOKBACK
