@@ -515,11 +515,20 @@ NOISE = FakeMessage(b"hello")
 EMPTY = FakeMessage(b'{"result":{"results":[]}}')
 EVENT = FakeMessage(b'{"result":{"speechEventType":"END_OF_SPEECH"}}')
 ERROR = FakeMessage(b'{"error":{"code":14,"message":"no"}}')
+LAST_WORDS = FakeMessage(
+    b'{"result":{"results":[{"alternatives":[{"transcript":"bless"}],"isFinal":true}]},'
+    b'"error":{"code":11,"message":"too long"}}'
+)
 
 
 @pytest.mark.parametrize(
     ("message", "answered", "result"),
-    [(EMPTY, True, True), (EVENT, True, False), (ERROR, False, False)],
+    [
+        (EMPTY, True, True),
+        (EVENT, True, False),
+        (ERROR, False, False),
+        (LAST_WORDS, True, True),
+    ],
 )
 @pytest.mark.parametrize("kind", [aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY])
 async def test_what_counts_as_an_answer(

@@ -417,13 +417,19 @@ def test_confidence(talk: Conversation, given: float, of_words: float, expected:
     assert [word.confidence for word in words(said)] == [of_words or NOT_GIVEN] * 2
 
 
-def test_the_speaker_is_the_one_of_most_words(talk: Conversation) -> None:
-    speakers = (2, 1, 2)
+@pytest.mark.parametrize(
+    ("speakers", "expected"), [((2, 1, 2), "2"), ((0, 0, 0, 1), "1"), ((0, 0), None)]
+)
+def test_the_speaker_is_the_one_of_most_words_whose_speaker_is_known(
+    talk: Conversation, speakers: tuple[int, ...], expected: str | None
+) -> None:
     spoken = [Word(f"w{i}", i + 1, i + 2, 0.0, tag) for i, tag in enumerate(speakers)]
     best = Alternative("w0 w1 w2", 0.0, tuple(spoken))
-    said = data(talk.hear(Result(True, (best,), 1, 4)))
-    assert said.speaker_id == "2"
-    assert [word.speaker_id for word in words(said)] == ["2", "1", "2"]
+    said = data(talk.hear(Result(True, (best,), 1, 5)))
+    assert said.speaker_id == expected
+    assert [word.speaker_id for word in words(said)] == [
+        str(tag) if tag else None for tag in speakers
+    ]
 
 
 def test_nobody_known_speaks(talk: Conversation) -> None:

@@ -232,13 +232,14 @@ class Connection:
             elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 response = protocol.decode(message.data)
                 if response is not None:
-                    if response.error is not None:
-                        error = response.error._replace(odd_path=self._odd_path)
-                        return response._replace(error=error)
-                    self.answered = True
-                    if not response.event:
-                        self.answered_at = time.monotonic()
-                    return response
+                    error = response.error
+                    if error is None or response.results:
+                        self.answered = True
+                        if not response.event:
+                            self.answered_at = time.monotonic()
+                    if error is None:
+                        return response
+                    return response._replace(error=error._replace(odd_path=self._odd_path))
                 # Not its text: a frame that refuses a key can repeat the key.
                 size = {"bytes": len(message.data)}
                 logger.debug("ignored a frame that is not the service's", extra=size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +30,7 @@ from .options import (
 )
 from .stats import Stats, Tally
 from .stream import SpeechStream, given
-from .transcript import event_language
+from .transcript import event_language, main_speaker
 
 if TYPE_CHECKING:
     import aiohttp
@@ -412,14 +411,13 @@ def _joined(finals: list[stt.SpeechEvent], language: str) -> stt.SpeechEvent:
     data = stt.SpeechData(event_language(language), "")
     if spoken:
         words = [word for part in spoken for word in part.words or ()]
-        speakers = Counter(word.speaker_id for word in words if word.speaker_id)
         data = replace(
             spoken[0],
             text=" ".join(part.text for part in spoken),
             end_time=spoken[-1].end_time,
             confidence=sum(part.confidence for part in spoken) / len(spoken),
             words=words or None,
-            speaker_id=speakers.most_common(1)[0][0] if speakers else spoken[0].speaker_id,
+            speaker_id=main_speaker(words),
         )
     request_id = finals[-1].request_id if finals else ""
     return stt.SpeechEvent(stt.SpeechEventType.FINAL_TRANSCRIPT, request_id, [data])

@@ -238,16 +238,17 @@ class Transcript:
         if start is None or end is None:
             # Without times of its own, or with times that can not be true.
             words = tuple(word for word in words if self._feed.is_possible(word.end))
-            spans = self._feed.spans([word[1:3] for word in words])
+            spans = self._feed.spans([(word.start, word.end) for word in words])
         else:
-            whole, *spans = self._feed.spans([(start, end), *[word[1:3] for word in words]])
+            whole, *spans = self._feed.spans(
+                [(start, end), *[(word.start, word.end) for word in words]]
+            )
             self._place(data, *whole)
         if words:
             data.words = self._timed(words, spans)
             data.confidence = data.confidence or sum([w.confidence for w in words]) / len(words)
-            speakers = [word.speaker for word in words]
-            if any(speakers):
-                data.speaker_id = _speaker(Counter(speakers).most_common(1)[0][0])
+            if any([word.speaker for word in words]):
+                data.speaker_id = main_speaker(data.words)
         return data
 
     def _timed(
@@ -256,14 +257,15 @@ class Transcript:
         offset = self.offset
         return [
             TimedString(
-                text,
+                word.text,
                 start_time=start + offset,
                 end_time=end + offset,
-                confidence=confidence or NOT_GIVEN,
+                confidence=word.confidence or NOT_GIVEN,
                 start_time_offset=offset,
-                speaker_id=_speaker(speaker) if speaker else None,
+                # The service's number; 0 is nobody known.
+                speaker_id=str(word.speaker) if word.speaker else None,
             )
-            for (text, _, _, confidence, speaker), (start, end) in zip(words, spans, strict=True)
+            for word, (start, end) in zip(words, spans, strict=True)
         ]
 
     def _wall(self, seconds: float) -> float | None:
@@ -278,9 +280,10 @@ def event_language(tag: str) -> LanguageCode:
     return LanguageCode(tag.lower().replace("_", "-").partition("-x-")[0])
 
 
-def _speaker(tag: int) -> str | None:
-    """Name a speaker by the service's number; 0 is nobody known."""
-    return str(tag) if tag else None
+def main_speaker(words: Sequence[TimedString]) -> str | None:
+    """Return who says most of the words whose speaker is known; None if that is none of them."""
+    known = [word.speaker_id for word in words if word.speaker_id]
+    return Counter(known).most_common(1)[0][0] if known else None
 
 
 def _joined(interims: list[Result]) -> Result:
