@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from livekit.plugins.tiro.cli.call import Answer, Call, WatchedConnection, faint_noise
-from livekit.plugins.tiro.connection import new_http_session
 from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.reach import new_http_session
 from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.faults import Close, Disconnect, Fail, Moment
 from livekit.plugins.tiro.testing.resample import Resampler

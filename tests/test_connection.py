@@ -24,10 +24,6 @@ from livekit.plugins.tiro import errors
 from livekit.plugins.tiro.connection import (
     Connection,
     _OneAddress,
-    is_of_proxy,
-    new_http_session,
-    proxy_for,
-    reason_of,
 )
 from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.protocol import END_OF_AUDIO, encode_audio
@@ -226,36 +222,12 @@ async def test_a_service_that_is_not_reached_is_told_by_the_kind_of_fault(
     )
 
 
-@pytest.mark.parametrize(
-    ("address", "host", "by_proxy"),
-    [
-        ("wss://localhost", "localhost", False),
-        ("wss://localhost", "proxy.lan", True),
-        ("wss://örn.lan:81/x", "xn--rn-eka.lan", False),
-        ("wss://örn.lan:81/x", "proxy.lan", True),
-    ],
-)
-def test_a_name_that_is_not_known_can_be_the_proxys(
-    address: str, host: str, by_proxy: bool
-) -> None:
-    key = ConnectionKey(host, 3128, False, True, None, None, None)
-    fault = aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET"))
-    assert reason_of(fault) == f"the name {host} is not known"
-    assert is_of_proxy(fault, address) is by_proxy
-
-
 async def test_a_proxy_of_another_kind_is_refused() -> None:
     options = Options(api_key="SECRET", base_url="wss://localhost")
     async with aiohttp.ClientSession(proxy="socks5://user:S3CRET@localhost:9") as session:
         with pytest.raises(APIConnectionError, match="speaks SOCKS") as caught:
             await Connection.open(session, options, 5.0)
     assert "S3CRET" not in str(caught.value)
-
-
-def test_why_a_certificate_is_not_valid_is_told() -> None:
-    why = SimpleNamespace(verify_message="certificate has expired")
-    fault = aiohttp.ClientConnectorCertificateError(KEY, cast(Exception, why))
-    assert "certificate has expired" in reason_of(fault)
 
 
 async def test_a_session_that_can_not_be_used_is_told_as_such() -> None:
@@ -307,44 +279,6 @@ async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
         "allow_redirects": False,
         "raise_for_status": False,
     }
-
-
-WSS, WS = "wss://host/path", "ws://host/path"
-
-
-@pytest.mark.parametrize(
-    ("url", "names", "proxy"),
-    [
-        (WSS, {}, None),
-        (WSS, {"HTTPS_PROXY": "http://p1"}, "http://p1"),
-        (WSS, {"https_proxy": "http://p1"}, "http://p1"),
-        (WSS, {"ALL_PROXY": "http://p2"}, "http://p2"),
-        (WSS, {"ALL_PROXY": "http://p2", "HTTPS_PROXY": "http://p1"}, "http://p1"),
-        (WSS, {"WSS_PROXY": "http://p3", "HTTPS_PROXY": "http://p1"}, "http://p3"),
-        (WSS, {"HTTP_PROXY": "http://p4"}, None),
-        (WS, {"HTTP_PROXY": "http://p4"}, "http://p4"),
-        (WS, {"ALL_PROXY": "http://p2"}, "http://p2"),
-        (WS, {"HTTPS_PROXY": "http://p1"}, None),
-        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "host"}, None),
-        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "other"}, "http://p1"),
-        ("ws://localhost:80", {"ALL_PROXY": "http://p2"}, None),
-        ("ws://127.0.0.1:80", {"ALL_PROXY": "http://p2"}, None),
-        ("ws://[::1]:80", {"ALL_PROXY": "http://p2"}, None),
-    ],
-)
-async def test_the_proxy_of_the_environment(
-    url: str, names: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WSS", "WS", "HTTPS", "HTTP", "ALL", "NO"):
-        for form in (f"{name}_PROXY", f"{name}_PROXY".lower()):
-            monkeypatch.delenv(form, raising=False)
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
-    assert proxy_for(url) == proxy
-    async with new_http_session(url) as session:
-        assert session._default_proxy == proxy
-        assert session.connector is not None
-        assert session.connector.limit == 0, "any number of calls at once"
 
 
 # -- writing -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from hypothesis import example, given, strategies as st
 from livekit import rtc
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
 from livekit.plugins import tiro
-from livekit.plugins.tiro.onset import FLUSH_SILENCE
+from livekit.plugins.tiro.endpointer import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
 from livekit.plugins.tiro.testing import ConnectionRecord, TiroServer
 from livekit.plugins.tiro.testing.faults import Combined, Disconnect, PerConnection

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST, LOOKBACK, chunk_samples
+from livekit.plugins.tiro.endpointer import FLUSH_SILENCE, SHORTEST_PAUSE
 from livekit.plugins.tiro.feed import TRIM_INTERVAL, Feed
-from livekit.plugins.tiro.onset import FLUSH_SILENCE, SHORTEST_PAUSE
 
 from .support.caller import (
     RATE,

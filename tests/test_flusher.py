@@ -14,11 +14,11 @@ import pytest
 from livekit import rtc
 from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.clock import Clock
-from livekit.plugins.tiro.flusher import Flusher, _Timer as Timer, mark_flush
-from livekit.plugins.tiro.onset import FLUSH_SILENCE
+from livekit.plugins.tiro.endpointer import FLUSH_SILENCE
+from livekit.plugins.tiro.flusher import Flusher, _Timer as Timer, has_begun_anew, mark_flush
 
 from .support import virtual
-from .support.caller import noise, quiet, samples, tone
+from .support.caller import RATE as CALLER_RATE, noise, quiet, samples, tone
 from .support.fake_socket import RATE, frame
 from .support.harness import FINAL, finals
 from .support.numbered import talk
@@ -451,3 +451,77 @@ def test_turns_do_not_put_a_slow_service_further_behind(interims: bool) -> None:
     outcome = virtual.run(slow)
     assert outcome.is_exact
     assert max(outcome.delays) < 9
+
+
+# -- a word that has begun -----------------------------------------------------------------------
+
+
+def holding(audio: bytes) -> Backlog:
+    backlog = Backlog()
+    backlog.push(audio, CALLER_RATE)
+    return backlog
+
+
+@pytest.mark.parametrize("ms", [5, 20, 50, 100, 140])
+@pytest.mark.parametrize("pause", [0.26, 0.36, 1.0])
+def test_a_word_has_begun_after_a_pause(ms: int, pause: float) -> None:
+    assert has_begun_anew(holding(tone(0.5) + quiet(pause) + tone(ms / 1000)))
+
+
+@pytest.mark.parametrize("peak", [1, 30, 100])
+def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> None:
+    audio = noise(0.5, peak) + tone(0.5) + noise(0.3, peak) + tone(0.08)
+    backlog = holding(audio)
+    assert not backlog.loudness.is_learned
+    assert has_begun_anew(backlog)
+
+
+@pytest.mark.parametrize("peak", [1, 30, 100])
+def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
+    backlog = holding(tone(0.5) + noise(0.8, peak) + tone(0.08))
+    backlog.finalize(0, round(0.5 * CALLER_RATE))
+    assert not backlog.loudness.is_learned
+    assert has_begun_anew(backlog, after_final=True)
+    backlog.push(tone(0.2), CALLER_RATE)
+    assert not has_begun_anew(backlog, after_final=True), "it began some time ago"
+
+
+def test_soft_words_that_are_open_are_no_pause_after_loud_ones_that_are_final() -> None:
+    backlog = holding(tone(0.5) + noise(0.8, 1) + tone(2.0, level=250))
+    backlog.finalize(0, round(0.5 * CALLER_RATE))
+    backlog.set_speaking(True)
+    assert not has_begun_anew(backlog, after_final=True)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        b"",
+        tone(0.05),
+        # The end of a word, or of speech with a gap too short for a pause.
+        tone(0.5) + quiet(0.3) + tone(0.3),
+        tone(0.5) + quiet(0.05) + tone(0.05),
+        tone(1.0),
+        # A pause goes on.
+        tone(0.5) + quiet(0.3),
+        tone(0.5) + quiet(0.3) + tone(0.04) + quiet(0.04),
+        noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
+        # There is no word but that one: a flush as it ends means that the caller is done.
+        quiet(2.0) + tone(0.1),
+        quiet(0.1) + tone(0.18),
+        noise(1.0, 5) + tone(0.12),
+        noise(1.0, 300) + tone(0.15),
+        # A breath, 20 dB below the words.
+        tone(0.5) + quiet(0.3) + noise(0.1, 290),
+    ],
+    ids=range(13),
+)
+def test_no_word_has_begun(audio: bytes) -> None:
+    assert not has_begun_anew(holding(audio))
+
+
+def test_a_word_after_a_pause_in_an_open_hypothesis_is_not_its_first() -> None:
+    """The words before it may have been dropped."""
+    backlog = holding(quiet(2.0) + tone(0.1))
+    backlog.set_speaking(True)
+    assert has_begun_anew(backlog)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from livekit.plugins.tiro.backlog import Backlog, chunk_samples
-from livekit.plugins.tiro.onset import Onset, has_begun_anew
+from livekit.plugins.tiro.onset import Onset
 
-from .support.caller import RATE, LiveFeed, noise, quiet
+from .support.caller import RATE, LiveFeed, quiet
 
 CHUNK = chunk_samples(RATE)
 MS = RATE // 1000
@@ -270,73 +270,3 @@ def test_what_is_held_is_released_in_a_pause() -> None:
     talk.send()
     assert talk.backlog.end - talk.feed.sent_to < CHUNK
     assert not talk.feed.release()
-
-
-# -- a word that has begun -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ms", [5, 20, 50, 100, 140])
-@pytest.mark.parametrize("pause", [0.26, 0.36, 1.0])
-def test_a_word_has_begun_after_a_pause(ms: int, pause: float) -> None:
-    assert has_begun_anew(onset(tone(0.5) + quiet(pause) + tone(ms / 1000))._backlog)
-
-
-@pytest.mark.parametrize("peak", [1, 30, 100])
-def test_so_it_has_where_the_noise_of_the_line_is_not_known_yet(peak: int) -> None:
-    audio = noise(0.5, peak) + tone(0.5) + noise(0.3, peak) + tone(0.08)
-    backlog = onset(audio)._backlog
-    assert not backlog.loudness.is_learned
-    assert has_begun_anew(backlog)
-
-
-@pytest.mark.parametrize("peak", [1, 30, 100])
-def test_so_it_has_where_all_the_words_before_are_final(peak: int) -> None:
-    backlog = onset(tone(0.5) + noise(0.8, peak) + tone(0.08))._backlog
-    backlog.finalize(0, round(0.5 * RATE))
-    assert not backlog.loudness.is_learned
-    assert has_begun_anew(backlog, after_final=True)
-    backlog.push(tone(0.2), RATE)
-    assert not has_begun_anew(backlog, after_final=True), "it began some time ago"
-
-
-def test_soft_words_that_are_open_are_no_pause_after_loud_ones_that_are_final() -> None:
-    loud, soft = (np.frombuffer(tone(0.5), np.int16) for _ in range(2))
-    audio = loud.tobytes() + noise(0.8, 1) + (soft // 12).tobytes() * 4
-    backlog = onset(audio)._backlog
-    backlog.finalize(0, round(0.5 * RATE))
-    backlog.set_speaking(True)
-    assert not has_begun_anew(backlog, after_final=True)
-
-
-@pytest.mark.parametrize(
-    "audio",
-    [
-        b"",
-        tone(0.05),
-        # The end of a word, or of speech with a gap too short for a pause.
-        tone(0.5) + quiet(0.3) + tone(0.3),
-        tone(0.5) + quiet(0.05) + tone(0.05),
-        tone(1.0),
-        # A pause goes on.
-        tone(0.5) + quiet(0.3),
-        tone(0.5) + quiet(0.3) + tone(0.04) + quiet(0.04),
-        noise(0.5, 100) + tone(0.5) + noise(0.31, 100),
-        # There is no word but that one: a flush as it ends means that the caller is done.
-        quiet(2.0) + tone(0.1),
-        quiet(0.1) + tone(0.18),
-        noise(1.0, 5) + tone(0.12),
-        noise(1.0, 300) + tone(0.15),
-        # A breath, 20 dB below the words.
-        tone(0.5) + quiet(0.3) + noise(0.1, 290),
-    ],
-    ids=range(13),
-)
-def test_no_word_has_begun(audio: bytes) -> None:
-    assert not has_begun_anew(onset(audio)._backlog)
-
-
-def test_a_word_after_a_pause_in_an_open_hypothesis_is_not_its_first() -> None:
-    """The words before it may have been dropped."""
-    backlog = onset(quiet(2.0) + tone(0.1))._backlog
-    backlog.set_speaking(True)
-    assert has_begun_anew(backlog)

@@ -36,8 +36,8 @@ from livekit.plugins.tiro.cli.probe.sample import (
     plain,
     sample_from,
 )
-from livekit.plugins.tiro.connection import new_http_session
 from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.reach import new_http_session
 from livekit.plugins.tiro.testing import ConnectionRecord, Hooks, TiroServer, faults
 
 from .support.probe_service import KEY, SAMPLE, SampleRecognizer, in_virtual_time

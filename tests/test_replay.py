@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livekit.plugins.tiro.onset import EMPTY_SEGMENT, FLUSH_SILENCE
+from livekit.plugins.tiro.endpointer import EMPTY_SEGMENT, FLUSH_SILENCE
 from livekit.plugins.tiro.replay import due_silence, first_to_send
 from livekit.plugins.tiro.testing.faults import (
     Combined,

@@ -13,8 +13,8 @@ from livekit.plugins.tiro.cli.probe.lab import LEAD_IN, HeardWord, Lab, Probe
 from livekit.plugins.tiro.cli.probe.plan import measure, plan
 from livekit.plugins.tiro.cli.probe.report import Report, Row, Verdict
 from livekit.plugins.tiro.cli.probe.sample import RATE, Utterance, own_sample, plain
-from livekit.plugins.tiro.connection import new_http_session
 from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.reach import new_http_session
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
 from livekit.plugins.tiro.testing.recognizer import Hypothesis, Word, variant
 from livekit.plugins.tiro.testing.wire import SpeechConfig, StatusError

@@ -15,8 +15,8 @@ from functools import cache
 from itertools import pairwise
 
 from .drift import Drift
+from .endpointer import SHORTEST_PAUSE
 from .loudness import FRAMES_PER_SECOND, REST_AT_MOST, Loudness
-from .onset import SHORTEST_PAUSE
 
 BYTES_PER_SAMPLE = 2
 """16-bit linear PCM, mono."""

@@ -11,8 +11,8 @@ from livekit.agents import utils
 from livekit.agents.stt import SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
+from .endpointer import STILL_TALKING
 from .flusher import Flusher
-from .onset import STILL_TALKING
 from .recovery import Ending, Patience, Reason
 from .watch import (
     CLOSE_TIMEOUT,

@@ -11,8 +11,9 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
+from .endpointer import EMPTY_SEGMENT, FLUSH_SILENCE, SHORTEST_PAUSE
 from .monologue import Monologue
-from .onset import EMPTY_SEGMENT, FLUSH_SILENCE, SHORTEST_PAUSE, Onset
+from .onset import Onset
 from .replay import due_silence, first_to_send
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
+from .endpointer import DECIDED_AFTER, FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND
-from .onset import DECIDED_AFTER, FLUSH_SILENCE, has_begun_anew
 from .watch import NEXT_PAUSE, QuietWatch
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ _ASKED_LATEST = 3.5
 # s that hypotheses may be later than at their fastest. Beyond that, silence would only put the
 # service further behind: one that is no faster than speech would never catch up.
 _TOO_FAR_BEHIND = 1.5
+# s: the most of a word that has just begun, and the least quiet before it. Whoever flushes after a
+# pause, as a VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
+_BEGUN = 0.16
+_BEFORE_IT = 0.1
+# s at the end of the audio that have to be loud: one frame, in which loudness is measured.
+_LATEST = 0.02
 
 
 class Flusher:
@@ -312,6 +318,37 @@ def _is_at_onset(backlog: Backlog, clock: Clock) -> bool:
     is_recent = 0 < final_to and backlog.end - final_to < _ASKED_LATEST * rate
     after_final = is_recent and not clock.pauses_after(final_to / rate)
     return has_begun_anew(backlog, after_final=after_final)
+
+
+def has_begun_anew(backlog: Backlog, *, after_final: bool = False) -> bool:
+    """Tell whether a word has begun just now, after a pause.
+
+    Args:
+        backlog: The audio.
+        after_final: Whether the pause may follow final audio; else it is in audio not final.
+    """
+    rate, start, end = backlog.sample_rate, backlog.start, backlog.end
+    word = end - round(_BEGUN * rate)
+    pause = word - round(_BEFORE_IT * rate)
+    if pause < start or not backlog.is_loud(end - round(_LATEST * rate), end):
+        return False
+    quiet_from = backlog.quiet_from()
+    if quiet_from is not None and quiet_from <= word:
+        # The end is soft compared with the words before: a breath.
+        return False
+    is_first = not backlog.speaking and backlog.first_sound(start, word) is None
+    if is_first and not after_final:
+        return False
+    if backlog.first_loud(pause, word) is None:
+        return True
+    # Noise above the floor that was learned can be quiet compared with the words before: the
+    # final ones, if no others are open.
+    latest, loudness = round(_LATEST * rate), backlog.loudness
+    is_after_words = after_final and not backlog.speaking
+    if is_after_words and loudness.is_quiet_after_words(pause, word - latest):
+        return True
+    quiet = backlog.longest_quiet(start, pause, word, silent=False)
+    return quiet is not None and quiet[1] - quiet[0] >= word - pause - latest
 
 
 class _Timer:

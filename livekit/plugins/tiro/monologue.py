@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-from .onset import DECIDED_AFTER
+from .endpointer import DECIDED_AFTER
 
 if TYPE_CHECKING:
     from .backlog import Backlog

@@ -14,6 +14,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from .endpointer import DECIDED_AFTER, SHORTEST_PAUSE, STILL_TALKING
+
 if TYPE_CHECKING:
     from .backlog import Backlog
 
@@ -22,60 +24,6 @@ if TYPE_CHECKING:
 _HELD_BACK = 0.15
 # s of audio from the first loud frame on that go in one message: enough voice for the gate.
 _WITH_FIRST_SOUND = 0.1
-
-SHORTEST_PAUSE = 0.5
-"""Seconds after the last loud audio before which no rule of the endpointer decides."""
-
-DECIDED_AFTER = 2.5
-"""Seconds after the last loud audio by which the last of the endpointer's rules has decided."""
-
-EMPTY_SEGMENT = 5.0
-"""Seconds of audio without a word, after which the endpointer says that it heard nothing."""
-
-FLUSH_SILENCE = 2.5
-"""Seconds of zeros after a flush: the last of the endpointer's rules needs 2.0 s of silence, and
-the acoustic model looks 0.3 s ahead."""
-
-# s: the most of a word that has just begun, and the least quiet before it. Whoever flushes after a
-# pause, as a VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
-_BEGUN = 0.16
-_BEFORE_IT = 0.1
-# s at the end of the audio that have to be loud: one frame, in which loudness is measured.
-_LATEST = 0.02
-
-STILL_TALKING = 0.3
-"""Seconds after the last loud audio for which somebody may be in the middle of a sentence."""
-
-
-def has_begun_anew(backlog: Backlog, *, after_final: bool = False) -> bool:
-    """Tell whether a word has begun just now, after a pause.
-
-    Args:
-        backlog: The audio.
-        after_final: Whether the pause may follow final audio; else it is in audio not final.
-    """
-    rate, start, end = backlog.sample_rate, backlog.start, backlog.end
-    word = end - round(_BEGUN * rate)
-    pause = word - round(_BEFORE_IT * rate)
-    if pause < start or not backlog.is_loud(end - round(_LATEST * rate), end):
-        return False
-    quiet_from = backlog.quiet_from()
-    if quiet_from is not None and quiet_from <= word:
-        # The end is soft compared with the words before: a breath.
-        return False
-    is_first = not backlog.speaking and backlog.first_sound(start, word) is None
-    if is_first and not after_final:
-        return False
-    if backlog.first_loud(pause, word) is None:
-        return True
-    # Noise above the floor that was learned can be quiet compared with the words before: the
-    # final ones, if no others are open.
-    latest, loudness = round(_LATEST * rate), backlog.loudness
-    is_after_words = after_final and not backlog.speaking
-    if is_after_words and loudness.is_quiet_after_words(pause, word - latest):
-        return True
-    quiet = backlog.longest_quiet(start, pause, word, silent=False)
-    return quiet is not None and quiet[1] - quiet[0] >= word - pause - latest
 
 
 class Onset:

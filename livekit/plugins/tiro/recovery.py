@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from livekit.agents import APIError, APIStatusError
 
 from . import errors
-from .onset import EMPTY_SEGMENT
+from .endpointer import EMPTY_SEGMENT
 from .watch import DRAIN_TIMEOUT
 
 if TYPE_CHECKING:

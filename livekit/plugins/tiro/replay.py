@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .endpointer import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND, REST_AT_MOST
-from .onset import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 
 if TYPE_CHECKING:
     from .backlog import Backlog

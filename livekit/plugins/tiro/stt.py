@@ -14,7 +14,6 @@ from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
 
 from . import errors
-from .connection import new_http_session
 from .environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from .log import logger
 from .options import (
@@ -28,6 +27,7 @@ from .options import (
     hidden_key,
     usable_terms,
 )
+from .reach import new_http_session
 from .stats import Stats, Tally
 from .stream import SpeechStream, given
 from .transcript import event_language, main_speaker

@@ -247,7 +247,8 @@ class Transcript:
         if words:
             data.words = self._timed(words, spans)
             data.confidence = data.confidence or sum([w.confidence for w in words]) / len(words)
-            if any([word.speaker for word in words]):
+            tags = {word.speaker for word in words}
+            if tags != {0}:
                 data.speaker_id = main_speaker(data.words)
         return data
 

@@ -18,7 +18,6 @@ import typer
 from livekit.agents import APIError
 
 from .. import errors
-from ..connection import new_http_session, not_reached, proxy_for, reason_of
 from ..environment import (
     KEY_VARIABLES,
     URL_VARIABLE,
@@ -26,6 +25,7 @@ from ..environment import (
     url_of_environment,
 )
 from ..options import DEFAULT_BASE_URL, Options
+from ..reach import new_http_session, not_reached, proxy_for, reason_of
 from .call import Call, WatchedConnection, faint_noise
 from .exits import CliError, Exit, exits, redact, writing
 from .formats import printable

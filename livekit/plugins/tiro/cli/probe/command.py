@@ -15,9 +15,9 @@ from rich.console import Console
 
 from livekit.agents import APIError
 
-from ...connection import new_http_session
 from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
 from ...options import DEFAULT_BASE_URL, Options
+from ...reach import new_http_session
 from ..exits import CliError, Exit, complain, exits, from_api, note, writing
 from ..look import FLAG
 from ..screen import Screen

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from ...onset import FLUSH_SILENCE
+from ...endpointer import FLUSH_SILENCE
 from ...watch import DRAIN_TIMEOUT
 from ..call import Answer, Call, faint_noise
 from .lab import LEAD_IN, HeardWord, Lab, Probe, check, words_of

@@ -12,7 +12,7 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions, utils
 from livekit.agents.stt import SpeechEvent, SpeechEventType
 
-from ...onset import FLUSH_SILENCE
+from ...endpointer import FLUSH_SILENCE
 from ...stream import SpeechStream
 from ...stt import STT
 from ..call import Samples, faint_noise

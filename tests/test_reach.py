@@ -1,0 +1,105 @@
+"""The way to the service: which proxy leads there, and why it was not reached."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from types import SimpleNamespace
+from typing import cast
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from livekit.agents import APIConnectionError
+from livekit.plugins.tiro.options import Options
+from livekit.plugins.tiro.reach import (
+    is_of_proxy,
+    new_http_session,
+    not_reached,
+    proxy_for,
+    reason_of,
+)
+
+KEY = ConnectionKey("host", 443, True, True, None, None, None)
+OPTIONS = Options(api_key="test", base_url="wss://localhost")
+
+
+WSS, WS = "wss://host/path", "ws://host/path"
+
+
+@pytest.mark.parametrize(
+    ("url", "names", "proxy"),
+    [
+        (WSS, {}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1"}, "http://p1"),
+        (WSS, {"https_proxy": "http://p1"}, "http://p1"),
+        (WSS, {"ALL_PROXY": "http://p2"}, "http://p2"),
+        (WSS, {"ALL_PROXY": "http://p2", "HTTPS_PROXY": "http://p1"}, "http://p1"),
+        (WSS, {"WSS_PROXY": "http://p3", "HTTPS_PROXY": "http://p1"}, "http://p3"),
+        (WSS, {"HTTP_PROXY": "http://p4"}, None),
+        (WS, {"HTTP_PROXY": "http://p4"}, "http://p4"),
+        (WS, {"ALL_PROXY": "http://p2"}, "http://p2"),
+        (WS, {"HTTPS_PROXY": "http://p1"}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "host"}, None),
+        (WSS, {"HTTPS_PROXY": "http://p1", "NO_PROXY": "other"}, "http://p1"),
+        ("ws://localhost:80", {"ALL_PROXY": "http://p2"}, None),
+        ("ws://127.0.0.1:80", {"ALL_PROXY": "http://p2"}, None),
+        ("ws://[::1]:80", {"ALL_PROXY": "http://p2"}, None),
+    ],
+)
+async def test_the_proxy_of_the_environment(
+    url: str, names: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WSS", "WS", "HTTPS", "HTTP", "ALL", "NO"):
+        for form in (f"{name}_PROXY", f"{name}_PROXY".lower()):
+            monkeypatch.delenv(form, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for(url) == proxy
+    async with new_http_session(url) as session:
+        assert session._default_proxy == proxy
+        assert session.connector is not None
+        assert session.connector.limit == 0, "any number of calls at once"
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "by_proxy"),
+    [
+        ("wss://localhost", "localhost", False),
+        ("wss://localhost", "proxy.lan", True),
+        ("wss://örn.lan:81/x", "xn--rn-eka.lan", False),
+        ("wss://örn.lan:81/x", "proxy.lan", True),
+    ],
+)
+def test_a_name_that_is_not_known_can_be_the_proxys(
+    address: str, host: str, by_proxy: bool
+) -> None:
+    key = ConnectionKey(host, 3128, False, True, None, None, None)
+    fault = aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET"))
+    assert reason_of(fault) == f"the name {host} is not known"
+    assert is_of_proxy(fault, address) is by_proxy
+
+
+def test_why_a_certificate_is_not_valid_is_told() -> None:
+    why = SimpleNamespace(verify_message="certificate has expired")
+    fault = aiohttp.ClientConnectorCertificateError(KEY, cast("Exception", why))
+    assert "certificate has expired" in reason_of(fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "SECRET")), "refused"),
+        (aiohttp.ClientProxyConnectionError(KEY, OSError(111, "SECRET")), "the proxy on the way"),
+        (aiohttp.InvalidURL("SECRET"), "address of the proxy on the way is not a URL"),
+        (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "SECRET")), "no reason given"),
+        (asyncio.TimeoutError(), "longer than the timeout of the HTTP session"),
+        (OSError("SECRET"), "OSError"),
+    ],
+)
+def test_the_error_names_the_kind_of_fault_and_no_more(fault: Exception, told: str) -> None:
+    error = not_reached(fault, OPTIONS)
+    assert type(error) is APIConnectionError
+    assert told in error.message
+    assert "SECRET" not in error.message
