@@ -120,7 +120,7 @@ def test_what_is_lost_is_reported(
     begin = Feed.__init__
 
     def forget(feed: Feed, backlog: Backlog, *arguments: Any, **options: Any) -> None:
-        backlog._release(backlog.sent_to)
+        backlog._let_go(backlog.sent_to)
         begin(feed, backlog, *arguments, **options)
 
     monkeypatch.setattr(Feed, "__init__", forget)

@@ -407,7 +407,7 @@ class Asking:
             if self.position < self.watch.look_from:
                 continue
             self.looks += 1
-            if self.watch.is_due(self.position, self.quiet_from, now, STEP):
+            if self.watch.is_due(self.position, self.quiet_from, now, STEP, silent=True):
                 self.watch.asked(self.position, now + 2.5)
                 self.asked.append(now)
             self.watch.look_again(self.quiet_from, STEP)
@@ -440,9 +440,9 @@ def test_the_end_of_a_long_frame_is_no_breath(ms: int) -> None:
     watch.note(0, is_open=True, finals=0, endpointing=None, rate=RATE)
     for position in range(step, 19 * RATE, step):
         quiet_from = position - RATE // 50
-        assert not watch.is_due(position, quiet_from, position / RATE, step)
+        assert not watch.is_due(position, quiet_from, position / RATE, step, silent=True)
     position, long_ago = 19 * RATE, 19 * RATE - RATE // 5
-    assert watch.is_due(position, long_ago, position / RATE, step)
+    assert watch.is_due(position, long_ago, position / RATE, step, silent=True)
 
 
 def test_soft_words_are_no_breath_until_it_is_late() -> None:

@@ -599,7 +599,7 @@ async def test_an_error_of_the_service_ends_it() -> None:
 @in_virtual_time
 async def test_what_came_beside_an_error_is_heard() -> None:
     frame_with_both = json.loads(said("já", 0.1, 0.9))
-    frame_with_both["error"] = {"code": 16, "message": "no"}
+    frame_with_both["error"] = {"code": 3, "message": "no"}
     async with wired() as call:
         await call.push(frame(50), 20)
         call.hear(json.dumps(frame_with_both).encode())

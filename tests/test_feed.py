@@ -202,7 +202,7 @@ def test_live_audio_that_waited_too_long_is_given_up(caller: Caller) -> None:
     caller.say(2.0)
     for _ in range(90):
         caller.push(1.0)
-        caller.feed.limit(caller.now)
+        caller.feed.give_up_old_audio(caller.now)
         assert (caller.backlog.end - caller.backlog.start) / RATE <= KEEP_AT_MOST
     assert caller.reconnect() == 92 - KEEP_AT_MOST
     assert caller.backlog.take_given_up() == 32
@@ -224,7 +224,7 @@ def test_words_after_a_final_of_what_was_sent_with_them_are_not_given_up_silentl
 
 def test_a_file_can_wait(caller: Caller) -> None:
     caller.push(300.0, waits=False)
-    caller.feed.limit(caller.now)
+    caller.feed.give_up_old_audio(caller.now)
     assert caller.backlog.start == 0
 
 
@@ -313,7 +313,7 @@ def test_a_service_that_is_asked_hears_the_start_and_more_silence(caller: Caller
     """A first message of 20 ms opens the voice gate of the service."""
     caller.push(tone(0.5))
     caller.backlog.flush()
-    caller.reconnect(asking=True)
+    caller.reconnect(insist=True)
     sent = caller.send()
     assert [len(pcm) / 2 / RATE for pcm in sent[:2]] == [0.02, 0.05]
     assert ASKING_SILENCE <= silence_of(sent) < ASKING_SILENCE + 0.3

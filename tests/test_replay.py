@@ -176,7 +176,7 @@ def test_a_flush_marks_the_end_for_the_next_connection_too(caller: Caller) -> No
 
 def begin(caller: Caller) -> int:
     """Return where a connection begins that follows one whose service kept up."""
-    caller.backlog.note_passed(caller.feed.sent_to)
+    caller.backlog.note_answerable(caller.feed.sent_to)
     return first_to_send(caller.backlog, caller.clock)
 
 

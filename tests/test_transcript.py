@@ -40,8 +40,8 @@ class Conversation(Caller):
     def mute(self, seconds: float) -> None:
         self.now += seconds
 
-    def reconnect(self, *, asking: bool = False) -> float:
-        start = super().reconnect(asking=asking)
+    def reconnect(self, *, insist: bool = False) -> float:
+        start = super().reconnect(insist=insist)
         self.connections += 1
         self.transcript.begin(f"tiro_{self.connections}", self.feed)
         self.send()

@@ -120,11 +120,11 @@ class Caller:
             sent += self.send()
         return b"".join(sent)
 
-    def reconnect(self, *, asking: bool = False) -> float:
+    def reconnect(self, *, insist: bool = False) -> float:
         """Start a new connection; return the second from which it is fed."""
-        self.backlog.note_passed(self.feed.heard_before(self.now - ANSWERS_WITHIN))
-        self.feed.limit(self.now)
-        self.feed = at_once(Feed(self.backlog, self.clock, self.now, asking=asking))
+        self.backlog.note_answerable(self.feed.heard_before(self.now - ANSWERS_WITHIN))
+        self.feed.give_up_old_audio(self.now)
+        self.feed = at_once(Feed(self.backlog, self.clock, self.now, insist=insist))
         start = self.backlog.start
         assert self.feed.sent_to >= start
         assert self.backlog.first_sound(start, self.feed.sent_to) is None, "nothing but quiet"
@@ -165,7 +165,7 @@ class AtOnce(Onset):
     def __init__(self, backlog: Backlog) -> None:
         super().__init__(backlog, gathering=False)
 
-    def next_to_who_is_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+    def size_while_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         return chunk
 
     def look(self, sent_to: int) -> None:

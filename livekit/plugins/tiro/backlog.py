@@ -75,7 +75,7 @@ class Backlog:
         """Whether a hypothesis is open."""
         self.open_from = 0
         """The position at which the open hypothesis starts; 0 if the service does not say where."""
-        self.passed_to = 0
+        self.answerable_to = 0
         """The position up to which a service that keeps up had the time to say what it hears."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
@@ -86,8 +86,8 @@ class Backlog:
         # From here on there is only digital silence, as from a mute, noise suppression or DTX.
         self._silent_from = 0
         self._lookback = LOOKBACK
-        self._released_to = self._answered_to = 0
-        self._given_up = self._unplaced_finals = self._sent_once = 0
+        self._covered_to = self._answered_to = 0
+        self._given_up = self._unplaced_finals = self._samples_sent = 0
         self._set_rate(16000)
 
     # -- in and out ------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Backlog:
     def take(self, start: int, stop: int) -> bytes:
         """Return samples that are about to be sent."""
         if stop > self.sent_to:
-            self._sent_once += stop - max(self.sent_to, start)
+            self._samples_sent += stop - max(self.sent_to, start)
             self.sent_to = stop
         if stop == self.end and start == self._starts[-1]:
             # A live frame of one chunk goes out as it came in.
@@ -157,7 +157,7 @@ class Backlog:
     @property
     def start(self) -> int:
         """The position from which a new connection is fed."""
-        return max(self.kept_from, self._released_to)
+        return max(self.kept_from, self._covered_to)
 
     # -- what the service says -------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Backlog:
         self.loudness.learn_words(start, stop)
         self.finalized_to = max(self.finalized_to, stop)
         self._unplaced_finals = 0
-        self._release(stop)
+        self._let_go(stop)
 
     def finalize_without_times(self, sent: int) -> None:
         """Note a final that does not say what it covers, with audio sent up to `sent`.
@@ -199,7 +199,7 @@ class Backlog:
         for _ in range(finals):
             end = self._end_of_stretch(sent)
             if end is not None:
-                self._release(end)
+                self._let_go(end)
         placed = self.start > start or self.loudness.is_learned
         self._unplaced_finals = 0 if placed else finals
 
@@ -216,17 +216,17 @@ class Backlog:
                 return end
         return None
 
-    def _release(self, position: int) -> None:
-        self._released_to = max(self._released_to, position)
+    def _let_go(self, position: int) -> None:
+        self._covered_to = max(self._covered_to, position)
         self._given_up = 0
 
     def answered(self, sent: int) -> None:
         """Note an answer, with audio sent up to `sent`: all after that has got none."""
         self._answered_to = max(self._answered_to, sent)
 
-    def note_passed(self, sent: int) -> None:
+    def note_answerable(self, sent: int) -> None:
         """Note that a service that keeps up had the time to answer audio sent up to `sent`."""
-        self.passed_to = max(self.passed_to, sent)
+        self.answerable_to = max(self.answerable_to, sent)
 
     # -- what is kept ----------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Backlog:
                 heard = max(heard, silence_heard)
             quiet_to = heard - round(self._lookback * self.sample_rate)
             if quiet_to > floor:
-                # A sound counts if its onset is before `quiet_to`; a word's length shows it.
+                # What begins before `quiet_to` may show only later that it is as long as a word.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)
                 floor = max(floor, quiet_to if sound is None else min(quiet_to, sound - onset))
         bound = newest - round(KEEP_AT_MOST * self.sample_rate)
@@ -253,7 +253,7 @@ class Backlog:
             floor = bound
         self._keep_from(floor)
 
-    def pass_quiet(self, sent: int) -> bool:
+    def drop_quiet(self, sent: int) -> bool:
         """Drop long quiet up to `sent`, but for `LOOKBACK`: two connections were sent it in vain.
 
         A service that limits how long nobody speaks would end each new connection within it. Return
@@ -353,7 +353,7 @@ class Backlog:
     @property
     def seconds_sent(self) -> float:
         """Seconds sent so far, each counted once."""
-        return self._sent_once / self.sample_rate
+        return self._samples_sent / self.sample_rate
 
 
 @cache

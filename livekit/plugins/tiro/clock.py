@@ -33,6 +33,11 @@ class Clock:
     belongs, so that no time lies in the future. A longer burst was recorded before the call stood,
     or is a file: the next gap may be as long as the surplus and is no pause. All this is settled,
     and such audio counts as live, once audio has run at its own pace for a while.
+
+    For example, frames of 0.1 s come each 0.1 s, until none comes from 5.0 s to 8.0 s. At 8.0 s, a
+    new stretch begins 3 s later. If 30 frames then come at once, they were only late: at the last
+    of them that stretch is gone again. If they go on to come each 0.1 s, the caller was muted, and
+    after `_SETTLED_AFTER` the pause is there for good.
     """
 
     __slots__ = (
@@ -64,6 +69,7 @@ class Clock:
         self._starts = [0.0]
         self._origins = [0.0]
         self._shifts = [0.0]
+        # How many of the stretches are settled.
         self._settled = 0
         # How long the next gap may be without being a pause; and that value before each of the
         # latest stretches whose gap may yet be taken back.

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+FARTHEST = 0.1
+"""Seconds per second that a clock can be off: one that is farther off is not followed."""
+
 # s that a recogniser may put the edge of a word off the edge of its sound: less is no drift.
 _HABIT = 0.25
-# s per second that a clock can be off: a clock that is farther off is not followed.
-_FARTHEST = 0.1
 # Finals in a row, of those that are off by more than a habit, that have to agree on the pace.
 _SURE = 3
 # The weight of a final against the next one: a pace may change in the course of a call.
@@ -73,7 +74,7 @@ class Drift:
         """Return the one edge that a second of the service's clock can mean; None if unclear."""
         last_told, last_true = self._last
         since = max(0.0, second - last_told)
-        expected, most = last_true + since / self.pace, _HABIT + _FARTHEST * since
+        expected, most = last_true + since / self.pace, _HABIT + FARTHEST * since
         near = [edge for edge in edges if abs(edge - expected) <= most]
         return near[0] if len(near) == 1 else None
 
@@ -86,7 +87,7 @@ class Drift:
         self._squared = _DECAY * self._squared + true**2
         pace = self._crossed / self._squared
         grown = abs(wrong - self._first_wrong) > _HABIT and abs(pace - 1) * true > _HABIT
-        fits = abs(told - pace * true) <= _HABIT and abs(pace - 1) <= _FARTHEST
+        fits = abs(told - pace * true) <= _HABIT and abs(pace - 1) <= FARTHEST
         if grown:
             self._agreeing = self._agreeing + 1 if fits else 0
         self._is_certain = self._is_certain or self._agreeing >= _SURE

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
-from .options import OWN_PATH, Key
+from .options import TIRO_PATH, Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +54,9 @@ class Status(NamedTuple):
     retryable: bool
 
 
+UNAUTHENTICATED = 16
+"""The gRPC code for a key that is not valid, or not any more."""
+
 GRPC_STATUS = {
     1: Status("CANCELLED", 499, True),
     2: Status("UNKNOWN", 500, True),
@@ -69,12 +72,13 @@ GRPC_STATUS = {
     13: Status("INTERNAL", 500, True),
     14: Status("UNAVAILABLE", 503, True),
     15: Status("DATA_LOSS", 500, True),
-    16: Status("UNAUTHENTICATED", 401, False),
+    UNAUTHENTICATED: Status("UNAUTHENTICATED", 401, False),
 }
 """The gRPC codes. One that is not here is reported as 500, retryable."""
 
 ROTATION_CODES = frozenset({1, 4, 10, 11})
-"""The codes that end a healthy session without a fault: limits of length and time."""
+"""The codes that end a healthy connection without a fault: limits of length and time. The stream
+goes on with the next connection, and nobody is told; the rest of `GRPC_STATUS` is raised."""
 
 _ADVICE = {
     400: "Check the options given to tiro.STT (language, max_alternatives, extra_config).",
@@ -400,5 +404,5 @@ def _status_error(message: str, http_status: int, retryable: bool, odd_path: str
     other = _ADVICE_SERVER if retryable else _ADVICE_ADDRESS
     advice = _ADVICE.get(http_status, other)
     if odd_path and http_status == 404:
-        advice += f" Its path is {odd_path}, where Tiro's own address has {OWN_PATH}."
+        advice += f" Its path is {odd_path}, where Tiro's own address has {TIRO_PATH}."
     return APIStatusError(f"{message}. {advice}", status_code=http_status, retryable=retryable)

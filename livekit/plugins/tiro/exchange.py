@@ -106,7 +106,7 @@ class Exchange:
         self._patience = patience
         # Up to here, an earlier connection was sent the audio, too; the finals until then.
         self._sent_before, self._finals_before = parts.backlog.sent_to, parts.transcript.finals
-        self._passed_quiet = False
+        self._dropped_quiet = False
         self._watch = AnswerWatch(time.monotonic())
         loop = asyncio.get_running_loop()
         # What the send task waits for.
@@ -165,12 +165,12 @@ class Exchange:
     def change_options(self, options: Options) -> None:
         """Use other settings; end the exchange if the config that was sent no longer fits."""
         self._options = options
-        self._flusher.note_options(options.endpointing)
+        self._flusher.set_endpointing(options.endpointing)
         in_force = self._connection.configured
         if in_force is None or self._changed.done():
             return
         self._has_new_phrases = in_force.phrases != options.phrases
-        if not in_force.is_heard_like(options):
+        if not in_force.needs_same_config(options):
             self._changed.set_result(None)
 
     def _apply_new_phrases(self) -> None:
@@ -212,7 +212,7 @@ class Exchange:
                     return reason
             if self._changed.done():
                 return Reason.OPTIONS_CHANGED
-            self._pass_quiet()
+            self._drop_quiet()
             return receiving.result()
         finally:
             self.is_direct = False
@@ -224,28 +224,28 @@ class Exchange:
                 # It took everything: the next connection gets no more quiet audio than usual.
                 self._feed.acknowledge(self._feed.sent_to)
 
-    def _pass_quiet(self) -> None:
-        """Pass long quiet, if the service has ended the connection without hearing a word."""
+    def _drop_quiet(self) -> None:
+        """Drop long quiet, if the service has ended the connection without hearing a word."""
         if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
             sent_twice = min(self._sent_before, self._feed.sent_to)
-            self._passed_quiet = self._parts.backlog.pass_quiet(sent_twice)
+            self._dropped_quiet = self._parts.backlog.drop_quiet(sent_twice)
 
     def _note_heard(self, now: float) -> None:
         """Note what a service that keeps up has heard."""
         connection, feed = self._connection, self._feed
         if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
             return
-        passed_to = feed.heard_before(now - ANSWERS_WITHIN)
+        answerable_to = feed.heard_before(now - ANSWERS_WITHIN)
         if connection.acknowledged_to < connection.pinged_to:
             # A ping is not answered: the line may have stalled since the one before.
-            passed_to = min(passed_to, connection.acknowledged_to)
-        self._parts.backlog.note_passed(passed_to)
+            answerable_to = min(answerable_to, connection.acknowledged_to)
+        self._parts.backlog.note_answerable(answerable_to)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
         known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        return replace(known, passed_quiet=self._passed_quiet)
+        return replace(known, dropped_quiet=self._dropped_quiet)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""
@@ -297,7 +297,7 @@ class Exchange:
                 connection.note_news()
                 self._parts.outlet.emit(events)
                 if events[0].type is not SpeechEventType.INTERIM_TRANSCRIPT:
-                    self._flusher.note_answer(self._options.endpointing)
+                    self._flusher.note_answer()
                 if self._has_new_phrases:
                     self._apply_new_phrases()
             if response.error is not None:
@@ -305,7 +305,10 @@ class Exchange:
         return Reason.CLOSED
 
     async def _send(self) -> bool:
-        """Send audio until the input ends. Return False if the connection is gone."""
+        """Send audio until the input ends. Return False if the end marker could not be sent.
+
+        That is when the connection is gone, or when nothing was sent on it.
+        """
         connection, feed, backlog = self._connection, self._feed, self._parts.backlog
         is_first = True
         while True:
@@ -328,6 +331,7 @@ class Exchange:
                 self._more = more = asyncio.get_running_loop().create_future()
                 self._parts.outlet.report_usage()
                 # `send_now` looks for quiet in what it sends; what this task sent was not searched.
+                # It need not be, unless somebody waits for a pause or speaks for long.
                 if backlog.end >= self._quiet.due_from:
                     seconds = backlog.chunk / backlog.sample_rate
                     self._flusher.notice_end_of_utterance(seconds, now)

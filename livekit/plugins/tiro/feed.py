@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .backlog import BYTES_PER_SAMPLE, KEEP_AT_MOST
+from .drift import FARTHEST
 from .endpointer import EMPTY_SEGMENT, FLUSH_SILENCE, SHORTEST_PAUSE
 from .monologue import Monologue
 from .onset import Onset
@@ -27,19 +28,20 @@ _BEHIND = 0.3
 # s of audio from one trim to the next; up to this much more than needed is kept.
 TRIM_INTERVAL = 1.0
 # s of audio from one look for a pause to the next: a pause in which the service decides is longer.
-_LOOK_INTERVAL = 0.4
-# s after the final audio, within which a sound is the rest of its last word.
+_PAUSE_LOOK_INTERVAL = 0.4
+# s from the start of the audio sent again, which mostly is the end of a final word: a sound that
+# begins within them may be the rest of that word, and its start is not compared with any time.
 _REST = 0.1
 # s of zeros after audio that is sent again because nothing was said about it: an endpointer that
 # heard no word decides after 5 s.
-_ASKING_SILENCE = 6.0
+_INSISTING_SILENCE = 6.0
 # s; the zeros go out in pieces, because the service runs its endpointer between messages only.
 _SILENCE_PIECE = 0.25
 # s that a result trails what was sent although the service keeps up: the endpointer's silence, the
 # look-ahead, the way there and back.
 _USUAL_LAG = 5.0
-# How much too fast the service's clock may run; a time farther ahead is not believed.
-_FASTEST_CLOCK = 1.1
+# Seconds of the service's clock per second of audio, at most; a time farther ahead is not believed.
+_FASTEST_CLOCK = 1.0 + FARTHEST
 
 
 class Segment(NamedTuple):
@@ -55,14 +57,14 @@ class Segment(NamedTuple):
 class Feed:
     """One connection's way through the backlog. A new connection has a new feed."""
 
-    def __init__(self, backlog: Backlog, clock: Clock, now: float, *, asking: bool = False) -> None:
+    def __init__(self, backlog: Backlog, clock: Clock, now: float, *, insist: bool = False) -> None:
         """Start at the first sample that is not final.
 
         Args:
             backlog: The audio.
             clock: Knows the pauses in the audio.
             now: Monotonic seconds.
-            asking: Whether the service is to answer even if it hears no word. Then the first
+            insist: Whether the service is to answer even if it hears no word. Then the first
                 message has 20 ms, which opens its voice gate, and a flush sends 6 s of silence.
         """
         backlog.begin()
@@ -77,8 +79,8 @@ class Feed:
         self._backlog = backlog
         self._clock = clock
         self._drift = backlog.drift
-        self._asking = asking
-        self._onset = Onset(backlog, gathering=not asking)
+        self._insist = insist
+        self._onset = Onset(backlog, gathering=not insist)
         self._monologue = Monologue(backlog, self.sent_to)
         self._silences = due_silence(backlog, clock, self.sent_to)
         self._pending_flushes = list(self._silences)
@@ -114,17 +116,17 @@ class Feed:
         """Return the samples of the next message, or None if there is not enough for one."""
         backlog, start, first = self._backlog, self.sent_to, self._samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
-        chunk = backlog.chunk if first or not self._asking else backlog.sample_rate // 50
+        chunk = backlog.chunk if first or not self._insist else backlog.sample_rate // 50
         if ready >= chunk and not self._silence_left:
-            find = None
+            size_of_next = None
             if self._onset.is_gathering:
-                find = self._onset.next_message
-            elif self.drained_at > now + _BEHIND and (first or not self._asking):
-                find = self._onset.next_to_who_is_behind
+                size_of_next = self._onset.size_while_gathering
+            elif self.drained_at > now + _BEHIND and (first or not self._insist):
+                size_of_next = self._onset.size_while_behind
             elif self._onset.is_pausing:
-                find = self._onset.next_in_pause
-            if find is not None:
-                chunk = find(start, start + ready, chunk, bool(self._pending_flushes))
+                size_of_next = self._onset.size_in_pause
+            if size_of_next is not None:
+                chunk = size_of_next(start, start + ready, chunk, bool(self._pending_flushes))
         if self._silence_left or (ready < chunk and self._pending_flushes):
             pcm = self._take_silence(ready)
         elif ready >= chunk > 0:
@@ -135,10 +137,10 @@ class Feed:
             return None
         self.drained_at = max(self.drained_at, now) + (self._samples - first) / backlog.sample_rate
         if self.sent_to >= self._look_at:
-            self._look_at = self.sent_to + round(_LOOK_INTERVAL * backlog.sample_rate)
+            self._look_at = self.sent_to + round(_PAUSE_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
             if self._monologue.look_from <= self.sent_to < backlog.end - chunk:
-                for breath in self._monologue.plan(self.sent_to):
+                if (breath := self._monologue.plan(self.sent_to)) is not None:
                     insort(self._pending_flushes, breath)
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
@@ -159,8 +161,8 @@ class Feed:
             self._silent_at = self._pending_flushes.pop(0)
             self._monologue.decided(self._silent_at)
             silence = self._silences.get(self._silent_at, FLUSH_SILENCE)
-            if self._asking:
-                silence = _ASKING_SILENCE
+            if self._insist:
+                silence = _INSISTING_SILENCE
             self._silence_left = round(silence * self._backlog.sample_rate)
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.
@@ -218,7 +220,7 @@ class Feed:
         """Note that the peer has taken the audio up to a position: it is not lost on the way."""
         self._acknowledged_to = max(self._acknowledged_to, position)
 
-    def limit(self, now: float) -> None:
+    def give_up_old_audio(self, now: float) -> None:
         """Give up live audio that has waited too long for a connection; a file can wait."""
         self._trim(now, self._backlog.end if self._clock.is_live(now) else self.sent_to)
 

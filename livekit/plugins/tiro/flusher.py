@@ -22,28 +22,30 @@ if TYPE_CHECKING:
 # s without an answer to a flush and without more audio, after which the silence is sent once more:
 # the service may need more silence than it was sent. The framework waits 2 s for the answer.
 _ASK_AGAIN_AFTER = 1.5
-# s without more audio, after which a flush that waits for a pause is sent all the same. For long
-# frames it is their length, plus what a network can delay the next one. Longer ones are of a file.
+# s without more audio, after which a flush that waits for a pause is made all the same.
 _NO_MORE_AFTER = 0.3
-_LATE = 0.2
+# s by which a network can delay the next frame: with long frames it takes their length and that.
+_FRAME_LATE = 0.2
+# s that a frame of live audio has at most; longer ones are parts of a file.
 _LONGEST_FRAME = 0.5
-# s that this timer may be late. If it is later, the loop has stalled, and audio had to wait too.
+# s that the timer of a flush that waits may be late. If it is later, the event loop has stalled,
+# and audio had to wait as well.
 _STALLED = 0.02
-# s of audio in which the service hears no word, after which such a flush is sent too: the audio
-# is not speech.
+# s of audio without a word, by what the service says, after which a flush that waits for a pause is
+# made: the audio is no speech.
 _NO_WORD_AFTER = 1.5
 # s after the end of a final within which somebody may still flush for it: the framework's detectors
 # of the end of a turn wait for 3 s at most.
 _ASKED_LATEST = 3.5
-# s that hypotheses may be later than at their fastest. Beyond that, silence would only put the
-# service further behind: one that is no faster than speech would never catch up.
+# s that hypotheses may be later than at their fastest on this connection. Beyond that, silence
+# would only put the service further behind: one no faster than speech would never catch up.
 _TOO_FAR_BEHIND = 1.5
 # s: the most of a word that has just begun, and the least quiet before it. Whoever flushes after a
 # pause, as a VAD does, is 0.1 s late. The shortest words have 0.1 s of sound.
 _BEGUN = 0.16
 _BEFORE_IT = 0.1
 # s at the end of the audio that have to be loud: one frame, in which loudness is measured.
-_LATEST = 0.02
+_ONE_FRAME = 0.02
 
 
 class Flusher:
@@ -85,25 +87,30 @@ class Flusher:
         self._final_lag = 0.0
         # The position at which the timer was late once, as the loop stalled; the next time counts.
         self._excused: int | None = None
-        self.note_options(endpointing)
+        self.set_endpointing(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)
         if self.quiet.is_waiting:
             self._wait_for_more()
 
-    def note_options(self, endpointing: float | None) -> None:
-        """Take in the option: seconds of quiet."""
+    def set_endpointing(self, seconds: float | None) -> None:
+        """Set after how much quiet the final is asked for; None leaves that to the service."""
+        self._endpointing = seconds
+        self._note_state()
+
+    def _note_state(self) -> None:
+        """Tell the watch whether a hypothesis is open, and how many finals there were."""
         backlog, transcript = self._parts.backlog, self._parts.transcript
         self.quiet.note(
             self._feed.undecided_from if transcript.speaking else 0,
             is_open=transcript.speaking,
             finals=transcript.finals,
-            endpointing=endpointing,
+            endpointing=self._endpointing,
             rate=backlog.sample_rate,
         )
 
-    def note_answer(self, endpointing: float | None) -> None:
-        """Take in that the service began to hear words, or decided; and the option again."""
-        self.note_options(endpointing)
+    def note_answer(self) -> None:
+        """Take in that the service began to hear words, or decided."""
+        self._note_state()
         lag = self._feed.lag
         if lag is None:
             unheard = self._feed.sent_to - self._feed.heard_to
@@ -129,7 +136,7 @@ class Flusher:
         if _is_at_onset(backlog, self._parts.clock):
             self.quiet.wait_for_pause(backlog)
             self._wait_for_more()
-        elif self._leave_to_quiet(time.monotonic()):
+        elif self._put_off_if_behind(time.monotonic()):
             self._left_to = backlog.end
         else:
             self._ask()
@@ -160,11 +167,11 @@ class Flusher:
 
     # -- what waits ------------------------------------------------------------------------------
 
-    def _leave_to_quiet(self, now: float) -> bool:
-        """Leave the decision to the quiet in the call, if the service is behind.
+    def _put_off_if_behind(self, now: float) -> bool:
+        """Send no silence now if the service is behind: it takes as long as the quiet in the call.
 
-        Injected silence would take it just as long. Return whether to leave it: that ends when the
-        service, from its last answer on, has had time for all it was sent and its slowest rule.
+        Return True until the service, counted from its last answer, has had the time to hear all
+        that it was sent and to decide on it. The first call starts that wait.
         """
         if not self._is_behind(now):
             return False
@@ -197,7 +204,7 @@ class Flusher:
     def _start_timer(self, call: Callable[[int], None]) -> None:
         if not self._is_over:
             frame = min(self._parts.clock.latest, _LONGEST_FRAME)
-            wait = max(_NO_MORE_AFTER, frame + _LATE)
+            wait = max(_NO_MORE_AFTER, frame + _FRAME_LATE)
             self._timer.start(wait, call, self._parts.backlog.end)
 
     def _look_whether_to_ask(self, position: int) -> None:
@@ -217,7 +224,7 @@ class Flusher:
             if self._is_no_speech(now):
                 self._ask()
                 return
-        elif not self._leave_to_quiet(now):
+        elif not self._put_off_if_behind(now):
             self.quiet.wait_for_pause(self._parts.backlog)
         self._wait_for_more()
 
@@ -272,7 +279,7 @@ class Flusher:
         silent = quiet_from is None or backlog.first_loud(quiet_from, backlog.end) is None
         if self.quiet.is_due(backlog.end, quiet_from, now, step, silent=silent):
             # A monologue can not be left to the quiet: the service would cut a word first.
-            if backlog.end >= self.quiet.monologue_from or not self._leave_to_quiet(now):
+            if backlog.end >= self.quiet.monologue_from or not self._put_off_if_behind(now):
                 self._ask()
         self.quiet.look_again(quiet_from, step)
 
@@ -330,7 +337,7 @@ def has_begun_anew(backlog: Backlog, *, after_final: bool = False) -> bool:
     rate, start, end = backlog.sample_rate, backlog.start, backlog.end
     word = end - round(_BEGUN * rate)
     pause = word - round(_BEFORE_IT * rate)
-    if pause < start or not backlog.is_loud(end - round(_LATEST * rate), end):
+    if pause < start or not backlog.is_loud(end - round(_ONE_FRAME * rate), end):
         return False
     quiet_from = backlog.quiet_from()
     if quiet_from is not None and quiet_from <= word:
@@ -343,7 +350,7 @@ def has_begun_anew(backlog: Backlog, *, after_final: bool = False) -> bool:
         return True
     # Noise above the floor that was learned can be quiet compared with the words before: the
     # final ones, if no others are open.
-    latest, loudness = round(_LATEST * rate), backlog.loudness
+    latest, loudness = round(_ONE_FRAME * rate), backlog.loudness
     is_after_words = after_final and not backlog.speaking
     if is_after_words and loudness.is_quiet_after_words(pause, word - latest):
         return True

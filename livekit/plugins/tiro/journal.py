@@ -37,12 +37,12 @@ class Journal:
             backlog: Knows how much of it was sent.
         """
         self.tally = Tally()
-        """The counts; `up_to_date` returns them with all that others count."""
+        """The counts; `take_counts` adds what others count."""
         self._clock = clock
         self._backlog = backlog
 
-    def up_to_date(self, feed: Feed) -> Tally:
-        """Return the counts as they are now.
+    def take_counts(self, feed: Feed) -> Tally:
+        """Take in what others count, before a feed is replaced too. Return all counts.
 
         Args:
             feed: Of the present connection, or of the last one.

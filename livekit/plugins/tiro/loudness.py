@@ -77,7 +77,10 @@ class Loudness:
         """Start with no audio."""
         self.floor = 1.0
         """The peak level of the line's noise; 1 until it is learned."""
+        # What is louder stands out.
         self._limit = _RATIO
+        # The floor before it is lowered for noise that has stopped, and the latest levels, which
+        # show that it has.
         self._learned = 1.0
         self._recent = array("H")
         self.is_learned = False
@@ -89,8 +92,10 @@ class Loudness:
         # numpy, whose code has left the CPU's caches by the time it is needed again.
         self._levels = array("H")
         self._first = 0
+        # Up to which frame the floor is learned; and the quiet of each of the latest seconds.
         self._learned_to = 0
         self._seconds: list[float] = []
+        # The level of the last words that are final.
         self._word_level = 0
 
     def set_rate(self, sample_rate: int) -> None:
@@ -295,6 +300,7 @@ class Loudness:
     def _rest_of_word(self, levels: Sequence[int]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
         limit = self._limit
+        # Up to the first quiet frame; up to the frame that sinks no more; what is louder after it.
         run = next((n for n, level in enumerate(levels) if level <= limit), len(levels))
         later = enumerate(levels[_SINKING_FRAMES:run])
         sinks = next((n for n, level in later if level > _SINKING * levels[n]), run)

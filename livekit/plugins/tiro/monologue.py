@@ -76,10 +76,10 @@ class Monologue:
             return max(since, sent_to)
         return loud if loud - since > pause else since
 
-    def plan(self, sent_to: int) -> list[int]:
+    def plan(self, sent_to: int) -> int | None:
         """Have silence sent in the longest quiet that comes before it is too late.
 
-        Return the position, if there is one; the audio there is yet to be sent.
+        Return its position, or None. The audio there is yet to be sent.
 
         Args:
             sent_to: The position up to which audio was sent. Call often enough that little is sent
@@ -93,25 +93,25 @@ class Monologue:
         known = backlog.last_loud(since, limits[-1]) or since
         is_long = known - since >= MONOLOGUE * rate
         if sent_to < self.look_from or not is_long or self._is_planned(sent_to, limits[0]):
-            return []
+            return None
         if sent_to > limits[-1]:
             # It was too late, and the service has cut.
             self._begin(sent_to)
-            return []
+            return None
         for limit, silent in ((limits[0], True), (limits[1], True), (limits[1], False)):
             stop = min(limit, backlog.end)
             quiet = backlog.longest_quiet(since, sent_to, stop, silent=silent)
             if quiet is not None and quiet[1] - quiet[0] >= BREATH * rate:
                 return self._take(*quiet)
-        return []
+        return None
 
-    def _take(self, start: int, stop: int) -> list[int]:
+    def _take(self, start: int, stop: int) -> int | None:
         """Plan silence in a quiet stretch, unless any endpointer decides there by itself."""
         if stop - start >= DECIDED_AFTER * self._backlog.sample_rate:
-            return []
+            return None
         breath = (start + stop) // 2
         self._backlog.plan_flush(breath)
-        return [breath]
+        return breath
 
     def _is_planned(self, sent_to: int, until: int) -> bool:
         """Tell whether silence is to be sent in time anyway."""

@@ -16,7 +16,7 @@ ApiKey = str | Callable[[], str | Awaitable[str]]
 DEFAULT_BASE_URL = "wss://speech.talgreinir.is/v2beta1"
 """Where Tiro's service listens, as its documentation gives it."""
 
-OWN_PATH = urlsplit(DEFAULT_BASE_URL).path
+TIRO_PATH = urlsplit(DEFAULT_BASE_URL).path
 """The path of that address, without the method's."""
 
 # Hz; the range that Tiro's API definition allows for `sampleRateHertz`.
@@ -139,7 +139,7 @@ def _hidden(value: Any) -> Key | WrongType:
 
 
 def hidden_key(api_key: Any) -> Any:
-    """Return a key so that a traceback with locals does not show it; None stays None."""
+    """Return a key so that a traceback with locals does not show it; what is no key stays."""
     if callable(api_key):
         return KeySource.of(api_key)
     return _hidden(api_key) if api_key or isinstance(api_key, str) else api_key
@@ -227,7 +227,7 @@ class Options:
             return []
         return list(dict.fromkeys([*self.keyterms, *self.session_keyterms]))
 
-    def is_heard_like(self, other: Options) -> bool:
+    def needs_same_config(self, other: Options) -> bool:
         """Tell whether the service would be asked for the same with other options.
 
         Apart from the words and phrases to listen for: those are worth no break in an utterance.
@@ -251,7 +251,7 @@ class Options:
     def odd_path(self) -> str:
         """The path of the address, if it differs from that of Tiro's own; else empty."""
         path = urlsplit(self.url).path.removesuffix(_METHOD)
-        return "" if path == OWN_PATH else path or "/"
+        return "" if path == TIRO_PATH else path or "/"
 
     @property
     def host(self) -> str:

@@ -29,8 +29,6 @@ _DRAIN_DOUBLINGS = 2
 _SHORT_CONNECTION = 1.0
 # s; a connection that ends in silence sooner than this has failed: no limit for silence is shorter.
 _SHORTEST_SILENCE = 5.0
-# The gRPC code for a key that is not valid, or not any more.
-_UNAUTHENTICATED = 16
 # s that a connection waited for its first audio, in which its key can have run out.
 _IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
@@ -83,13 +81,13 @@ class Ending:
     """Whether the last answer, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
-    passed_quiet: bool = False
-    """Whether it began with long quiet, in which a limit may have ended it, that is passed now."""
+    dropped_quiet: bool = False
+    """Whether it began with long quiet that is dropped now: a limit may have ended it in there."""
 
     @property
     def key_ran_out(self) -> bool:
         """Whether its key was good once, or can have been, and is refused now."""
-        refused = not isinstance(self.reason, Reason) and self.reason.code == _UNAUTHENTICATED
+        refused = not isinstance(self.reason, Reason) and self.reason.code == errors.UNAUTHENTICATED
         return refused and (self.answered or self.idle > _IDLE)
 
 
@@ -157,7 +155,7 @@ class Recovery:
         self._without_answer = self._unresponsive = 0
         self._retried_after_drain = False
         self._found_nothing = 0
-        self._left_at_the_end = 0
+        self._drain_timeouts = 0
         self._failures = 0
         self._finals_at_failure = 0
 
@@ -169,7 +167,7 @@ class Recovery:
     @property
     def patience(self) -> Patience:
         """How long the next connection is to wait for a service that says nothing."""
-        doublings: int = min(self._left_at_the_end, _DRAIN_DOUBLINGS)
+        doublings: int = min(self._drain_timeouts, _DRAIN_DOUBLINGS)
         return Patience(self._unresponsive, DRAIN_TIMEOUT * 2.0**doublings)
 
     def connected(self, progress: Progress) -> None:
@@ -201,7 +199,7 @@ class Recovery:
             self._without_answer = self._unresponsive = 0
         # The service has not ended a line that is dead.
         is_dead = ending.reason is Reason.GONE
-        had_nothing = ending.passed_quiet or _had_nothing_to_answer(ending, progress)
+        had_nothing = ending.dropped_quiet or _had_nothing_to_answer(ending, progress)
         healthy = lasted or is_dead or had_nothing
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
@@ -279,7 +277,7 @@ class Recovery:
             return Next.DONE
         self._found_nothing = self._found_nothing + 1 if ending.found_nothing else 0
         timeout, waited = ending.reason is Reason.DRAIN_TIMEOUT, self.patience.drain_timeout
-        self._left_at_the_end += timeout
+        self._drain_timeouts += timeout
         brought_finals = progress.finals > self._began.finals
         if brought_finals and self._retried_after_drain and progress.start == self._began.start:
             # Without times, finals may cover nothing; they would come again and again.
@@ -288,8 +286,9 @@ class Recovery:
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
-        if ending.passed_quiet:
-            # What was said of other audio does not count, but for once: some of it was the same.
+        if ending.dropped_quiet:
+            # The next connection gets other audio, and part of the same: the answers so far that
+            # there are no words count once at most.
             self._found_nothing = min(self._found_nothing, 1)
             return Next.RECONNECT
         # An earlier connection's hypothesis stands until nothing was heard twice.

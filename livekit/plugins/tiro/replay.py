@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # s on either side of a pause that are loud if the pause is in the middle of a word.
 _EDGE = 0.1
 # s before a pause, in which audio that stands out can be the onset of a word that goes on after it.
-_ONSET = 0.2
+_ONSET_BEFORE_PAUSE = 0.2
 # s of quiet from a flush to the next sound. After more, the service has decided by itself. With
 # less, that quiet and the silence of the flush stay under the 5 s of an empty segment.
 _SOON = 1.5
@@ -36,12 +36,13 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
     service had the time to hear any in it.
     """
     rate, start = backlog.sample_rate, backlog.start
-    # The end of the audio can fill no message. And the rest of a final word needs no answer.
-    passed_to = backlog.passed_to + backlog.chunk
+    # Less than a message at the end was not sent: nothing is said about it. And the rest of a final
+    # word needs no answer.
+    answerable_to = backlog.answerable_to + backlog.chunk
     rest_to = start + round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else start
     for seconds in reversed(clock.pauses_after(start / rate)):
         pause = min(round(seconds * rate), backlog.end)
-        is_known = pause <= max(passed_to, rest_to) and not _is_open(backlog, pause)
+        is_known = pause <= max(answerable_to, rest_to) and not _is_open(backlog, pause)
         if is_known and _is_quiet_before(backlog, pause, rest_to):
             return pause
     return start
@@ -54,7 +55,7 @@ def _is_open(backlog: Backlog, pause: int) -> bool:
 
 def _is_quiet_before(backlog: Backlog, pause: int, rest_to: int) -> bool:
     """Tell whether no word, and no onset of one, comes before a pause."""
-    onset = max(rest_to, pause - round(_ONSET * backlog.sample_rate))
+    onset = max(rest_to, pause - round(_ONSET_BEFORE_PAUSE * backlog.sample_rate))
     return backlog.first_sound(backlog.start, pause) is None and not backlog.is_loud(onset, pause)
 
 

@@ -123,7 +123,7 @@ class SpeechStream(EventStream):
             self._check_input_not_ended()
             return self._check_not_closed()
         pcm = frame.data
-        if len(pcm) != samples:
+        if len(pcm) != samples:  # More than one channel.
             frame = _mono(frame)
             pcm = frame.data
         now, exchange, backlog = time.monotonic(), self._exchange, self._backlog
@@ -239,7 +239,7 @@ class SpeechStream(EventStream):
 
     def tally(self) -> Tally:
         """Return its counts, which keep counting."""
-        return self._parts.journal.up_to_date(self._feed)
+        return self._parts.journal.take_counts(self._feed)
 
     @property
     def is_done(self) -> bool:
@@ -289,7 +289,7 @@ class SpeechStream(EventStream):
 
     async def _run_connection(self) -> Next:
         """Run one connection from its opening to its end."""
-        self._feed.limit(time.monotonic())
+        self._feed.give_up_old_audio(time.monotonic())
         if not await self._wait_for_audio():
             return Next.DONE
         connection = await self._dialer.connect(lambda: self._options, self._budget)
@@ -327,10 +327,10 @@ class SpeechStream(EventStream):
         """Feed the new connection with all that no final covers."""
         now = time.monotonic()
         self._wanted = asyncio.get_running_loop().create_future()
-        self._feed.limit(now)
-        self._parts.journal.up_to_date(self._feed)
-        asking = self._ended and self._recovery.retried_after_drain
-        self._feed = feed = Feed(self._backlog, self._clock, now, asking=asking)
+        self._feed.give_up_old_audio(now)
+        self._parts.journal.take_counts(self._feed)
+        insist = self._ended and self._recovery.retried_after_drain
+        self._feed = feed = Feed(self._backlog, self._clock, now, insist=insist)
         self._parts.transcript.begin(connection.id, feed)
         self._recovery.connected(_progress(self._parts, feed))
         self._parts.journal.connected(connection.id, connection.opened_in, feed)
@@ -338,7 +338,7 @@ class SpeechStream(EventStream):
         return Exchange(connection, feed, parts, self._options, ended=ended, patience=patience)
 
     def _budget(self) -> Budget:
-        return _budget(self._conn_options, self._num_retries, self._start_time)
+        return _left_of(self._conn_options, self._num_retries, self._start_time)
 
     async def _wait_for_audio(self) -> bool:
         """Wait until there is something to connect for. Return False if that will never be."""
@@ -366,7 +366,7 @@ def _progress(parts: Parts, feed: Feed) -> Progress:
     )
 
 
-def _budget(options: APIConnectOptions, retries: int, began: float) -> Budget:
+def _left_of(options: APIConnectOptions, retries: int, began: float) -> Budget:
     """Return what the base class allows in an attempt that began at epoch seconds `began`.
 
     The options may change between attempts.

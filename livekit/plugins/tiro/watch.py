@@ -37,7 +37,7 @@ NEXT_PAUSE = 0.2
 _UNRESPONSIVE_AT_MOST = KEEP_AT_MOST
 # s without a decision, after which quiet that stands out from the noise is taken for a breath too:
 # on some lines no pause is as quiet as the noise floor that was learned.
-_LATE = 15.0
+_ANY_QUIET_AFTER = 15.0
 # s after which a pause that was seen is there for certain: looks are 1 s apart, if not closer.
 _STILL_PAUSED = 0.9
 
@@ -130,7 +130,7 @@ class QuietWatch:
 
     @property
     def due_from(self) -> float:
-        """The position from which on the final may have to be asked for, whatever the options."""
+        """The position from which on a pause or a breath may ask for a final without the option."""
         return self.monologue_from if self._postponed_from is None else self.look_from
 
     def wait_for_pause(self, backlog: Backlog) -> None:
@@ -195,7 +195,7 @@ class QuietWatch:
             self._open_from = position
         self._wanted = inf if endpointing is None else endpointing * rate
         self.monologue_from = self._open_from + MONOLOGUE * rate
-        self._late_from = self._open_from + _LATE * rate
+        self._late_from = self._open_from + _ANY_QUIET_AFTER * rate
         self._breath = min(self._wanted, BREATH * rate)
         self.look_from = self.monologue_from if endpointing is None else self._open_from
         if self._postponed_from is not None:
@@ -226,7 +226,7 @@ class QuietWatch:
             self.look_from = max(self.look_from, quiet_from + wanted - step / 2)
 
     def is_due(
-        self, position: int, quiet_from: int | None, now: float, step: float, *, silent: bool = True
+        self, position: int, quiet_from: int | None, now: float, step: float, *, silent: bool
     ) -> bool:
         """Tell whether to ask for the final now: once for each quiet, one at a time.
 

@@ -178,17 +178,20 @@ class Document:
             self._target.close(complete=complete)
 
     def _render(self, transcripts: Sequence[Transcript]) -> str:
-        if self._form is Format.JSON:
-            return json_document(transcripts, many=self._many)
-        if self._form is Format.SRT:
-            return srt_document(transcripts[0], self._style.layout)
-        if self._form is Format.VTT:
-            return vtt_document(transcripts[0], self._style.layout)
-        if self._form is Format.TSV:
-            return tsv_document(transcripts[0])
-        if self._form is Format.HTML:
-            return _page(transcripts[0])
-        return ""
+        match self._form:
+            case Format.TEXT:
+                # It was written segment by segment.
+                return ""
+            case Format.JSON:
+                return json_document(transcripts, many=self._many)
+            case Format.SRT:
+                return srt_document(transcripts[0], self._style.layout)
+            case Format.VTT:
+                return vtt_document(transcripts[0], self._style.layout)
+            case Format.TSV:
+                return tsv_document(transcripts[0])
+            case Format.HTML:
+                return _page(transcripts[0])
 
     @property
     def needs_sound(self) -> bool:
