@@ -151,51 +151,6 @@ def test_audio_that_was_given_up_is_no_usage() -> None:
     assert backlog.seconds_sent == KEEP_AT_MOST
 
 
-# -- quiet in which a service ends each connection -------------------------------------------------
-
-
-def test_long_quiet_that_was_sent_in_vain_is_passed_but_for_its_end() -> None:
-    backlog = holding(quiet(20.0))
-    assert backlog.drop_quiet(15 * RATE)
-    assert backlog.start == round((15 - LOOKBACK) * RATE)
-
-
-def test_it_is_passed_up_to_the_next_sound_only() -> None:
-    backlog = holding(quiet(8.0) + tone(1.0) + quiet(11.0))
-    assert backlog.drop_quiet(15 * RATE)
-    assert backlog.start == round((8 - LOOKBACK) * RATE)
-    assert not backlog.drop_quiet(15 * RATE), "a sound follows soon"
-
-
-@pytest.mark.parametrize("seconds", [5.9, 6.1])
-def test_no_limit_for_silence_is_short(seconds: float) -> None:
-    backlog = holding(quiet(20.0))
-    assert backlog.drop_quiet(round(seconds * RATE)) == (seconds > 6)
-    assert (backlog.start > 0) == (seconds > 6)
-
-
-@pytest.mark.parametrize(("soft", "passed"), [(150, True), (250, False)])
-def test_audio_that_can_hold_soft_words_is_not_passed(soft: int, passed: bool) -> None:
-    """Two connections can have ended before the service came to them."""
-    backlog = holding(noise(10.0, 100) + noise(0.5, soft) + noise(10.0, 100))
-    backlog.loudness._set_floor(100.0)
-    assert backlog.first_sound(0) is None
-    assert backlog.drop_quiet(15 * RATE) == passed
-
-
-def test_the_rest_of_a_final_word_holds_none() -> None:
-    backlog = holding(quiet(1.0) + tone(1.0) + quiet(20.0))
-    backlog.finalize(RATE, round(1.96 * RATE))
-    assert backlog.drop_quiet(15 * RATE)
-
-
-def test_quiet_that_a_hypothesis_may_be_about_is_not_passed() -> None:
-    backlog = holding(quiet(20.0))
-    backlog.set_speaking(True)
-    assert not backlog.drop_quiet(15 * RATE)
-    assert backlog.start == 0
-
-
 # -- what a final lets go ------------------------------------------------------------------------
 
 

@@ -42,6 +42,16 @@ def caller() -> Caller:
     return Caller()
 
 
+def span(feed: Feed, start: float, end: float) -> tuple[float, float]:
+    """Return the seconds of the caller's audio that seconds of the connection are."""
+    return feed.spans([(start, end)])[0]
+
+
+def is_final(feed: Feed, second: float) -> bool:
+    """Tell whether all up to a second of the connection is final by the times of finals."""
+    return feed.locate(second) <= feed._backlog.finalized_to
+
+
 # -- before anybody speaks -----------------------------------------------------------------------
 
 
@@ -102,7 +112,7 @@ def test_seconds_of_a_second_connection_are_where_it_was_said(caller: Caller) ->
     caller.final(0, 2.5)
     caller.reconnect()
     caller.say(1.0)
-    assert caller.feed.span(0.5, 1.0) == (3.0, 3.5)
+    assert span(caller.feed, 0.5, 1.0) == (3.0, 3.5)
     caller.final(0.2, 1.0)
     assert caller.reconnect() == 3.5
 
@@ -387,13 +397,13 @@ def test_what_was_found_in_all_is_about_all(caller: Caller) -> None:
 
 def test_final_is_final_up_to_the_sample(caller: Caller) -> None:
     caller.say(5.0)
-    assert not caller.feed.is_final(0.001)
+    assert not is_final(caller.feed, 0.001)
     caller.final(0, 2.5)
-    assert caller.feed.is_final(2.4)
-    assert caller.feed.is_final(2.5)
-    assert not caller.feed.is_final(2.5 + 1 / RATE)
+    assert is_final(caller.feed, 2.4)
+    assert is_final(caller.feed, 2.5)
+    assert not is_final(caller.feed, 2.5 + 1 / RATE)
     caller.final(0, 1.0)
-    assert caller.feed.is_final(2.5), "nothing that was final is taken back"
+    assert is_final(caller.feed, 2.5), "nothing that was final is taken back"
 
 
 def test_what_is_heard_is_new_or_not(caller: Caller) -> None:
@@ -409,7 +419,7 @@ def test_a_final_beyond_what_was_sent_covers_what_was_sent(caller: Caller) -> No
     caller.push(1.0)
     caller.final(0, 99)
     assert caller.reconnect() == 2
-    assert caller.feed.span(50, 99) == (2, 2)
+    assert span(caller.feed, 50, 99) == (2, 2)
 
 
 def test_a_time_far_beyond_what_was_sent_is_none(caller: Caller) -> None:
@@ -440,7 +450,7 @@ def test_a_final_without_times_is_about_one_stretch(caller: Caller) -> None:
         assert caller.start == pytest.approx(1.4 * count + 0.4)
     caller.final_without_times()
     assert caller.start == pytest.approx(4.6)
-    assert not caller.feed.is_final(0.1), "an estimate drops no final"
+    assert not is_final(caller.feed, 0.1), "an estimate drops no final"
 
 
 def test_a_final_without_times_after_a_flush_is_about_all_before_it(caller: Caller) -> None:
@@ -474,12 +484,12 @@ def test_silence_takes_time_of_the_service_and_none_of_the_stream(caller: Caller
     caller.push(1.0)
     caller.feed.flush()
     service = len(b"".join(caller.send())) / 2 / RATE
-    assert caller.feed.span(0.9, 1.4) == (0.9, 1.0)
+    assert span(caller.feed, 0.9, 1.4) == (0.9, 1.0)
     caller.push(1.0)
     caller.send()
-    assert caller.feed.span(service, service + 0.5) == (1.0, 1.5)
-    assert caller.feed.span(service - 0.1, service + 0.25) == (1.0, 1.25)
-    assert caller.feed.span(0.5, service + 0.25) == (0.5, 1.25)
+    assert span(caller.feed, service, service + 0.5) == (1.0, 1.5)
+    assert span(caller.feed, service - 0.1, service + 0.25) == (1.0, 1.25)
+    assert span(caller.feed, 0.5, service + 0.25) == (0.5, 1.25)
 
 
 def test_times_are_known_beyond_the_audio_that_is_kept(caller: Caller) -> None:
@@ -488,16 +498,16 @@ def test_times_are_known_beyond_the_audio_that_is_kept(caller: Caller) -> None:
     caller.feed.flush()
     silence = len(b"".join(caller.send())) / 2 / RATE
     caller.say(quiet(10))
-    assert caller.feed.span(4, 4.5) == (4, 4.5)
-    assert caller.feed.span(6 + silence, 7 + silence) == (6, 7)
+    assert span(caller.feed, 4, 4.5) == (4, 4.5)
+    assert span(caller.feed, 6 + silence, 7 + silence) == (6, 7)
 
 
 def test_a_pause_takes_stream_time(caller: Caller) -> None:
     caller.say(10.0)
     caller.now += 20
     caller.say(5.0)
-    assert caller.feed.span(9, 9.5) == pytest.approx((9, 9.5))
-    assert caller.feed.span(11, 12) == pytest.approx((31, 32))
+    assert span(caller.feed, 9, 9.5) == pytest.approx((9, 9.5))
+    assert span(caller.feed, 11, 12) == pytest.approx((31, 32))
 
 
 def test_a_span_never_straddles_a_pause(caller: Caller) -> None:
@@ -506,7 +516,7 @@ def test_a_span_never_straddles_a_pause(caller: Caller) -> None:
     caller.say(5.0)
     for start, end, shift in ((9.9, 10.05, 0), (9.95, 10.1, 20), (9.5, 10.0, 0), (10.0, 10.5, 20)):
         expected = (start + shift, end + shift)
-        assert caller.feed.span(start, end) == pytest.approx(expected)
+        assert span(caller.feed, start, end) == pytest.approx(expected)
 
 
 # -- memory --------------------------------------------------------------------------------------
@@ -640,7 +650,7 @@ class Model:
         self.caller.final(max(0, sample / self.rate - length), sample / self.rate)
         self.covered = max(self.covered, end)
         self.said = max(self.said, end)
-        assert self.caller.feed.is_final(sample / self.rate)
+        assert is_final(self.caller.feed, sample / self.rate)
 
     def final_without_times(self) -> None:
         before, unplaced = self.caller.backlog.start, self.caller.backlog._unplaced_finals
@@ -694,12 +704,12 @@ class Model:
         positions = self.truth(ends[0]), self.truth(ends[1])
         if positions[0] < max(self.said, self.next - round(KEEP_AT_MOST * rate)):
             return
-        start, end = feed.span(ends[0] / rate, ends[1] / rate)
+        start, end = span(feed, ends[0] / rate, ends[1] / rate)
         assert end - start == pytest.approx((positions[1] - positions[0]) / rate, abs=1e-6)
         pause = self.caller.clock.pause_around(sum(positions) / 2 / rate)[0]
         assert start == pytest.approx(positions[0] / rate + pause, abs=1e-6)
         for sample, position in zip(ends, positions, strict=True):
-            assert feed.is_final(sample / rate) == (position <= self.said)
+            assert is_final(feed, sample / rate) == (position <= self.said)
 
     def check(self) -> None:
         backlog, feed, rate = self.caller.backlog, self.caller.feed, self.rate

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.endpointer import EMPTY_SEGMENT, FLUSH_SILENCE
-from livekit.plugins.tiro.replay import due_silence, first_to_send
+from livekit.plugins.tiro.feed import Feed
+from livekit.plugins.tiro.replay import (
+    due_silence,
+    first_to_send,
+    is_less_sent,
+    long_quiet,
+    plan_replay,
+)
 from livekit.plugins.tiro.testing.faults import (
     Combined,
     Disconnect,
@@ -436,3 +446,136 @@ def test_no_segment_without_words_ends_at_the_onset_of_a_word(
     for began in np.linspace(0.0, 1.9, 39):
         end = began + EMPTY_SEGMENT
         assert not onset - 0.65 < end < onset + 0.3, f"from {began} on"
+
+
+# -- long quiet ----------------------------------------------------------------------------------
+
+
+def quiet_in(*audio: bytes, answerable: float = 0.0, vain: float = 0.0) -> list[Any]:
+    """Return the seconds between which long quiet is left out."""
+    backlog = kept(*audio)
+    backlog.note_answerable(round(answerable * RATE))
+    backlog.note_vain(round(vain * RATE))
+    found = long_quiet(backlog, 0)
+    return [pytest.approx((first / RATE, last / RATE), abs=0.05) for first, last in found]
+
+
+def kept(*audio: bytes) -> Backlog:
+    """Return audio in noise of a peak of 100, which is known."""
+    backlog = Backlog()
+    backlog.push(b"".join(audio), RATE)
+    backlog.sent_to = backlog.end
+    backlog.loudness._set_floor(100.0)
+    return backlog
+
+
+HISS = noise(10.0, 100)
+COUGH = tone(0.3)
+
+
+def test_quiet_that_a_service_had_the_time_to_answer_is_left_out() -> None:
+    assert quiet_in(HISS, answerable=9.0) == [(0, 8.0)]
+    assert quiet_in(HISS, answerable=0.0) == []
+    assert quiet_in(HISS, answerable=3.9) == [], "it is short"
+
+
+@pytest.mark.parametrize("cough", [0.1, 0.3, 1.9])
+def test_after_a_sound_enough_of_it_is_sent_to_decide_on_words(cough: float) -> None:
+    first = quiet_in(tone(cough), HISS, answerable=cough + 9.0)
+    assert first == [(cough + 1.5, cough + 8.0)]
+    between = quiet_in(tone(cough), HISS, tone(1.0), answerable=cough + 11.0)
+    assert between == [(cough + 1.5, cough + 9.0)]
+
+
+def test_after_a_long_sound_it_is_enough_for_a_segment_without_words() -> None:
+    assert quiet_in(tone(3.0), HISS, answerable=12.0) == [(3.0 + EMPTY_SEGMENT - 0.3, 11.0)]
+
+
+def test_clicks_are_quiet_and_coughs_are_not() -> None:
+    clicked = (noise(3.0, 100), tone(0.04), noise(3.0, 100))
+    assert quiet_in(*clicked, answerable=6.0) == [(0, 5.0)]
+    assert quiet_in(noise(3.0, 100), COUGH, noise(3.0, 100), answerable=6.0) == []
+
+
+def test_a_sound_that_goes_on_is_one() -> None:
+    assert quiet_in(HISS, tone(2.0), answerable=12.0) == [(0, 9.0)]
+
+
+def test_quiet_that_a_hypothesis_can_be_about_is_sent() -> None:
+    backlog = kept(HISS, HISS)
+    backlog.note_answerable(19 * RATE)
+    backlog.set_speaking(True)
+    assert long_quiet(backlog, 0) == [], "the service does not say where it starts"
+    backlog.set_speaking(True, 12 * RATE)
+    assert long_quiet(backlog, 0) == [(0, 11 * RATE)]
+
+
+def test_quiet_that_was_sent_twice_in_vain_is_left_out_up_to_the_next_sound_only() -> None:
+    audio = (HISS, tone(1.0), HISS, tone(1.0))
+    assert quiet_in(*audio, vain=22.0) == [(0, 9.0)]
+    assert quiet_in(*audio, vain=22.0, answerable=10.5) == [(0, 9.0), (12.5, 20.0)]
+    assert quiet_in(*audio, answerable=22.0) == [(0, 9.0), (12.5, 20.0)]
+
+
+@pytest.mark.parametrize(("peak", "left_out"), [(150, True), (250, False)])
+def test_nor_is_it_left_out_if_it_can_hold_soft_words(peak: int, left_out: bool) -> None:
+    """Both connections can have ended before the service came to them."""
+    soft = (noise(3.0, 100), noise(0.5, peak), noise(3.0, 100))
+    assert quiet_in(*soft, answerable=6.5) == [(0, 5.5)]
+    assert bool(quiet_in(*soft, vain=6.5)) == left_out
+
+
+def test_a_final_takes_the_evidence_away() -> None:
+    backlog = kept(COUGH, HISS, HISS)
+    backlog.note_vain(20 * RATE)
+    assert long_quiet(backlog, 0)
+    backlog.finalize(0, round(0.3 * RATE))
+    assert long_quiet(backlog, backlog.start) == []
+
+
+def test_the_rest_of_a_final_word_is_no_sound() -> None:
+    backlog = kept(tone(1.0), HISS)
+    backlog.finalize(0, round(0.96 * RATE))
+    backlog.note_vain(11 * RATE)
+    ((first, last),) = long_quiet(backlog, backlog.start)
+    assert (first, last) == (backlog.start, 10 * RATE)
+
+
+def test_a_connection_begins_after_quiet_and_has_no_silence_in_what_it_is_not_sent() -> None:
+    caller = Caller()
+    caller.say(noise(10.0, 100))
+    caller.say(COUGH)
+    caller.say(noise(3.0, 100))
+    caller.backlog.flush()
+    mark = caller.backlog.end
+    caller.say(noise(7.0, 100))
+    assert mark in plan_replay(caller.backlog, caller.clock).silences
+    old = plan_replay(caller.backlog, caller.clock)
+    caller.backlog.note_answerable(caller.backlog.end)
+    replay = plan_replay(caller.backlog, caller.clock)
+    assert replay.silences == {}
+    assert is_less_sent(old, caller.backlog, caller.clock)
+    assert not is_less_sent(replay, caller.backlog, caller.clock)
+    ((first, last),) = replay.left_out
+    assert first < mark < last
+    assert (replay.start, last) == (caller.backlog.start, round(19.3 * RATE))
+
+
+def test_the_words_after_quiet_that_is_left_out_are_whole_and_have_their_times() -> None:
+    caller = Caller()
+    word = tone(0.5, level=7000)
+    caller.say(noise(3.0, 100))
+    for part in (COUGH, noise(15.0, 100), word, noise(0.3, 100)):
+        caller.say(part)
+    said = samples(b"".join(caller.backlog._pieces))
+    caller.backlog.loudness._set_floor(100.0)
+    caller.backlog.note_answerable(round(18.0 * RATE))
+    caller.feed = Feed(caller.backlog, caller.clock, caller.now)
+    sent = samples(b"".join(caller.send()))
+    assert len(sent) / RATE < 3.0 + 0.3 + 2.5 + 1.0 + 0.8
+    loud = np.flatnonzero(abs(sent) == 7000)
+    assert len(loud) == np.count_nonzero(abs(said) == 7000)
+    (span,) = caller.feed.spans([(loud[0] / RATE, (loud[-1] + 1) / RATE)])
+    assert span == pytest.approx((18.3, 18.8))
+    cough = np.flatnonzero(abs(sent) == 3000)
+    assert caller.feed.locate(cough[0] / RATE) == caller.backlog.start + cough[0]

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from .drift import Drift
 from .endpointer import SHORTEST_PAUSE
-from .loudness import FRAMES_PER_SECOND, REST_AT_MOST, Loudness
+from .loudness import FRAMES_PER_SECOND, Loudness
 
 BYTES_PER_SAMPLE = 2
 """16-bit linear PCM, mono."""
@@ -31,8 +31,6 @@ KEEP_AT_MOST = 60.0
 
 # s of audio kept before a sound: its onset can be too quiet to stand out.
 _ONSET = 0.5
-# s of quiet in which a service may end a connection: no limit for silence is shorter than 7 s.
-_LONG_QUIET = 6.0
 # s that a service can be behind in digital silence: there is nothing to decode in it.
 _SILENCE_LAG = 1.0
 # s of quiet that end a sound: longer than the gaps between the words of a sentence.
@@ -77,6 +75,8 @@ class Backlog:
         """The position at which the open hypothesis starts; 0 if the service does not say where."""
         self.answerable_to = 0
         """The position up to which a service that keeps up had the time to say what it hears."""
+        self.vain_to = 0
+        """The position up to which two connections were sent it; the second heard no word in it."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness = Loudness()
@@ -218,7 +218,7 @@ class Backlog:
 
     def _let_go(self, position: int) -> None:
         self._covered_to = max(self._covered_to, position)
-        self._given_up = 0
+        self._given_up = self.vain_to = 0
 
     def answered(self, sent: int) -> None:
         """Note an answer, with audio sent up to `sent`: all after that has got none."""
@@ -227,6 +227,10 @@ class Backlog:
     def note_answerable(self, sent: int) -> None:
         """Note that a service that keeps up had the time to answer audio sent up to `sent`."""
         self.answerable_to = max(self.answerable_to, sent)
+
+    def note_vain(self, sent: int) -> None:
+        """Note that two connections were sent audio up to `sent`, the second in vain."""
+        self.vain_to = max(self.vain_to, sent)
 
     # -- what is kept ----------------------------------------------------------------------------
 
@@ -252,21 +256,6 @@ class Backlog:
             self._give_up(floor, bound)
             floor = bound
         self._keep_from(floor)
-
-    def drop_quiet(self, sent: int) -> bool:
-        """Drop long quiet up to `sent`, but for `LOOKBACK`: two connections were sent it in vain.
-
-        A service that limits how long nobody speaks would end each new connection within it. Return
-        whether there was any. Audio that can hold soft words is no quiet.
-        """
-        sound = self.first_sound(self.start, sent)
-        quiet_to = sent if sound is None else sound
-        rest_to = self.start + round(REST_AT_MOST * self.sample_rate)
-        is_long = quiet_to - self.start >= _LONG_QUIET * self.sample_rate
-        if self.speaking or not is_long or not self.loudness.is_steady(rest_to, quiet_to):
-            return False
-        self._keep_from(quiet_to - round(LOOKBACK * self.sample_rate))
-        return True
 
     def _keep_from(self, floor: int) -> None:
         if floor > self.kept_from:
@@ -322,10 +311,12 @@ class Backlog:
         self._measure(stop)
         return self.loudness.last_loud(start, stop)
 
-    def sounds(self, start: int, stop: int, pause: float = _WORD_PAUSE) -> list[tuple[int, int]]:
+    def sounds(
+        self, start: int, stop: int, pause: float = _WORD_PAUSE, *, soft: bool = False
+    ) -> list[tuple[int, int]]:
         """Return where the sounds between two positions start and end, as `Loudness.sounds`."""
         self._measure(stop)
-        return self.loudness.sounds(start, stop, pause)
+        return self.loudness.sounds(start, stop, pause, soft=soft)
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool

@@ -11,9 +11,10 @@ from livekit.agents import utils
 from livekit.agents.stt import SpeechEventType
 
 from .backlog import KEEP_AT_MOST, LOOKBACK
-from .endpointer import STILL_TALKING
+from .endpointer import DECIDED_AFTER, STILL_TALKING
 from .flusher import Flusher
 from .recovery import Ending, Patience, Reason
+from .replay import is_less_sent
 from .watch import (
     CLOSE_TIMEOUT,
     DRAIN_AT_MOST,
@@ -106,7 +107,6 @@ class Exchange:
         self._patience = patience
         # Up to here, an earlier connection was sent the audio, too; the finals until then.
         self._sent_before, self._finals_before = parts.backlog.sent_to, parts.transcript.finals
-        self._dropped_quiet = False
         self._watch = AnswerWatch(time.monotonic())
         loop = asyncio.get_running_loop()
         # What the send task waits for.
@@ -212,7 +212,8 @@ class Exchange:
                     return reason
             if self._changed.done():
                 return Reason.OPTIONS_CHANGED
-            self._drop_quiet()
+            if self._is_vain:
+                self._parts.backlog.note_vain(min(self._sent_before, self._feed.sent_to))
             return receiving.result()
         finally:
             self.is_direct = False
@@ -224,18 +225,19 @@ class Exchange:
                 # It took everything: the next connection gets no more quiet audio than usual.
                 self._feed.acknowledge(self._feed.sent_to)
 
-    def _drop_quiet(self) -> None:
-        """Drop long quiet, if the service has ended the connection without hearing a word."""
-        if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
-            sent_twice = min(self._sent_before, self._feed.sent_to)
-            self._dropped_quiet = self._parts.backlog.drop_quiet(sent_twice)
+    @property
+    def _is_vain(self) -> bool:
+        """Whether the service has not heard a word."""
+        return self._feed.lag is None and self._parts.transcript.finals == self._finals_before
 
     def _note_heard(self, now: float) -> None:
         """Note what a service that keeps up has heard."""
         connection, feed = self._connection, self._feed
         if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
             return
-        answerable_to = feed.heard_before(now - ANSWERS_WITHIN)
+        # Without hypotheses, words show only when they are final.
+        within = ANSWERS_WITHIN + (0.0 if self._options.interim_results else DECIDED_AFTER)
+        answerable_to = feed.heard_before(now - within)
         if connection.acknowledged_to < connection.pinged_to:
             # A ping is not answered: the line may have stalled since the one before.
             answerable_to = min(answerable_to, connection.acknowledged_to)
@@ -245,7 +247,10 @@ class Exchange:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
         known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        return replace(known, dropped_quiet=self._dropped_quiet)
+        less = self._is_vain and is_less_sent(
+            self._feed.replay, self._parts.backlog, self._parts.clock
+        )
+        return replace(known, left_out_quiet=less)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""

@@ -15,7 +15,7 @@ from .drift import FARTHEST
 from .endpointer import EMPTY_SEGMENT, FLUSH_SILENCE, SHORTEST_PAUSE
 from .monologue import Monologue
 from .onset import Onset
-from .replay import due_silence, first_to_send
+from .replay import plan_replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,9 @@ class Feed:
                 message has 20 ms, which opens its voice gate, and a flush sends 6 s of silence.
         """
         backlog.begin()
-        self.sent_to = first_to_send(backlog, clock)
+        self.replay = plan_replay(backlog, clock)
+        """What it is sent of the audio that is kept."""
+        self.sent_to = self.replay.start
         """The caller's sample up to which audio was handed out."""
         self.heard_to = self.sent_to
         """The position up to which the service has said what is in the audio, as far as known."""
@@ -82,7 +84,7 @@ class Feed:
         self._insist = insist
         self._onset = Onset(backlog, gathering=not insist)
         self._monologue = Monologue(backlog, self.sent_to)
-        self._silences = due_silence(backlog, clock, self.sent_to)
+        self._left_out, self._silences = list(self.replay.left_out), self.replay.silences
         self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
@@ -107,7 +109,8 @@ class Feed:
         if asked and flushes:
             # The flush that waits moves to the new end.
             flushes.pop()
-        elif asked and not again:
+        elif asked and (not again or self._silences.get(end, 0.0) > FLUSH_SILENCE):
+            # Or the silence that was sent there is enough for any decision.
             return False
         flushes.append(end)
         return True
@@ -142,6 +145,10 @@ class Feed:
             if self._monologue.look_from <= self.sent_to < backlog.end - chunk:
                 if (breath := self._monologue.plan(self.sent_to)) is not None:
                     insort(self._pending_flushes, breath)
+            if self._left_out and self.sent_to >= self._left_out[0][0]:
+                # The next message goes on after the long quiet.
+                self.sent_to = max(self.sent_to, self._left_out.pop(0)[1])
+                self._segments.append(Segment(self._samples, self.sent_to, True))
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
@@ -161,8 +168,7 @@ class Feed:
             self._silent_at = self._pending_flushes.pop(0)
             self._monologue.decided(self._silent_at)
             silence = self._silences.get(self._silent_at, FLUSH_SILENCE)
-            if self._insist:
-                silence = _INSISTING_SILENCE
+            silence = _INSISTING_SILENCE if self._insist else silence
             self._silence_left = round(silence * self._backlog.sample_rate)
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.
@@ -240,10 +246,6 @@ class Feed:
             sounds = _sounds_by_connection(self._backlog, self.sent_to, self._segments)
             self._drift.compare(start, end, sounds)
 
-    def is_final(self, second: float) -> bool:
-        """Tell whether all up to a second of the connection is final by the times of finals."""
-        return self.locate(second) <= self._backlog.finalized_to
-
     def finalize(self, start: float | None, end: float | None, now: float) -> None:
         """Let go of the audio that a final covers.
 
@@ -309,12 +311,11 @@ class Feed:
         """Tell whether a time that the service gives is within what was sent, 10 % to spare."""
         return second <= _FASTEST_CLOCK * max(1.0, self._samples / self._backlog.sample_rate)
 
-    def span(self, start: float, end: float) -> tuple[float, float]:
-        """Turn seconds of the connection into seconds of the caller's audio, pauses included."""
-        return self.spans(((start, end),))[0]
-
     def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Do so with many spans. The pauses before the middle of one count for both of its ends."""
+        """Turn seconds of the connection into seconds of the caller's audio, pauses included.
+
+        The pauses before the middle of a span count for both of its ends.
+        """
         rate = self._backlog.sample_rate
         found = []
         low = high = shift = 0

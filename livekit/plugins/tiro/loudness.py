@@ -27,8 +27,8 @@ REST_AT_MOST = 0.4
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.
 _RATIO = 3
-# The peaks of steady noise are less than this times the floor: 2 is 6 dB.
-_STEADY_RATIO = 2
+# How far above the floor soft words stand out at least: 2 is 6 dB.
+_SOFT_RATIO = 2
 # How far below its own level an utterance is quiet: 10 is 20 dB. Its level is what three frames of
 # the last 5 s exceed or reach: a click is shorter, and a caller who now speaks softly is not cut.
 _UTTERANCE_RATIO = 10
@@ -205,23 +205,8 @@ class Loudness:
         """
         levels = self._between(start, stop)
         skipped = self._rest_of_word(levels) if after_word else 0
-        first = self._first_of_word(levels, skipped)
+        first = _first_of_word(levels, self._limit, skipped)
         return None if first is None else self._position(start, first)
-
-    def _first_of_word(self, levels: Sequence[int], skipped: int = 0) -> int | None:
-        """Return the number of the first frame of what can be a word, or None."""
-        limit, sounding = self._limit, list(_LONG_AGO)
-        for number in range(skipped, len(levels)):
-            if levels[number] > limit:
-                sounding.append(number)
-                first = sounding[-_WORD_FRAMES]
-                if number - first < _WORD_WINDOW:
-                    return first
-        return None
-
-    def is_steady(self, start: int, stop: int) -> bool:
-        """Tell whether `start` to `stop` is noise and nothing else: no word is as soft as that."""
-        return max(self._between(start, stop), default=0) < _STEADY_RATIO * self.floor
 
     def stands_out(self, pcm: bytes) -> bool:
         """Tell whether any of the 16-bit samples stands out, measured or not yet."""
@@ -309,15 +294,19 @@ class Loudness:
         held = sum(level >= as_loud_as_words for level in levels[sinks:rest])
         return sinks if held > _LOUD_REST else rest
 
-    def sounds(self, start: int, stop: int, pause: float) -> list[tuple[int, int]]:
+    def sounds(
+        self, start: int, stop: int, pause: float, *, soft: bool = False
+    ) -> list[tuple[int, int]]:
         """Return the positions at which the sounds that can be words start and end.
 
         Args:
             start: The position to look from.
             stop: The position to look to.
             pause: Seconds of quiet that end a sound; at least 0.2.
+            soft: Whether sounds count that are softer than the others, but no steady noise.
         """
-        levels, limit = self._between(start, stop), self._limit
+        levels = self._between(start, stop)
+        limit = int(_SOFT_RATIO * self.floor) if soft else self._limit
         # The end of the audio, if it fills no frame, counts as quiet.
         count = -(-stop // self._frame) - max(start // self._frame, self._first)
         loud = bytes([level > limit for level in levels]).ljust(count, b"\0")
@@ -326,7 +315,7 @@ class Loudness:
         found: list[tuple[int, int]] = []
         first = loud.find(1)
         while first >= 0 and (end := loud.find(quiet, first)) >= 0:
-            if self._first_of_word(levels[first:end]) is not None:
+            if _first_of_word(levels[first:end], limit) is not None:
                 stops = min(self._position(start, end), stop)
                 found.append((self._position(start, first), stops))
             first = loud.find(1, end)
@@ -354,6 +343,18 @@ def _peaks(pcm: bytes, samples: int, frame: int) -> bytes:
     # The absolute value of -32768 does not fit 16 bits with a sign, but those without.
     peaks = np.abs(np.frombuffer(pcm, np.int16, samples)).view(np.uint16)
     return np.maximum.reduceat(peaks, np.arange(0, samples, frame)).tobytes()
+
+
+def _first_of_word(levels: Sequence[int], limit: int, skipped: int = 0) -> int | None:
+    """Return the number of the first frame of what can be a word, or None."""
+    sounding = list(_LONG_AGO)
+    for number in range(skipped, len(levels)):
+        if levels[number] > limit:
+            sounding.append(number)
+            first = sounding[-_WORD_FRAMES]
+            if number - first < _WORD_WINDOW:
+                return first
+    return None
 
 
 def _quiet_level(levels: Sequence[int]) -> float:

@@ -81,8 +81,8 @@ class Ending:
     """Whether the last answer, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
-    dropped_quiet: bool = False
-    """Whether it began with long quiet that is dropped now: a limit may have ended it in there."""
+    left_out_quiet: bool = False
+    """Whether a limit for silence may have ended it in long quiet that the next one is not sent."""
 
     @property
     def key_ran_out(self) -> bool:
@@ -199,7 +199,7 @@ class Recovery:
             self._without_answer = self._unresponsive = 0
         # The service has not ended a line that is dead.
         is_dead = ending.reason is Reason.GONE
-        had_nothing = ending.dropped_quiet or _had_nothing_to_answer(ending, progress)
+        had_nothing = ending.left_out_quiet or _had_nothing_to_answer(ending, progress)
         healthy = lasted or is_dead or had_nothing
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
@@ -258,10 +258,11 @@ class Recovery:
         same_audio = self._began.unfinalized or self._began.start == progress.start
         stuck = same_audio and progress.unfinalized
         further = progress.heard - max(self._heard, self._began.heard)
-        self._heard = max(self._heard, progress.heard)
         # Such as music: there are no words to be final, and the service says so.
         heard_no_words = further >= EMPTY_SEGMENT and not progress.speaking
-        of_use = progress.finals > self._began.finals or heard_no_words
+        of_use = progress.finals > self._began.finals or heard_no_words or ending.left_out_quiet
+        if of_use:
+            self._heard = max(self._heard, progress.heard)
         failed = not of_use and (stuck or ending.age < _SHORT_CONNECTION)
         self._without_final = self._without_final + 1 if failed else 0
 
@@ -286,7 +287,7 @@ class Recovery:
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
-        if ending.dropped_quiet:
+        if ending.left_out_quiet:
             # The next connection gets other audio, and part of the same: the answers so far that
             # there are no words count once at most.
             self._found_nothing = min(self._found_nothing, 1)

@@ -1,11 +1,11 @@
-"""Where a new connection begins in the audio that is kept, and where it needs silence. No I/O.
+"""What a new connection is sent of the audio that is kept, and where it needs silence. No I/O.
 
 A *position* counts samples of the caller's audio.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .endpointer import DECIDED_AFTER, EMPTY_SEGMENT, FLUSH_SILENCE
 from .loudness import FRAMES_PER_SECOND, REST_AT_MOST
@@ -26,6 +26,97 @@ _SOON = 1.5
 _BEFORE_WORD = 0.7
 # s of a word by which the service has heard it, so that the segment is one with a word.
 _HEARD = 0.5
+# s of quiet that are long: no limit of a service for silence is shorter than 7 s, and a cough can
+# be in the middle of it.
+_LONG_QUIET = 4.0
+# s of long quiet that are sent before the sound that follows it, or before what is not known yet.
+_BEFORE_SOUND = 1.0
+
+
+class Replay(NamedTuple):
+    """What a new connection is sent of the audio that is kept."""
+
+    start: int
+    """The position of the first sample."""
+    left_out: list[tuple[int, int]]
+    """Where long quiet starts and ends that is left out after that."""
+    silences: dict[int, float]
+    """The positions at which silence is injected, and the seconds."""
+    quiet: int
+    """The samples of long quiet that are left out, those before the start included."""
+
+
+def plan_replay(backlog: Backlog, clock: Clock) -> Replay:
+    """Return what a new connection is sent."""
+    start = first_to_send(backlog, clock)
+    left_out = long_quiet(backlog, start)
+    quiet = sum(end - begin for begin, end in left_out)
+    if left_out and left_out[0][0] == start:
+        start = left_out.pop(0)[1]
+    silences = due_silence(backlog, clock, start)
+    for begin, end in left_out:
+        # The service decides in what is left of the quiet.
+        silences = {mark: s for mark, s in silences.items() if not begin <= mark <= end}
+    return Replay(start, left_out, silences, quiet)
+
+
+def is_less_sent(replay: Replay, backlog: Backlog, clock: Clock) -> bool:
+    """Tell whether the next connection is sent clearly less quiet than the one of a replay."""
+    less = plan_replay(backlog, clock).quiet - replay.quiet
+    return less >= _LONG_QUIET / 2 * backlog.sample_rate
+
+
+def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
+    """Return where long quiet starts and ends that a new connection need not be sent.
+
+    A service that limits how long nobody speaks would end the connection in it, and a slow one
+    would be busy with it. It is kept all the same. There is no word in it if a service that keeps
+    up had the time to hear one; or if two connections were sent it and the second heard none: then
+    it must not have soft sounds either, and no later quiet is left out with it.
+    """
+    rate, known_to, vain_to = backlog.sample_rate, backlog.answerable_to, backlog.vain_to
+    in_vain = vain_to > known_to
+    stop = max(vain_to, known_to)
+    if backlog.speaking:
+        stop = min(stop, backlog.open_from)
+    if stop - start < _LONG_QUIET * rate:
+        return []
+    found: list[tuple[int, int]] = []
+    since = end = start
+    for sound in [*_sounds(backlog, start, stop, soft=in_vain), (stop, stop)]:
+        if sound[0] - end >= _LONG_QUIET * rate:
+            kept = 0 if end == start else round(_after_sound((end - since) / rate) * rate)
+            found.append((end + kept, sound[0] - round(_BEFORE_SOUND * rate)))
+            if in_vain and sound[0] > known_to:
+                break
+            since = sound[0]
+        end = sound[1]
+    return found
+
+
+def _sounds(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
+    """Return where sounds start and end, the one that goes on at the end included.
+
+    The rest of a final word is none.
+    """
+    first = backlog.first_sound(start, stop)
+    begin = start if first is None else first
+    if first is None and start == backlog.finalized_to > 0:
+        begin = min(stop, start + round(REST_AT_MOST * backlog.sample_rate))
+    sounds = backlog.sounds(begin, stop, soft=soft)
+    going_on = backlog.first_sound(sounds[-1][1] if sounds else begin, stop)
+    return sounds if going_on is None else [*sounds, (going_on, stop)]
+
+
+def _after_sound(seconds: float) -> float:
+    """Return the seconds of quiet that are sent after sounds of some length.
+
+    With what is sent before the next sound, it is enough to decide on words. Without words, the
+    segment ends later, and not at the onset of that sound.
+    """
+    if seconds + DECIDED_AFTER + _HEARD < EMPTY_SEGMENT:
+        return DECIDED_AFTER - _BEFORE_SOUND
+    return EMPTY_SEGMENT + _BEFORE_WORD - _BEFORE_SOUND
 
 
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
@@ -102,8 +193,9 @@ def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool, is_flush
         is_new = backlog.sent_to <= since
         if before is None or backlog.speaking or is_new:
             return FLUSH_SILENCE
-        # The next word can come at once.
-        return EMPTY_SEGMENT + _BEFORE_WORD
+        # The next word can come at once. Some of the quiet before is sent for certain.
+        quiet = min((mark - before) / rate, DECIDED_AFTER)
+        return max(FLUSH_SILENCE, EMPTY_SEGMENT + _BEFORE_WORD - quiet)
     # After long quiet, the service decides on words by itself.
     is_long = before is not None and word - before >= DECIDED_AFTER * rate
     least = 0.0 if is_long else FLUSH_SILENCE

@@ -127,7 +127,7 @@ class Transcript:
         start, end = self._times(result)
         if start is not None and end is not None:
             self._feed.compare_clocks(start, end)
-            if self._feed.is_final(end):
+            if self._feed.locate(end) <= self._backlog.finalized_to:
                 logger.debug("dropped a final that covers nothing new")
                 return []
         alternatives = [self._spoken(item, start, end) for item in result.alternatives]
@@ -149,7 +149,7 @@ class Transcript:
         if start is not None and end is not None and self._feed.is_possible(end):
             if not self._feed.hear(end, now):
                 return []
-            self._place(data, *self._feed.span(start, end))
+            self._place(data, *self._feed.spans([(start, end)])[0])
         else:
             # Times that can not be true say nothing; nor does one without the other.
             start = None
