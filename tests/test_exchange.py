@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import example, given, strategies as st
 
@@ -734,3 +735,77 @@ def test_so_does_recognize() -> None:
             return (await stt.recognize(list(frames(talk.pcm())))).alternatives[0].text
 
     assert virtual.run(recognize()) == "w0 w1"
+
+
+COUGHED = Talk(
+    (Spoken("w0", 50, 80), Spoken("w1", 1600, 1640)), 1800, 12000, noise=0, hums=((300, 310),)
+)
+
+
+@pytest.mark.parametrize("interims", [True, False])
+def test_so_does_a_call_if_somebody_coughs_in_the_silence(interims: bool) -> None:
+    """A cough can be a word, so it is sent again, but not all of the silence after it."""
+    outcome = virtual.run(hear(COUGHED, SilenceLimit(10.0), live=True, interims=interims))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+
+
+@pytest.mark.parametrize("code", [None, 11])
+def test_so_does_a_file_instead_of_ending_before_its_last_words(code: int | None) -> None:
+    outcome = virtual.run(hear(COUGHED, Combined(Pace(4.0), SilenceLimit(10.0, code))))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+
+
+@pytest.mark.parametrize("interims", [True, False])
+def test_noise_that_is_not_steady_is_silence_too(interims: bool) -> None:
+    class Clicked(Talk):
+        def pcm(self) -> npt.NDArray[np.int16]:
+            audio = super().pcm()
+            audio[48000:48320] = np.where(np.arange(320) % 2, 150, -150)
+            return audio
+
+    words = (Spoken("w0", 50, 80), Spoken("w1", 2100, 2140))
+    limit = SilenceLimit(10.0, noise=3000)
+    clicked = Clicked(words, 2300, 12000, noise=30)
+    outcome = virtual.run(hear(clicked, limit, live=True, interims=interims))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+
+
+def test_words_are_not_taken_back_for_what_is_said_of_the_quiet_before_them() -> None:
+    """They are flushed, and the connection ends before its answer."""
+    words = tuple(Spoken(f"w{n}", 3000 + 40 * n, 3040 + 40 * n) for n in range(3))
+    talk = Talk(words, 3300, 12000, noise=100, hums=((200, 230),))
+    outcome = virtual.run(hear(talk, Disconnect(31.25), live=True, flushes={31.3: 1}))
+    assert not outcome.broken()
+    assert [event.alternatives[0].text for event in outcome.events if event.type is FINAL] == [
+        "w0 w1 w2"
+    ]
+
+
+@pytest.mark.parametrize(("interims", "coughs"), [(True, True), (False, True), (False, False)])
+def test_a_slow_service_is_not_busy_with_quiet_when_somebody_speaks(
+    interims: bool, coughs: bool
+) -> None:
+    words = (Spoken("w0", 50, 80), Spoken("w1", 4000, 4040))
+    hums = ((300, 310),) if coughs else ()
+    talk = Talk(words, 4200, 12000, noise=0, hums=hums)
+    faults = Combined(PerConnection(Disconnect(39.0)), Pace(2.0))
+    outcome = virtual.run(hear(talk, faults, live=True, interims=interims))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+    assert outcome.delays[1] < 7.0
+    assert outcome.sessions[1].seconds < 17.0, "37 s are quiet"
+
+
+def test_silence_for_a_cough_does_not_outlast_a_limit_for_silence() -> None:
+    """The second press holds a cough alone; then the microphone is off."""
+    words = (Spoken("w0", 20, 60), Spoken("w1", 160, 200))
+    talk = Talk(words, 200, 12000, noise=30, hums=((90, 110),))
+    off = hear(
+        talk,
+        SilenceLimit(7.2),
+        live=True,
+        flushes={1.2: 1},
+        pauses={1.2: 20.0},
+        presses=[0.6, 2.0],
+    )
+    outcome = virtual.run(off)
+    assert outcome.is_exact and not outcome.reported, str(outcome)

@@ -215,7 +215,8 @@ def draw(seed: int) -> Trial:
     rng, besides = Random(seed), Random(f"besides {seed}")
     scene = rng.choices(list(_SCENES), list(_SCENES.values()))[0]
     if besides.random() < _OF_THESE:
-        scene = besides.choice((_draw_limit_in_quiet, _draw_without_interims))
+        scenes = (_draw_limit_in_quiet, _draw_without_interims, _draw_rotation_in_quiet)
+        scene = besides.choice(scenes)
     return scene(seed, rng)
 
 
@@ -658,6 +659,8 @@ def _draw_limit_in_quiet(seed: int, rng: Random) -> Trial:
     second = first.last + (pause if lead == 50 else rng.randint(150, 400))
     words = (first, Spoken("w1", second, second + 40), Spoken("w2", second + 40, second + 80))
     said = Talk(words, second + 180, 12000, 0)
+    if lead == 50 and rng.random() < 0.5:
+        said = replace(said, hums=(_cough(rng, first.last, second),))
     hooks: list[Hooks] = [SilenceLimit(limit, rng.choice((None, *_ROTATION)))]
     if not live:
         hooks.append(Pace(rng.choice((2.0, 4.0, 10.0))))
@@ -666,6 +669,37 @@ def _draw_limit_in_quiet(seed: int, rng: Random) -> Trial:
         out_from = round(first.end + rng.uniform(1.5, pause / 100), 2)
         hooks.append(Outage(out_from, round(rng.uniform(1.0, 18.0), 2)))
     return Trial(seed, said, [], [], hooks=Combined(*hooks), live=live, interims=interims)
+
+
+def _cough(rng: Random, start: int, stop: int) -> tuple[int, int]:
+    """Return where somebody coughs in a long pause between two blocks.
+
+    After 5 s without a word the service gives up, and would cut a word that begins just then.
+    """
+    at = start + rng.randint(100, stop - start - 580)
+    return at, at + rng.randint(8, 40)
+
+
+def _draw_rotation_in_quiet(seed: int, rng: Random) -> Trial:
+    """A connection that ends after long quiet, in which somebody coughed, or in the words after it.
+
+    A service that is not much faster than speech would be busy with the quiet for long.
+    """
+    first = Spoken("w0", 50, 50 + rng.randint(15, 45))
+    second = first.last + rng.randint(700, 4500)
+    words = [first]
+    at = second
+    for _ in range(rng.randint(1, 4)):
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(15, 45)))
+        at = words[-1].last
+    said = Talk(tuple(words), at + 180, 12000, 0)
+    if rng.random() < 0.8:
+        said = replace(said, hums=(_cough(rng, first.last, second),))
+    ends = round(rng.uniform(second / 100 - 3.0, at / 100 + 0.5), 2)
+    flushes = {round(at / 100 + rng.uniform(0.1, 0.4), 2): 1} if rng.random() < 0.5 else {}
+    hooks = Combined(PerConnection(Disconnect(ends)), Pace(rng.choice((1.3, 2.0, 4.0, 10.0))))
+    interims = rng.random() < 0.7
+    return Trial(seed, said, [], [], hooks=hooks, live=True, interims=interims, flushes=flushes)
 
 
 def _draw_without_interims(seed: int, rng: Random) -> Trial:

@@ -8,6 +8,7 @@ import math
 from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 from aiohttp import WSMsgType
 
 from livekit.plugins.tiro.testing import (
@@ -100,9 +101,15 @@ class Pace(Hooks):
 class SilenceLimit(Hooks):
     """A session ends in which nobody has spoken for some seconds."""
 
-    def __init__(self, seconds: float, code: int | None = None) -> None:
-        """Drop the connection, or send an error of this gRPC code."""
-        self._seconds, self._code = seconds, code
+    def __init__(self, seconds: float, code: int | None = None, *, noise: int = 0) -> None:
+        """Drop the connection, or send an error of this gRPC code.
+
+        Args:
+            seconds: How long nobody may speak.
+            code: Of the error; None drops the connection.
+            noise: Samples of this peak are no speech.
+        """
+        self._seconds, self._code, self._noise = seconds, code, noise
         self._spoken_at: dict[int, float] = {}
 
     def __repr__(self) -> str:
@@ -110,7 +117,7 @@ class SilenceLimit(Hooks):
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
         second = connection.seconds
-        if any(pcm):
+        if np.abs(np.frombuffer(pcm, np.int16)).max(initial=0) > self._noise:
             self._spoken_at[connection.number] = second
         if second - self._spoken_at.get(connection.number, 0.0) > self._seconds:
             raise Drop if self._code is None else StatusError(self._code, "nobody speaks")

@@ -26,11 +26,14 @@ _SOON = 1.5
 _BEFORE_WORD = 0.7
 # s of a word by which the service has heard it, so that the segment is one with a word.
 _HEARD = 0.5
-# s of quiet that are long: no limit of a service for silence is shorter than 7 s, and a cough can
-# be in the middle of it.
-_LONG_QUIET = 4.0
 # s of long quiet that are sent before the sound that follows it, or before what is not known yet.
 _BEFORE_SOUND = 1.0
+# s of long quiet that are sent between two sounds: the service decides on words in them, and if it
+# hears none, its segment ends in them too, and not at the onset of the second sound.
+_BETWEEN_SOUNDS = EMPTY_SEGMENT + _BEFORE_WORD
+# s that are left out of long quiet at least: after a sound; and else, as then less is sent anyway.
+_LEAST_LEFT_OUT = 1.0
+_LEAST_LEFT_OUT_BEFORE = 3.0
 
 
 class Replay(NamedTuple):
@@ -63,7 +66,7 @@ def plan_replay(backlog: Backlog, clock: Clock) -> Replay:
 def is_less_sent(replay: Replay, backlog: Backlog, clock: Clock) -> bool:
     """Tell whether the next connection is sent clearly less quiet than the one of a replay."""
     less = plan_replay(backlog, clock).quiet - replay.quiet
-    return less >= _LONG_QUIET / 2 * backlog.sample_rate
+    return less >= _LEAST_LEFT_OUT * backlog.sample_rate
 
 
 def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
@@ -79,18 +82,18 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     stop = max(vain_to, known_to)
     if backlog.speaking:
         stop = min(stop, backlog.open_from)
-    if stop - start < _LONG_QUIET * rate:
-        return []
     found: list[tuple[int, int]] = []
-    since = end = start
-    for sound in [*_sounds(backlog, start, stop, soft=in_vain), (stop, stop)]:
-        if sound[0] - end >= _LONG_QUIET * rate:
-            kept = 0 if end == start else round(_after_sound((end - since) / rate) * rate)
-            found.append((end + kept, sound[0] - round(_BEFORE_SOUND * rate)))
-            if in_vain and sound[0] > known_to:
+    if stop - start < _LEAST_LEFT_OUT_BEFORE * rate:
+        return found
+    first, least = start, _LEAST_LEFT_OUT_BEFORE * rate
+    for sound, end in [*_sounds(backlog, start, stop, soft=in_vain), (stop, stop)]:
+        last = sound - round(_BEFORE_SOUND * rate)
+        if last - first >= least:
+            found.append((first, last))
+            if in_vain and sound > known_to:
                 break
-            since = sound[0]
-        end = sound[1]
+        first = end + round((_BETWEEN_SOUNDS - _BEFORE_SOUND) * rate)
+        least = _LEAST_LEFT_OUT * rate
     return found
 
 
@@ -106,17 +109,6 @@ def _sounds(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tupl
     sounds = backlog.sounds(begin, stop, soft=soft)
     going_on = backlog.first_sound(sounds[-1][1] if sounds else begin, stop)
     return sounds if going_on is None else [*sounds, (going_on, stop)]
-
-
-def _after_sound(seconds: float) -> float:
-    """Return the seconds of quiet that are sent after sounds of some length.
-
-    With what is sent before the next sound, it is enough to decide on words. Without words, the
-    segment ends later, and not at the onset of that sound.
-    """
-    if seconds + DECIDED_AFTER + _HEARD < EMPTY_SEGMENT:
-        return DECIDED_AFTER - _BEFORE_SOUND
-    return EMPTY_SEGMENT + _BEFORE_WORD - _BEFORE_SOUND
 
 
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
