@@ -792,7 +792,7 @@ def test_a_slow_service_is_not_busy_with_quiet_when_somebody_speaks(
     outcome = virtual.run(hear(talk, faults, live=True, interims=interims))
     assert outcome.is_exact and not outcome.reported, str(outcome)
     assert outcome.delays[1] < 7.0
-    assert outcome.sessions[1].seconds < 17.0, "37 s are quiet"
+    assert outcome.sessions[1].seconds < 24.0, "37 s are quiet"
 
 
 def test_silence_for_a_cough_does_not_outlast_a_limit_for_silence() -> None:

@@ -223,6 +223,13 @@ def test_a_limit_in_quiet_that_is_left_out_is_no_failure() -> None:
     assert isinstance(course.end(replace(ended, left_out_quiet=False), later), APIConnectionError)
 
 
+def test_nothing_before_a_limit_says_nothing_about_the_audio_after_it() -> None:
+    course = Course()
+    limit = replace(DRAINED, reason=ServiceError(11), found_nothing=True)
+    assert course.end(limit, SOUND) is Next.RECONNECT
+    assert isinstance(course.end(limit, SOUND), APIConnectionError)
+
+
 def test_nothing_in_quiet_that_is_left_out_says_nothing_about_what_follows() -> None:
     course = Course()
     nothing = replace(DRAINED, found_nothing=True)
