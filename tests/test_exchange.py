@@ -685,10 +685,10 @@ async def test_quiet_is_left_out_only_if_the_service_heard_no_word_on_the_connec
         await call.push(frame(50, 0), 10)
         call.hear(*([hypothesis(2.0), EMPTY, EMPTY] if hears else [EMPTY]))
         await asyncio.sleep(0.1)
-        assert call.stream._feed.replay.quiet == 0 and not backlog.speaking
+        assert call.stream._feed.left_out == 0 and not backlog.speaking
         call.wires.last.die()
         await asyncio.sleep(0.1)
-        assert (call.stream._feed.replay.quiet == 0) == hears
+        assert (call.stream._feed.left_out == 0) == hears
 
 
 @pytest.mark.parametrize("pause", [500, 510, 700])

@@ -215,12 +215,12 @@ def test_a_final_starts_the_count_over() -> None:
 def test_a_limit_in_quiet_that_is_left_out_is_no_failure() -> None:
     """It came before any answer, in a burst that took no time."""
     course = Course()
-    ended = replace(MUTE, age=0.5, left_out_quiet=True)
+    ended = replace(MUTE, age=0.5, less_quiet=5.0)
     later = SOUND._replace(start=100)
     assert course.end(ended, later) is Next.RECONNECT
     assert course.end(replace(ended, end_sent=True), later) is Next.RECONNECT
     assert course.end(replace(ended, end_sent=True), later) is Next.RECONNECT
-    assert isinstance(course.end(replace(ended, left_out_quiet=False), later), APIConnectionError)
+    assert isinstance(course.end(replace(ended, less_quiet=0.9), later), APIConnectionError)
 
 
 def test_nothing_before_a_limit_says_nothing_about_the_audio_after_it() -> None:
@@ -235,7 +235,7 @@ def test_nothing_in_quiet_that_is_left_out_says_nothing_about_what_follows() -> 
     nothing = replace(DRAINED, found_nothing=True)
     for _ in range(2):
         assert course.end(nothing, SOUND) is Next.RECONNECT
-    assert course.end(replace(nothing, left_out_quiet=True), SOUND) is Next.RECONNECT
+    assert course.end(replace(nothing, less_quiet=5.0), SOUND) is Next.RECONNECT
     assert course.end(nothing, SOUND) is Next.RECONNECT
     assert course.end(nothing, SOUND) is Next.DONE
 

@@ -14,7 +14,7 @@ from .backlog import KEEP_AT_MOST, LOOKBACK
 from .endpointer import DECIDED_AFTER, STILL_TALKING
 from .flusher import Flusher
 from .recovery import Ending, Patience, Reason
-from .replay import is_less_sent
+from .replay import plan_replay
 from .watch import (
     CLOSE_TIMEOUT,
     DRAIN_AT_MOST,
@@ -247,10 +247,10 @@ class Exchange:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
         known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        less = self._is_vain and is_less_sent(
-            self._feed.replay, self._parts.backlog, self._parts.clock
-        )
-        return replace(known, left_out_quiet=less)
+        less = 0
+        if self._is_vain:
+            less = plan_replay(self._parts.backlog, self._parts.clock).quiet - self._feed.left_out
+        return replace(known, less_quiet=less / self._parts.backlog.sample_rate)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""

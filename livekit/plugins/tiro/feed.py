@@ -68,9 +68,10 @@ class Feed:
                 message has 20 ms, which opens its voice gate, and a flush sends 6 s of silence.
         """
         backlog.begin()
-        self.replay = plan_replay(backlog, clock)
-        """What it is sent of the audio that is kept."""
-        self.sent_to = self.replay.start
+        replay = plan_replay(backlog, clock)
+        self.left_out = replay.quiet
+        """The samples of long quiet that are not sent again."""
+        self.sent_to = replay.start
         """The caller's sample up to which audio was handed out."""
         self.heard_to = self.sent_to
         """The position up to which the service has said what is in the audio, as far as known."""
@@ -84,7 +85,7 @@ class Feed:
         self._insist = insist
         self._onset = Onset(backlog, gathering=not insist)
         self._monologue = Monologue(backlog, self.sent_to)
-        self._left_out, self._silences = list(self.replay.left_out), self.replay.silences
+        self._to_leave_out, self._silences = replay.left_out, replay.silences
         self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
@@ -145,9 +146,8 @@ class Feed:
             if self._monologue.look_from <= self.sent_to < backlog.end - chunk:
                 if (breath := self._monologue.plan(self.sent_to)) is not None:
                     insort(self._pending_flushes, breath)
-            if self._left_out and self.sent_to >= self._left_out[0][0]:
-                # The next message goes on after the long quiet.
-                self.sent_to = max(self.sent_to, self._left_out.pop(0)[1])
+            if self._to_leave_out and self.sent_to >= self._to_leave_out[0][0]:
+                self.sent_to = max(self.sent_to, self._to_leave_out.pop(0)[1])
                 self._segments.append(Segment(self._samples, self.sent_to, True))
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)

@@ -36,6 +36,10 @@ _IDLE = 5.0
 _ON_ITS_WAY = 5.0
 # s of such audio that can be the beginning of a word: looks are 1 s apart, and count all of it.
 _JUST_BEGUN = 1.5
+# s of quiet less for the next connection, after which it is another attempt; and after which a
+# connection that ended in that quiet has not failed, however soon that was.
+_OTHER_AUDIO = 1.0
+_IN_LONG_QUIET = 3.0
 
 
 class Reason(Enum):
@@ -81,8 +85,8 @@ class Ending:
     """Whether the last answer, when all had been sent, was that it heard no word."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
-    left_out_quiet: bool = False
-    """Whether a limit for silence may have ended it in long quiet that the next one is not sent."""
+    less_quiet: float = 0.0
+    """Seconds of quiet that it was sent, perhaps to be ended in, and that the next one is not."""
 
     @property
     def key_ran_out(self) -> bool:
@@ -199,8 +203,8 @@ class Recovery:
             self._without_answer = self._unresponsive = 0
         # The service has not ended a line that is dead.
         is_dead = ending.reason is Reason.GONE
-        had_nothing = ending.left_out_quiet or _had_nothing_to_answer(ending, progress)
-        healthy = lasted or is_dead or had_nothing
+        in_quiet = ending.less_quiet >= _IN_LONG_QUIET
+        healthy = lasted or is_dead or in_quiet or _had_nothing_to_answer(ending, progress)
         self._check_error(ending, healthy)
         if ending.reason is Reason.OPTIONS_CHANGED or (ending.key_ran_out and not ending.answered):
             return Next.RECONNECT
@@ -260,7 +264,8 @@ class Recovery:
         further = progress.heard - max(self._heard, self._began.heard)
         # Such as music: there are no words to be final, and the service says so.
         heard_no_words = further >= EMPTY_SEGMENT and not progress.speaking
-        of_use = progress.finals > self._began.finals or heard_no_words or ending.left_out_quiet
+        of_use = progress.finals > self._began.finals or heard_no_words
+        of_use = of_use or ending.less_quiet >= _IN_LONG_QUIET
         if of_use:
             self._heard = max(self._heard, progress.heard)
         failed = not of_use and (stuck or ending.age < _SHORT_CONNECTION)
@@ -289,7 +294,7 @@ class Recovery:
         if first and not (timeout and not ending.answered):
             self._retried_after_drain = True
             return Next.RECONNECT
-        if ending.left_out_quiet:
+        if ending.less_quiet >= _OTHER_AUDIO:
             # The next connection gets other audio, and part of the same: the answers so far that
             # there are no words count once at most.
             self._found_nothing = min(self._found_nothing, 1)

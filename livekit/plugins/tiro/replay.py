@@ -63,12 +63,6 @@ def plan_replay(backlog: Backlog, clock: Clock) -> Replay:
     return Replay(start, left_out, silences, quiet)
 
 
-def is_less_sent(replay: Replay, backlog: Backlog, clock: Clock) -> bool:
-    """Tell whether the next connection is sent clearly less quiet than the one of a replay."""
-    less = plan_replay(backlog, clock).quiet - replay.quiet
-    return less >= _LEAST_LEFT_OUT * backlog.sample_rate
-
-
 def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     """Return where long quiet starts and ends that a new connection need not be sent.
 
@@ -185,9 +179,8 @@ def _length(backlog: Backlog, since: int, mark: int, *, is_pause: bool, is_flush
         is_new = backlog.sent_to <= since
         if before is None or backlog.speaking or is_new:
             return FLUSH_SILENCE
-        # The next word can come at once. Some of the quiet before is sent for certain.
-        quiet = min((mark - before) / rate, DECIDED_AFTER)
-        return max(FLUSH_SILENCE, EMPTY_SEGMENT + _BEFORE_WORD - quiet)
+        # The next word can come at once.
+        return EMPTY_SEGMENT + _BEFORE_WORD
     # After long quiet, the service decides on words by itself.
     is_long = before is not None and word - before >= DECIDED_AFTER * rate
     least = 0.0 if is_long else FLUSH_SILENCE
