@@ -673,6 +673,18 @@ def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("interims", "within"), [(True, 1.0), (False, 3.5)])
+async def test_words_show_at_once_or_when_they_are_final(interims: bool, within: float) -> None:
+    async with wired(interim_results=interims) as call:
+        call.hear(EMPTY)
+        await call.push(frame(50, 0), 200)
+        call.wires.last.die()
+        await asyncio.sleep(0.1)
+        backlog = call.stream._backlog
+        assert backlog.answerable_to / RATE == pytest.approx(10.0 - within, abs=0.5)
+
+
+@in_virtual_time
 @pytest.mark.parametrize("hears", [False, True])
 async def test_quiet_is_left_out_only_if_the_service_heard_no_word_on_the_connection(
     hears: bool,

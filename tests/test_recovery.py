@@ -223,6 +223,25 @@ def test_a_limit_in_quiet_that_is_left_out_is_no_failure() -> None:
     assert isinstance(course.end(replace(ended, less_quiet=0.9), later), APIConnectionError)
 
 
+def test_a_connection_that_gets_further_in_quiet_is_of_use() -> None:
+    course = Course()
+    for _ in range(9):
+        assert course.end(replace(CLOSED, less_quiet=3.0), SOUND) is Next.RECONNECT
+    for _ in range(3):
+        last = course.end(replace(CLOSED, less_quiet=2.9), SOUND)
+    assert isinstance(last, APIConnectionError)
+
+
+@pytest.mark.parametrize("further", [2.4, 2.6])
+def test_a_service_may_need_two_connections_to_hear_5_s_without_a_word(further: float) -> None:
+    course = Course()
+    for number in range(1, 9):
+        last = course.end(CLOSED, SOUND._replace(heard=further * number), before=SOUND)
+        if number < 3 or further > 2.5:
+            assert not isinstance(last, APIConnectionError)
+    assert isinstance(last, APIConnectionError) == (further < 2.5)
+
+
 def test_nothing_before_a_limit_says_nothing_about_the_audio_after_it() -> None:
     course = Course()
     limit = replace(DRAINED, reason=ServiceError(11), found_nothing=True)

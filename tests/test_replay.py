@@ -485,6 +485,8 @@ def test_after_a_sound_enough_of_it_is_sent_for_the_end_of_any_segment(cough: fl
     assert last == [(cough + EMPTY_SEGMENT - 0.3, cough + 8.0)]
     between = quiet_in(tone(cough), HISS, tone(1.0), answerable=cough + 11.0)
     assert between == [(cough + EMPTY_SEGMENT - 0.3, cough + 9.0)]
+    least = quiet_in(tone(cough), HISS, answerable=cough + 6.8)
+    assert least == [(cough + EMPTY_SEGMENT - 0.3, cough + 5.8)]
     assert quiet_in(tone(cough), HISS, answerable=cough + 6.6) == [], "it is not worth while"
 
 
@@ -531,11 +533,11 @@ def test_a_final_takes_the_evidence_away() -> None:
 
 
 def test_the_rest_of_a_final_word_is_no_sound() -> None:
-    backlog = kept(tone(1.0), HISS)
-    backlog.finalize(0, round(0.96 * RATE))
-    backlog.note_vain(11 * RATE)
-    ((first, last),) = long_quiet(backlog, backlog.start)
-    assert (first, last) == (backlog.start, 10 * RATE)
+    for rest in (tone(0.04), tone(0.2, level=250)):
+        backlog = kept(tone(1.0), rest, HISS)
+        backlog.finalize(0, RATE)
+        backlog.note_vain(11 * RATE)
+        assert long_quiet(backlog, RATE) == [(RATE, 10 * RATE)]
 
 
 def test_a_connection_begins_after_quiet_and_has_no_silence_in_what_it_is_not_sent() -> None:

@@ -212,7 +212,8 @@ class Exchange:
                     return reason
             if self._changed.done():
                 return Reason.OPTIONS_CHANGED
-            if self._is_vain:
+            if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
+                # The service has not heard a word.
                 self._parts.backlog.note_vain(min(self._sent_before, self._feed.sent_to))
             return receiving.result()
         finally:
@@ -224,11 +225,6 @@ class Exchange:
             if self._connection.is_taken_at_once and lag is not None and lag < _KEEPS_UP:
                 # It took everything: the next connection gets no more quiet audio than usual.
                 self._feed.acknowledge(self._feed.sent_to)
-
-    @property
-    def _is_vain(self) -> bool:
-        """Whether the service has not heard a word."""
-        return self._feed.lag is None and self._parts.transcript.finals == self._finals_before
 
     def _note_heard(self, now: float) -> None:
         """Note what a service that keeps up has heard."""
@@ -247,9 +243,7 @@ class Exchange:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
         known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        less = 0
-        if self._is_vain:
-            less = plan_replay(self._parts.backlog, self._parts.clock).quiet - self._feed.left_out
+        less = plan_replay(self._parts.backlog, self._parts.clock).quiet - self._feed.left_out
         return replace(known, less_quiet=less / self._parts.backlog.sample_rate)
 
     def _look_after(self) -> Reason | None:
