@@ -517,6 +517,23 @@ async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
 
 
 @in_virtual_time
+async def test_a_ping_that_went_out_just_now_shows_no_stall() -> None:
+    connection = on(wire := Wire())
+    wire.reads = False
+    assert not connection.may_have_stalled
+    connection.ping(100)
+    assert not connection.may_have_stalled
+    await asyncio.sleep(0.6)
+    assert connection.may_have_stalled
+    connection.ping(200)
+    assert connection.may_have_stalled, "the first is not answered yet"
+    wire.inbox.put_nowait(FakeMessage(wire.of(aiohttp.WSMsgType.PING)[0], aiohttp.WSMsgType.PONG))
+    wire.inbox.put_nowait(EMPTY)
+    await connection.receive()
+    assert not connection.may_have_stalled
+
+
+@in_virtual_time
 async def test_a_peer_shows_that_it_takes_all_at_once() -> None:
     connection = on(wire := Wire())
     wire.reads = False

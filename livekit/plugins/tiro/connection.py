@@ -249,6 +249,12 @@ class Connection:
         return not self._pings and self._answered_in < _AT_ONCE
 
     @property
+    def may_have_stalled(self) -> bool:
+        """Whether a ping is not answered; one that went out just now need not be."""
+        on_its_way = time.monotonic() - self._pinged_at < _AT_ONCE
+        return len(self._pings) > (1 if on_its_way else 0)
+
+    @property
     def quiet_since(self) -> float:
         """When all was sent, or when it last said anything new if that is later; monotonic s."""
         return max(self._done_sending_at, self._news_at)

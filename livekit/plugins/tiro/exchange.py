@@ -234,8 +234,8 @@ class Exchange:
         # Without hypotheses, words show only when they are final.
         within = ANSWERS_WITHIN + (0.0 if self._options.interim_results else DECIDED_AFTER)
         answerable_to = feed.heard_before(now - within)
-        if connection.acknowledged_to < connection.pinged_to:
-            # A ping is not answered: the line may have stalled since the one before.
+        if connection.may_have_stalled:
+            # It may have since the last ping that was answered.
             answerable_to = min(answerable_to, connection.acknowledged_to)
         self._parts.backlog.note_answerable(answerable_to)
 
