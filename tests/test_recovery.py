@@ -244,13 +244,6 @@ def test_a_service_may_need_three_connections_to_hear_5_s_without_a_word(
             return
 
 
-def test_nothing_before_a_limit_says_nothing_about_the_audio_after_it() -> None:
-    course = Course()
-    limit = replace(DRAINED, reason=ServiceError(11), found_nothing=True)
-    assert course.end(limit, SOUND) is Next.RECONNECT
-    assert isinstance(course.end(limit, SOUND), APIConnectionError)
-
-
 def test_nothing_in_quiet_that_is_left_out_says_nothing_about_what_follows() -> None:
     course = Course()
     nothing = replace(DRAINED, found_nothing=True)

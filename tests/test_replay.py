@@ -524,6 +524,26 @@ def test_nor_is_it_left_out_if_it_can_hold_soft_words(peak: int, left_out: bool)
     assert bool(quiet_in(*soft, vain=6.5)) == left_out
 
 
+def test_without_hypotheses_nothing_shows_that_there_are_no_words() -> None:
+    backlog = kept(HISS, HISS)
+    backlog.note_answerable(19 * RATE)
+    backlog.set_interims(False)
+    assert long_quiet(backlog, 0) == []
+    backlog.note_vain(15 * RATE)
+    assert long_quiet(backlog, 0) == [(0, 14 * RATE)]
+
+
+@pytest.mark.parametrize("at", [0.5, 8.0, 14.9])
+def test_soft_sounds_count_wherever_they_are(at: float) -> None:
+    """Also before the first loud one, and where they go on at the end."""
+    soft = tone(0.5, level=250)
+    backlog = kept(noise(at, 100), soft, noise(15.0 - at, 100), COUGH)
+    backlog.note_vain(15 * RATE)
+    left_out = long_quiet(backlog, 0)
+    assert all(end / RATE <= at or start / RATE >= at + 0.5 for start, end in left_out)
+    assert left_out
+
+
 def test_a_final_takes_the_evidence_away() -> None:
     backlog = kept(COUGH, HISS, HISS)
     backlog.note_vain(20 * RATE)

@@ -799,7 +799,7 @@ def test_finals_are_heard_once_whatever_the_connections_do(
 ) -> None:
     """A service that hears what it is sent, with cuts and repeats between its answers."""
     talk = Conversation(0)
-    talk.backlog.set_lookback(60)
+    talk.backlog.set_interims(False)
     said: list[tuple[float, float]] = []
     connected_at = 0.0
     for length, gap, cut in utterances:

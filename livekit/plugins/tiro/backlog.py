@@ -85,7 +85,10 @@ class Backlog:
         self._starts = array("q")
         # From here on there is only digital silence, as from a mute, noise suppression or DTX.
         self._silent_from = 0
+        # s of quiet audio that are kept while no hypothesis is open.
         self._lookback = LOOKBACK
+        self.interims = True
+        """Whether hypotheses show what the service hears."""
         self._covered_to = self._answered_to = 0
         self._given_up = self._unplaced_finals = self._samples_sent = 0
         self._set_rate(16000)
@@ -173,9 +176,9 @@ class Backlog:
         """
         self.speaking, self.open_from = speaking, start
 
-    def set_lookback(self, seconds: float) -> None:
-        """Set how much quiet audio is kept while no hypothesis is open."""
-        self._lookback = seconds
+    def set_interims(self, wanted: bool) -> None:
+        """Set whether hypotheses show what the service hears; else only finals do, much later."""
+        self.interims, self._lookback = wanted, LOOKBACK if wanted else KEEP_AT_MOST
 
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
@@ -312,11 +315,11 @@ class Backlog:
         return self.loudness.last_loud(start, stop)
 
     def sounds(
-        self, start: int, stop: int, pause: float = _WORD_PAUSE, *, soft: bool = False
+        self, start: int, stop: int, pause: float = _WORD_PAUSE, **which: bool
     ) -> list[tuple[int, int]]:
         """Return where the sounds between two positions start and end, as `Loudness.sounds`."""
         self._measure(stop)
-        return self.loudness.sounds(start, stop, pause, soft=soft)
+        return self.loudness.sounds(start, stop, pause, **which)
 
     def longest_quiet(
         self, start: int, look_from: int, stop: int, *, silent: bool

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from livekit.agents import utils
 from livekit.agents.stt import SpeechEventType
 
-from .backlog import KEEP_AT_MOST, LOOKBACK
-from .endpointer import DECIDED_AFTER, STILL_TALKING
+from .endpointer import STILL_TALKING
 from .flusher import Flusher
 from .recovery import Ending, Patience, Reason
 from .replay import plan_replay
@@ -46,6 +45,8 @@ _REFUSAL_WAIT = 0.05
 _LOOK_INTERVAL = 1.0
 # s of audio that the service has yet to process: only a burst puts it this far behind.
 _BURST = 1.0
+# s of audio after which a limit of the service for silence can strike.
+_SHORTEST_LIMIT = 7.0
 # s that a service is behind at most if it keeps up with live speech.
 _KEEPS_UP = 1.0
 # s that the service may be behind what it is sent before the caller's frames go through the send
@@ -231,9 +232,7 @@ class Exchange:
         connection, feed = self._connection, self._feed
         if not connection.answered or (feed.lag or 0.0) >= _KEEPS_UP:
             return
-        # Without hypotheses, words show only when they are final.
-        within = ANSWERS_WITHIN + (0.0 if self._options.interim_results else DECIDED_AFTER)
-        answerable_to = feed.heard_before(now - within)
+        answerable_to = feed.heard_before(now - ANSWERS_WITHIN)
         if connection.may_have_stalled:
             # It may have since the last ping that was answered.
             answerable_to = min(answerable_to, connection.acknowledged_to)
@@ -243,8 +242,10 @@ class Exchange:
         """Return what is known of the connection, now that it is over."""
         nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
         known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        less = plan_replay(self._parts.backlog, self._parts.clock).quiet - self._feed.left_out
-        return replace(known, less_quiet=less / self._parts.backlog.sample_rate)
+        backlog, less = self._parts.backlog, 0
+        if self._feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate:
+            less = plan_replay(backlog, self._parts.clock).quiet - self._feed.left_out
+        return replace(known, less_quiet=less / backlog.sample_rate)
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""
@@ -343,8 +344,8 @@ class Exchange:
         options, backlog = self._options, self._parts.backlog
         self._parts.journal.tally.audio_out(time.monotonic())
         self._parts.transcript.set_language(options.language)
-        # Without interims, speech is only visible once it is final, so keep the full minute.
-        backlog.set_lookback(LOOKBACK if options.interim_results else KEEP_AT_MOST)
+        # Without interims, speech is only visible once it is final, so the full minute is kept.
+        backlog.set_interims(options.interim_results)
         return await self._connection.configure(options, backlog.sample_rate)
 
 

@@ -89,7 +89,8 @@ class Feed:
         self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
-        self._samples = self._silence_left = 0
+        self.samples = self._silence_left = 0
+        """How many were sent, silence included."""
         self._segments = [Segment(0, self.sent_to, True)]
         self._trim_at = self._look_at = self._acknowledged_to = self.sent_to
 
@@ -118,7 +119,7 @@ class Feed:
 
     def next_chunk(self, now: float) -> bytes | None:
         """Return the samples of the next message, or None if there is not enough for one."""
-        backlog, start, first = self._backlog, self.sent_to, self._samples
+        backlog, start, first = self._backlog, self.sent_to, self.samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._insist else backlog.sample_rate // 50
         if ready >= chunk and not self._silence_left:
@@ -135,11 +136,11 @@ class Feed:
             pcm = self._take_silence(ready)
         elif ready >= chunk > 0:
             self.sent_to = start + chunk
-            self._samples = first + chunk
+            self.samples = first + chunk
             pcm = backlog.take(start, self.sent_to)
         else:
             return None
-        self.drained_at = max(self.drained_at, now) + (self._samples - first) / backlog.sample_rate
+        self.drained_at = max(self.drained_at, now) + (self.samples - first) / backlog.sample_rate
         if self.sent_to >= self._look_at:
             self._look_at = self.sent_to + round(_PAUSE_LOOK_INTERVAL * backlog.sample_rate)
             self._onset.look(self.sent_to)
@@ -148,7 +149,7 @@ class Feed:
                     insort(self._pending_flushes, breath)
             if self._to_leave_out and self.sent_to >= self._to_leave_out[0][0]:
                 self.sent_to = max(self.sent_to, self._to_leave_out.pop(0)[1])
-                self._segments.append(Segment(self._samples, self.sent_to, True))
+                self._segments.append(Segment(self.samples, self.sent_to, True))
         if self.sent_to >= self._trim_at:
             self._trim_at = self.sent_to + round(TRIM_INTERVAL * backlog.sample_rate)
             self._trim(now, self.sent_to)
@@ -164,7 +165,7 @@ class Feed:
         """Return the next piece of silence; the first one begins with `ready` samples of audio."""
         pcm = b""
         if not self._silence_left:
-            self.sent_to, self._samples = self.sent_to + ready, self._samples + ready
+            self.sent_to, self.samples = self.sent_to + ready, self.samples + ready
             self._silent_at = self._pending_flushes.pop(0)
             self._monologue.decided(self._silent_at)
             silence = self._silences.get(self._silent_at, FLUSH_SILENCE)
@@ -173,13 +174,13 @@ class Feed:
             pcm = self._backlog.take(self.sent_to - ready, self.sent_to)
         # The odd end of the audio is filled up, so that each message is of whole milliseconds.
         samples = _silence_piece(self._backlog) - len(pcm) // BYTES_PER_SAMPLE
-        if self._segments[-1].sample == self._samples:
+        if self._segments[-1].sample == self.samples:
             # No audio came in between: the earlier silence goes on.
             del self._segments[-1]
         if not self._segments or self._segments[-1].is_audio:
-            self._segments.append(Segment(self._samples, self.sent_to, False))
-        self._samples += samples
-        self._segments.append(Segment(self._samples, self.sent_to, True))
+            self._segments.append(Segment(self.samples, self.sent_to, False))
+        self.samples += samples
+        self._segments.append(Segment(self.samples, self.sent_to, True))
         self._silence_left = max(0, self._silence_left - samples)
         if not self._silence_left:
             self._onset.note_silence()
@@ -208,7 +209,7 @@ class Feed:
 
     def heard_before(self, moment: float) -> int:
         """Return the position up to which a service at the pace of speech had heard by then."""
-        sent = self._samples / self._backlog.sample_rate
+        sent = self.samples / self._backlog.sample_rate
         return self.locate(sent - max(0.0, self.drained_at - moment))
 
     def must_wait(self, now: float, most: float) -> float:
@@ -286,8 +287,7 @@ class Feed:
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
         self._nothing_to = None
-        sent = self._samples / self._backlog.sample_rate
-        behind = max(0.0, sent - second / self._drift.pace)
+        behind = max(0.0, self.samples / self._backlog.sample_rate - second / self._drift.pace)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
         return position
@@ -309,7 +309,7 @@ class Feed:
 
     def is_possible(self, second: float) -> bool:
         """Tell whether a time that the service gives is within what was sent, 10 % to spare."""
-        return second <= _FASTEST_CLOCK * max(1.0, self._samples / self._backlog.sample_rate)
+        return second <= _FASTEST_CLOCK * max(1.0, self.samples / self._backlog.sample_rate)
 
     def spans(self, times: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         """Turn seconds of the connection into seconds of the caller's audio, pauses included.
@@ -344,7 +344,7 @@ class Feed:
             return 0, 0, 0
         segment = segments[index]
         shift = segment.position - segment.sample
-        after = segments[index + 1].sample if index + 1 < len(segments) else self._samples + 1
+        after = segments[index + 1].sample if index + 1 < len(segments) else self.samples + 1
         return segment.sample, min(after, self.sent_to - shift + 1), shift
 
     def locate(self, second: float) -> int:

@@ -295,7 +295,7 @@ class Loudness:
         return sinks if held > _LOUD_REST else rest
 
     def sounds(
-        self, start: int, stop: int, pause: float, *, soft: bool = False
+        self, start: int, stop: int, pause: float, *, soft: bool = False, cut: bool = False
     ) -> list[tuple[int, int]]:
         """Return the positions at which the sounds that can be words start and end.
 
@@ -304,6 +304,7 @@ class Loudness:
             stop: The position to look to.
             pause: Seconds of quiet that end a sound; at least 0.2.
             soft: Whether sounds count that are softer than the others, but no steady noise.
+            cut: Whether the sound that goes on at `stop` counts, up to there.
         """
         levels = self._between(start, stop)
         limit = int(_SOFT_RATIO * self.floor) if soft else self._limit
@@ -311,6 +312,7 @@ class Loudness:
         count = -(-stop // self._frame) - max(start // self._frame, self._first)
         loud = bytes([level > limit for level in levels]).ljust(count, b"\0")
         quiet = bytes(round(pause * FRAMES_PER_SECOND))
+        loud += quiet if cut else b""
         # A word is shorter than a pause, so it is in one of the sounds.
         found: list[tuple[int, int]] = []
         first = loud.find(1)

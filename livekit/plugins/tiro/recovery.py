@@ -276,14 +276,12 @@ class Recovery:
 
         It did if no remaining audio may hold words. Otherwise that audio is sent again, as often as
         that brings finals. An answer that nothing was heard can be about an earlier pause: only
-        when connections that were fed nothing else say so too, that audio has no words. Nor is it
-        about all of the audio if a limit has ended the connection after it.
+        when connections that were fed nothing else say so too, that audio has no words.
         """
         assert self._began is not None
         if not progress.unfinalized:
             return Next.DONE
-        found_nothing = ending.found_nothing and isinstance(ending.reason, Reason)
-        self._found_nothing = self._found_nothing + 1 if found_nothing else 0
+        self._found_nothing = self._found_nothing + 1 if ending.found_nothing else 0
         timeout, waited = ending.reason is Reason.DRAIN_TIMEOUT, self.patience.drain_timeout
         self._drain_timeouts += timeout
         brought_finals = progress.finals > self._began.finals
@@ -300,7 +298,7 @@ class Recovery:
             self._found_nothing = min(self._found_nothing, 1)
             return Next.RECONNECT
         # An earlier connection's hypothesis stands until nothing was heard twice.
-        if found_nothing and not (progress.speaking and timeout):
+        if ending.found_nothing and not (progress.speaking and timeout):
             if self._found_nothing < _NOTHING_FOR_CERTAIN:
                 return Next.RECONNECT
             if not progress.speaking:

@@ -68,10 +68,11 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
 
     A service that limits how long nobody speaks would end the connection in it, and a slow one
     would be busy with it. It is kept all the same. There is no word in it if a service that keeps
-    up had the time to hear one; or if two connections were sent it and the second heard none: then
-    it must not have soft sounds either, and no later quiet is left out with it.
+    up had the time to show a hypothesis; or if two connections were sent it and the second heard
+    none: then it must not have soft sounds either, and no later quiet is left out with it.
     """
-    rate, known_to, vain_to = backlog.sample_rate, backlog.answerable_to, backlog.vain_to
+    rate, vain_to = backlog.sample_rate, backlog.vain_to
+    known_to = backlog.answerable_to if backlog.interims else 0
     in_vain = vain_to > known_to
     stop = max(vain_to, known_to)
     if backlog.speaking:
@@ -92,17 +93,13 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
 
 
 def _sounds(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
-    """Return where sounds start and end, the one that goes on at the end included.
-
-    The rest of a final word is none.
-    """
+    """Return where sounds start and end; the rest of a final word is none."""
+    if soft:
+        is_rest = start == backlog.finalized_to > 0
+        rest = round(REST_AT_MOST * backlog.sample_rate) if is_rest else 0
+        return backlog.sounds(min(stop, start + rest), stop, soft=True, cut=True)
     first = backlog.first_sound(start, stop)
-    begin = start if first is None else first
-    if first is None and start == backlog.finalized_to > 0:
-        begin = min(stop, start + round(REST_AT_MOST * backlog.sample_rate))
-    sounds = backlog.sounds(begin, stop, soft=soft)
-    going_on = backlog.first_sound(sounds[-1][1] if sounds else begin, stop)
-    return sounds if going_on is None else [*sounds, (going_on, stop)]
+    return [] if first is None else backlog.sounds(first, stop, cut=True)
 
 
 def first_to_send(backlog: Backlog, clock: Clock) -> int:
