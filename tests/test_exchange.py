@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from livekit import rtc
-from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.endpointer import FLUSH_SILENCE
 from livekit.plugins.tiro.protocol import END_OF_AUDIO
