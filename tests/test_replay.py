@@ -526,9 +526,11 @@ def test_nor_is_it_left_out_if_it_can_hold_soft_words(peak: int, left_out: bool)
 
 def test_without_hypotheses_nothing_shows_that_there_are_no_words() -> None:
     backlog = kept(HISS, HISS)
-    backlog.note_answerable(19 * RATE)
     backlog.set_interims(False)
+    backlog.note_answerable(19 * RATE)
     assert long_quiet(backlog, 0) == []
+    backlog.set_interims(True)
+    assert long_quiet(backlog, 0) == [], "it did not show any then"
     backlog.note_vain(15 * RATE)
     assert long_quiet(backlog, 0) == [(0, 14 * RATE)]
 

@@ -75,6 +75,8 @@ class Backlog:
         """The position at which the open hypothesis starts; 0 if the service does not say where."""
         self.answerable_to = 0
         """The position up to which a service that keeps up had the time to say what it hears."""
+        self.shown_to = 0
+        """The position up to which it had the time to show a hypothesis of it."""
         self.vain_to = 0
         """The position up to which two connections were sent it; the second heard no word in it."""
         self.sent_to = 0
@@ -87,8 +89,7 @@ class Backlog:
         self._silent_from = 0
         # s of quiet audio that are kept while no hypothesis is open.
         self._lookback = LOOKBACK
-        self.interims = True
-        """Whether hypotheses show what the service hears."""
+        self._interims = True
         self._covered_to = self._answered_to = 0
         self._given_up = self._unplaced_finals = self._samples_sent = 0
         self._set_rate(16000)
@@ -178,7 +179,7 @@ class Backlog:
 
     def set_interims(self, wanted: bool) -> None:
         """Set whether hypotheses show what the service hears; else only finals do, much later."""
-        self.interims, self._lookback = wanted, LOOKBACK if wanted else KEEP_AT_MOST
+        self._interims, self._lookback = wanted, LOOKBACK if wanted else KEEP_AT_MOST
 
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
@@ -230,6 +231,8 @@ class Backlog:
     def note_answerable(self, sent: int) -> None:
         """Note that a service that keeps up had the time to answer audio sent up to `sent`."""
         self.answerable_to = max(self.answerable_to, sent)
+        if self._interims:
+            self.shown_to = max(self.shown_to, sent)
 
     def note_vain(self, sent: int) -> None:
         """Note that two connections were sent audio up to `sent`, the second in vain."""

@@ -71,8 +71,7 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     up had the time to show a hypothesis; or if two connections were sent it and the second heard
     none: then it must not have soft sounds either, and no later quiet is left out with it.
     """
-    rate, vain_to = backlog.sample_rate, backlog.vain_to
-    known_to = backlog.answerable_to if backlog.interims else 0
+    rate, known_to, vain_to = backlog.sample_rate, backlog.shown_to, backlog.vain_to
     in_vain = vain_to > known_to
     stop = max(vain_to, known_to)
     if backlog.speaking:
