@@ -512,6 +512,10 @@ def test_quiet_that_a_hypothesis_can_be_about_is_sent() -> None:
 def test_quiet_that_was_sent_twice_in_vain_is_left_out_up_to_the_next_sound_only() -> None:
     audio = (HISS, tone(1.0), HISS, tone(1.0))
     assert quiet_in(*audio, vain=22.0) == [(0, 9.0)]
+    backlog = kept(*audio)
+    for _ in range(2):
+        backlog.note_vain(22 * RATE)
+    assert [end for _, end in long_quiet(backlog, 0)] == [9 * RATE, 20 * RATE]
     assert quiet_in(*audio, vain=22.0, answerable=10.5) == [(0, 9.0), (15.7, 20.0)]
     assert quiet_in(*audio, answerable=22.0) == [(0, 9.0), (15.7, 20.0)]
 

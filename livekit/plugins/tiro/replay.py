@@ -69,10 +69,10 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     A service that limits how long nobody speaks would end the connection in it, and a slow one
     would be busy with it. It is kept all the same. There is no word in it if a service that keeps
     up had the time to show a hypothesis; or if two connections were sent it and the second heard
-    none: then it must not have soft sounds either, and no later quiet is left out with it.
+    none: then it must not have soft sounds either, and later quiet takes one connection more.
     """
     rate, known_to, vain_to = backlog.sample_rate, backlog.shown_to, backlog.vain_to
-    in_vain = vain_to > known_to
+    in_vain, in_doubt = vain_to > known_to, 0
     stop = max(vain_to, known_to)
     if backlog.speaking:
         stop = min(stop, backlog.open_from)
@@ -84,7 +84,8 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
         last = sound - round(_BEFORE_SOUND * rate)
         if last - first >= least:
             found.append((first, last))
-            if in_vain and sound > known_to:
+            in_doubt += sound > known_to
+            if in_doubt == backlog.vain > 0:
                 break
         first = end + round((_BETWEEN_SOUNDS - _BEFORE_SOUND) * rate)
         least = _LEAST_LEFT_OUT * rate
