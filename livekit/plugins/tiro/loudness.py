@@ -284,11 +284,19 @@ class Loudness:
 
     def _rest_of_word(self, levels: Sequence[int]) -> int:
         """Return how many frames are the rest of the word before them, and no other word."""
-        limit = self._limit
+        limit, sinks = self._limit, -1
         # Up to the first quiet frame; up to the frame that sinks no more; what is louder after it.
-        run = next((n for n, level in enumerate(levels) if level <= limit), len(levels))
-        later = enumerate(levels[_SINKING_FRAMES:run])
-        sinks = next((n for n, level in later if level > _SINKING * levels[n]), run)
+        run = len(levels)
+        for number, level in enumerate(levels):
+            if level <= limit or (number >= _REST_FRAMES and sinks >= 0):
+                run = number
+                break
+            if sinks < 0 and number >= _SINKING_FRAMES:
+                before = number - _SINKING_FRAMES
+                if level > _SINKING * levels[before]:
+                    sinks = before
+        if sinks < 0:
+            sinks = run
         rest = max(sinks, min(run, _REST_FRAMES))
         as_loud_as_words = self._word_level / _REST_SHARE
         held = sum(level >= as_loud_as_words for level in levels[sinks:rest])
