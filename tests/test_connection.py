@@ -645,14 +645,18 @@ async def test_a_write_that_failed_is_the_last_of_what_is_sent() -> None:
 @in_virtual_time
 async def test_what_is_known_at_the_end() -> None:
     connection = on(wire := Wire())
-    ending = connection.ending(Reason.CLOSED, found_nothing=False, unanswered=1.5)
-    assert ending == Ending(Reason.CLOSED, ending.age, configured=False, unanswered=1.5)
+    ending = connection.ending(Reason.CLOSED, found_nothing=False, unanswered=1.5, less_quiet=2.5)
+    assert ending == Ending(
+        Reason.CLOSED, ending.age, configured=False, unanswered=1.5, less_quiet=2.5
+    )
     await connection.configure(OPTIONS, 16000)
     wire.inbox.put_nowait(EMPTY)
     await connection.receive()
     await connection.end()
     await asyncio.sleep(1)
-    ending = connection.ending(Reason.DRAIN_TIMEOUT, found_nothing=True, unanswered=0.0)
+    ending = connection.ending(
+        Reason.DRAIN_TIMEOUT, found_nothing=True, unanswered=0.0, less_quiet=0.0
+    )
     assert ending == Ending(
         Reason.DRAIN_TIMEOUT, ending.age, end_sent=True, answered=True, found_nothing=True
     )

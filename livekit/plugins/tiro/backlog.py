@@ -89,8 +89,6 @@ class Backlog:
         self._starts = array("q")
         # From here on there is only digital silence, as from a mute, noise suppression or DTX.
         self._silent_from = 0
-        # s of quiet audio that are kept while no hypothesis is open.
-        self._lookback = LOOKBACK
         self._interims = True
         self._covered_to = self._answered_to = 0
         self._given_up = self._unplaced_finals = self._samples_sent = 0
@@ -181,7 +179,7 @@ class Backlog:
 
     def set_interims(self, wanted: bool) -> None:
         """Set whether hypotheses show what the service hears; else only finals do, much later."""
-        self._interims, self._lookback = wanted, LOOKBACK if wanted else KEEP_AT_MOST
+        self._interims = wanted
 
     def finalize(self, start: int, stop: int) -> None:
         """Note that a final covers all up to `stop`, with its first word at `start`."""
@@ -254,7 +252,8 @@ class Backlog:
             if floor >= self._silent_from:
                 silence_heard = min(newest, self.sent_to) - round(_SILENCE_LAG * self.sample_rate)
                 heard = max(heard, silence_heard)
-            quiet_to = heard - round(self._lookback * self.sample_rate)
+            lookback = LOOKBACK if self._interims else KEEP_AT_MOST
+            quiet_to = heard - round(lookback * self.sample_rate)
             if quiet_to > floor:
                 # What begins before `quiet_to` may show only later that it is as long as a word.
                 sound = self.first_sound(floor, quiet_to + 2 * onset)

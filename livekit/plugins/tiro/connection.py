@@ -270,7 +270,12 @@ class Connection:
         return time.monotonic() - self._opened_at
 
     def ending(
-        self, reason: Reason | ServiceError, *, found_nothing: bool, unanswered: float
+        self,
+        reason: Reason | ServiceError,
+        *,
+        found_nothing: bool,
+        unanswered: float,
+        less_quiet: float,
     ) -> Ending:
         """Return what is known of it, now that it is over.
 
@@ -278,6 +283,7 @@ class Connection:
             reason: Why it is over.
             found_nothing: Whether the service heard no word in the last audio that was sent.
             unanswered: Seconds since audio was sent that may be speech, without an answer.
+            less_quiet: Seconds of quiet that it was sent, and that the next one is not.
         """
         return Ending(
             reason,
@@ -288,6 +294,7 @@ class Connection:
             idle=self._idle,
             found_nothing=found_nothing,
             unanswered=unanswered,
+            less_quiet=less_quiet,
         )
 
     async def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from livekit.agents import utils
@@ -240,12 +239,15 @@ class Exchange:
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
-        nothing, unanswered = self._feed.found_nothing_in_all, self._watch.unanswered
-        known = self._connection.ending(reason, found_nothing=nothing, unanswered=unanswered)
-        backlog, less = self._parts.backlog, 0
-        if self._feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate:
-            less = plan_replay(backlog, self._parts.clock).quiet - self._feed.left_out
-        return replace(known, less_quiet=less / backlog.sample_rate)
+        feed, backlog, less = self._feed, self._parts.backlog, 0
+        if feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate:
+            less = plan_replay(backlog, self._parts.clock).quiet - feed.left_out
+        return self._connection.ending(
+            reason,
+            found_nothing=feed.found_nothing_in_all,
+            unanswered=self._watch.unanswered,
+            less_quiet=less / backlog.sample_rate,
+        )
 
     def _look_after(self) -> Reason | None:
         """Look after the connection, at least once a second. Return why it has to end, or None."""

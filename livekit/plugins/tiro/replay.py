@@ -72,6 +72,7 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     none: then it must not have soft sounds either, and later quiet takes one connection more.
     """
     rate, known_to, vain_to = backlog.sample_rate, backlog.shown_to, backlog.vain_to
+    # How many stretches rest on that second kind of evidence alone.
     in_vain, in_doubt = vain_to > known_to, 0
     stop = max(vain_to, known_to)
     if backlog.speaking:
@@ -95,9 +96,7 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
 def _sounds(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
     """Return where sounds start and end; the rest of a final word is none."""
     if soft:
-        is_rest = start == backlog.finalized_to > 0
-        rest = round(REST_AT_MOST * backlog.sample_rate) if is_rest else 0
-        return backlog.sounds(min(stop, start + rest), stop, soft=True, cut=True)
+        return backlog.sounds(min(stop, _rest_to(backlog, start)), stop, soft=True, cut=True)
     first = backlog.first_sound(start, stop)
     return [] if first is None else backlog.sounds(first, stop, cut=True)
 
@@ -113,13 +112,19 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
     # Less than a message at the end was not sent: nothing is said about it. And the rest of a final
     # word needs no answer.
     answerable_to = backlog.answerable_to + backlog.chunk
-    rest_to = start + round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else start
+    rest_to = _rest_to(backlog, start)
     for seconds in reversed(clock.pauses_after(start / rate)):
         pause = min(round(seconds * rate), backlog.end)
         is_known = pause <= max(answerable_to, rest_to) and not _is_open(backlog, pause)
         if is_known and _is_quiet_before(backlog, pause, rest_to):
             return pause
     return start
+
+
+def _rest_to(backlog: Backlog, start: int) -> int:
+    """Return where the rest of a word that is final at `start` ends at the latest."""
+    is_final = start == backlog.finalized_to > 0
+    return start + round(REST_AT_MOST * backlog.sample_rate) if is_final else start
 
 
 def _is_open(backlog: Backlog, pause: int) -> bool:
