@@ -31,7 +31,7 @@ LAYERS = [
     {"stt"},
     {"stream"},
     {"exchange", "dial", "outlet"},
-    {"connection", "transcript", "journal", "flusher"},
+    {"connection", "transcript", "journal", "flusher", "lookout"},
     {"recovery", "feed", "protocol"},
     {"watch"},
     {"monologue", "replay"},

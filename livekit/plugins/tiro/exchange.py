@@ -11,6 +11,7 @@ from livekit.agents.stt import SpeechEventType
 
 from .endpointer import STILL_TALKING
 from .flusher import Flusher
+from .lookout import Lookout
 from .recovery import Ending, Patience, Reason
 from .replay import plan_replay
 from .watch import (
@@ -40,8 +41,6 @@ ANSWERS_WITHIN = 1.0
 # s; a refusal follows the config at once. Sending a backlog into a connection that is being
 # closed would destroy the error frame, so the first message goes alone.
 _REFUSAL_WAIT = 0.05
-# s from one check of a connection to the next, at most.
-_LOOK_INTERVAL = 1.0
 # s of audio that the service has yet to process: only a burst puts it this far behind.
 _BURST = 1.0
 # s of audio after which a limit of the service for silence can strike.
@@ -111,7 +110,9 @@ class Exchange:
         loop = asyncio.get_running_loop()
         # What the send task waits for.
         self._more: asyncio.Future[None] = loop.create_future()
-        self._changed: asyncio.Future[None] = loop.create_future()
+        self._lookout = Lookout(self._look)
+        # Once nothing more is to be sent: whether the end marker could be.
+        self._writable: bool | None = None
         # Whether new words to listen for wait until nobody speaks.
         self._has_new_phrases = False
         self.is_direct = False
@@ -167,17 +168,17 @@ class Exchange:
         self._options = options
         self._flusher.set_endpointing(options.endpointing)
         in_force = self._connection.configured
-        if in_force is None or self._changed.done():
+        if in_force is None or self._lookout.over.done():
             return
         self._has_new_phrases = in_force.phrases != options.phrases
         if not in_force.needs_same_config(options):
-            self._changed.set_result(None)
+            self._lookout.end(Reason.OPTIONS_CHANGED)
 
     def _apply_new_phrases(self) -> None:
         """Have a new connection take over, if nobody speaks and nobody waits for a final."""
-        busy = self._ended or self._changed.done()
+        busy = self._ended or self._lookout.over.done()
         if not busy and _is_calm(self._parts.transcript, self._parts.backlog):
-            self._changed.set_result(None)
+            self._lookout.end(Reason.OPTIONS_CHANGED)
 
     def _wake_sender(self) -> None:
         self.is_direct = False
@@ -189,29 +190,19 @@ class Exchange:
         """Send and receive until the connection ends, or has to."""
         sending = asyncio.create_task(self._send(), name="tiro.send")
         receiving = asyncio.create_task(self._receive(), name="tiro.receive")
-        waited_for: set[asyncio.Future[Any]] = {sending, receiving, self._changed}
+        over, first = self._lookout.over, asyncio.FIRST_COMPLETED
+        ends: set[asyncio.Future[Any]] = {receiving, over}
+        self._lookout.start(self._flusher.ask_again_at - time.monotonic())
         try:
-            while not receiving.done() and not self._changed.done():
-                patience = max(0.0, self._flusher.ask_again_at - time.monotonic())
-                if sending.done():
-                    waited_for.discard(sending)
-                    patience = _drain_patience(
-                        self._connection, self._feed, self._patience, writable=sending.result()
-                    )
-                    if patience <= 0:
-                        ended = self._connection.end_sent
-                        return Reason.DRAIN_TIMEOUT if ended else Reason.CLOSED
-                timeout = min(patience, _LOOK_INTERVAL)
-                await asyncio.wait(waited_for, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                self._flusher.ask_again()
-                self._flusher.notice_pause(time.monotonic())
-                if not self.is_direct:
-                    self._parts.outlet.report_usage()
-                reason = self._look_after()
-                if reason is not None and not receiving.done():
-                    return reason
-            if self._changed.done():
-                return Reason.OPTIONS_CHANGED
+            await asyncio.wait({sending, *ends}, return_when=first)
+            if not receiving.done() and not over.done():
+                self._writable = sending.result()
+                self._lookout.close()
+                self._lookout.look()
+                await asyncio.wait(ends, return_when=first)
+            changed = over.done() and over.result() is Reason.OPTIONS_CHANGED
+            if changed or not receiving.done():
+                return over.result()
             if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
                 # The service has not heard a word.
                 self._parts.backlog.note_vain(min(self._sent_before, self._feed.sent_to))
@@ -219,6 +210,7 @@ class Exchange:
         finally:
             self.is_direct = False
             self._flusher.close()
+            self._lookout.close()
             await utils.aio.cancel_and_wait(receiving, sending)
             self._note_heard(time.monotonic())
             lag = self._feed.lag
@@ -249,8 +241,24 @@ class Exchange:
             less_quiet=less / backlog.sample_rate,
         )
 
+    def _look(self) -> Reason | float:
+        """Look after the connection. Return why it has to end, or in how many seconds to look again.
+        """
+        flusher, connection = self._flusher, self._connection
+        flusher.ask_again()
+        flusher.notice_pause(time.monotonic())
+        if not self.is_direct:
+            self._parts.outlet.report_usage()
+        reason = self._look_after()
+        if self._writable is None or reason is not None:
+            return reason or flusher.ask_again_at - time.monotonic()
+        patience = _drain_patience(connection, self._feed, self._patience, writable=self._writable)
+        if patience > 0:
+            return patience
+        return Reason.DRAIN_TIMEOUT if connection.end_sent else Reason.CLOSED
+
     def _look_after(self) -> Reason | None:
-        """Look after the connection, at least once a second. Return why it has to end, or None."""
+        """Return why the connection has to end, or None."""
         connection, feed, watch = self._connection, self._feed, self._watch
         now = time.monotonic()
         feed.acknowledge(connection.acknowledged_to)
