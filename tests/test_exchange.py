@@ -702,6 +702,34 @@ def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int)
 
 
 @pytest.mark.parametrize("interims", [True, False])
+def test_coughs_at_the_end_of_a_file_take_three_connections(interims: bool) -> None:
+    """However many there are: no limit has ended the first two."""
+    coughs = tuple((500 + 800 * n, 530 + 800 * n) for n in range(5))
+    talk = Talk((Spoken("w0", 50, 90),), 3900, 12000, noise=0, hums=coughs)
+    outcome = virtual.run(hear(talk, Pace(2.0), live=False, interims=interims))
+    assert outcome.is_exact and not outcome.reported, str(outcome)
+    assert len(outcome.sessions) == 3
+
+
+@in_virtual_time
+@pytest.mark.parametrize("mute", [0.0, 3.0])
+async def test_only_what_was_sent_again_was_sent_in_vain(mute: float) -> None:
+    """After a mute, a connection begins with what is new."""
+    async with wired(interim_results=False) as call:
+        backlog = call.stream._backlog
+        await call.push(frame(50, 0), 200)
+        call.hear(EMPTY)
+        await asyncio.sleep(mute)
+        for _ in range(2):
+            assert backlog.vain_to == 0
+            call.wires.last.die()
+            await asyncio.sleep(0.1)
+            await call.push(frame(50, 0), 10)
+            call.hear(EMPTY)
+        assert (backlog.vain_to > 0) == (mute == 0)
+
+
+@pytest.mark.parametrize("interims", [True, False])
 def test_quiet_before_a_mute_is_not_sent_again_when_the_mute_is_just_over(interims: bool) -> None:
     """The service had all of the mute to answer."""
     words = (Spoken("w0", 50, 90), Spoken("w1", 1130, 1160), Spoken("w2", 1160, 1200))

@@ -363,6 +363,20 @@ def test_an_empty_response_is_about_five_seconds(caller: Caller) -> None:
     assert caller.feed.ahead(caller.now) == 0
 
 
+def test_empty_responses_say_how_much_was_heard_at_least(caller: Caller) -> None:
+    """A service at the pace of speech gives one for each 5 s; they put it no further ahead."""
+    caller.push(20.0, waits=False)
+    caller.send()
+    for heard in (5, 10, 15):
+        caller.now += 5
+        caller.feed.found_nothing(caller.now)
+        assert caller.feed.ahead(caller.now) == pytest.approx(20 - heard)
+        assert caller.feed.heard_before(caller.now) == pytest.approx(heard * RATE, abs=0.05 * RATE)
+    caller.feed.hear(16, caller.now)
+    caller.feed.found_nothing(caller.now)
+    assert caller.feed.ahead(caller.now) == 0, "they count from the last time"
+
+
 def test_a_file_waits_for_a_service_that_is_behind(caller: Caller) -> None:
     caller.push(40.0, waits=False)
     caller.send()

@@ -15,6 +15,7 @@ from livekit.plugins.tiro.replay import (
     first_to_send,
     long_quiet,
     plan_replay,
+    wordless_segments,
 )
 from livekit.plugins.tiro.testing.faults import (
     Combined,
@@ -509,23 +510,20 @@ def test_quiet_that_a_hypothesis_can_be_about_is_sent() -> None:
     assert long_quiet(backlog, 0) == [(0, 11 * RATE)]
 
 
-def test_quiet_that_was_sent_twice_in_vain_is_left_out_up_to_the_next_sound_only() -> None:
+@pytest.mark.parametrize("evidence", ["answerable", "vain"])
+def test_each_long_quiet_is_left_out(evidence: str) -> None:
     audio = (HISS, tone(1.0), HISS, tone(1.0))
-    assert quiet_in(*audio, vain=22.0) == [(0, 9.0)]
-    backlog = kept(*audio)
-    for _ in range(2):
-        backlog.note_vain(22 * RATE)
-    assert [end for _, end in long_quiet(backlog, 0)] == [9 * RATE, 20 * RATE]
-    assert quiet_in(*audio, vain=22.0, answerable=10.5) == [(0, 9.0), (15.7, 20.0)]
-    assert quiet_in(*audio, answerable=22.0) == [(0, 9.0), (15.7, 20.0)]
+    assert quiet_in(*audio, **{evidence: 22.0}) == [(0, 9.0), (15.7, 20.0)]
 
 
+@pytest.mark.parametrize("evidence", ["answerable", "vain"])
 @pytest.mark.parametrize(("peak", "left_out"), [(150, True), (250, False)])
-def test_nor_is_it_left_out_if_it_can_hold_soft_words(peak: int, left_out: bool) -> None:
-    """Both connections can have ended before the service came to them."""
+def test_it_is_not_left_out_if_it_can_hold_soft_words(
+    peak: int, left_out: bool, evidence: str
+) -> None:
+    """The service can have stalled, though it kept up until then; or never have come to it."""
     soft = (noise(3.0, 100), noise(0.5, peak), noise(3.0, 100))
-    assert quiet_in(*soft, answerable=6.5) == [(0, 5.5)]
-    assert bool(quiet_in(*soft, vain=6.5)) == left_out
+    assert bool(quiet_in(*soft, **{evidence: 6.5})) == left_out
 
 
 def test_without_hypotheses_nothing_shows_that_there_are_no_words() -> None:
@@ -558,12 +556,32 @@ def test_a_final_takes_the_evidence_away() -> None:
     assert long_quiet(backlog, backlog.start) == []
 
 
-def test_the_rest_of_a_final_word_is_no_sound() -> None:
-    for rest in (tone(0.04), tone(0.2, level=250)):
-        backlog = kept(tone(1.0), rest, HISS)
-        backlog.finalize(0, RATE)
-        backlog.note_vain(11 * RATE)
-        assert long_quiet(backlog, RATE) == [(RATE, 10 * RATE)]
+@pytest.mark.parametrize("word", [0.1, 0.2, 0.3])
+@pytest.mark.parametrize("after", [0.06, 0.2])
+def test_a_word_right_after_a_final_is_sent_again(word: float, after: float) -> None:
+    """It can be the rest of the final word, or another one."""
+    backlog = kept(tone(1.0), noise(after, 100), tone(word), HISS)
+    backlog.finalize(0, RATE)
+    backlog.note_vain(11 * RATE)
+    ((first, stop),) = long_quiet(backlog, RATE)
+    assert first / RATE == pytest.approx(1.0 + after + word + EMPTY_SEGMENT - 0.3, abs=0.05)
+    assert stop == 10 * RATE
+
+
+@pytest.mark.parametrize(
+    ("audio", "segments"),
+    [
+        ((HISS,), 0),
+        ((COUGH, HISS), 1),
+        ((COUGH, HISS, tone(0.3, level=250), HISS), 2),
+        ((COUGH, noise(2.0, 100), COUGH, HISS), 1),
+        ((HISS, tone(11.0), HISS), 3),
+        ((HISS, COUGH), 1),
+    ],
+)
+def test_so_many_segments_can_hold_no_word(audio: tuple[bytes, ...], segments: int) -> None:
+    backlog = kept(*audio)
+    assert wordless_segments(backlog, 0, backlog.end) == segments
 
 
 def test_a_connection_begins_after_quiet_and_has_no_silence_in_what_it_is_not_sent() -> None:

@@ -175,16 +175,51 @@ def test_a_flush_waits_until_the_service_had_time_for_what_it_was_sent_again(
     talk: Conversation,
 ) -> None:
     """Then a second empty response counts for the open hypothesis; before that, only a third."""
+    talk.hear(interim("ha", 1, 2))
+    talk.listen(15.0)
     for had_time, enough in ((True, 2), (False, 3)):
         talk.hear(interim("ha", 1, 2))
         talk.flush()
         talk.reconnect()
+        talk.now += 20 if had_time else 0
         for _ in range(enough - 1):
-            talk.feed.drained_at = talk.now + (0 if had_time else 12)
             assert talk.respond(EMPTY) == []
         assert talk.transcript.flush_pending
         assert kinds(talk.respond(EMPTY)) == [FINAL, END]
         assert not talk.transcript.flush_pending
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_what_is_said_of_coughs_before_a_hypothesis_does_not_take_it_back(flushed: bool) -> None:
+    """A new connection is sent them again: it gives an empty response for each at first."""
+    talk = Conversation(1.0)
+    for _ in range(3):
+        talk.say(tone(0.3) + quiet(7.0))
+    begins = talk.backlog.end / talk.rate
+    talk.say(tone(1.0))
+    talk.hear(interim("já", begins, begins + 1.0))
+    if flushed:
+        talk.flush()
+    talk.reconnect()
+    for _ in range(3):
+        talk.now += 0.5
+        assert talk.respond(EMPTY) == [], "a fast service comes to the words later"
+    assert kinds(talk.hear(final("já", begins, begins + 1.0))) == [FINAL, END]
+
+
+def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself() -> None:
+    for waits in (0.5, 30.0):
+        talk = Conversation(1.0)
+        talk.say(tone(0.3) + quiet(7.0))
+        begins = talk.backlog.end / talk.rate
+        talk.say(tone(1.0))
+        talk.hear(interim("ha", begins, begins + 1.0))
+        talk.reconnect()
+        talk.now += waits
+        if waits < begins:
+            assert talk.respond(EMPTY) == [], "it is about the cough"
+        assert talk.respond(EMPTY) == []
+        assert kinds(talk.respond(EMPTY)) == [FINAL, END]
 
 
 @pytest.mark.parametrize("name", ["END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "4"])

@@ -79,8 +79,6 @@ class Backlog:
         """The position up to which it had the time to show a hypothesis of it."""
         self.vain_to = 0
         """The position up to which two connections were sent it; the second heard no word in it."""
-        self.vain = 0
-        """How many connections in a row were sent it again and heard no word in it."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness = Loudness()
@@ -222,7 +220,7 @@ class Backlog:
 
     def _let_go(self, position: int) -> None:
         self._covered_to = max(self._covered_to, position)
-        self._given_up = self.vain_to = self.vain = 0
+        self._given_up = self.vain_to = 0
 
     def answered(self, sent: int) -> None:
         """Note an answer, with audio sent up to `sent`: all after that has got none."""
@@ -236,7 +234,7 @@ class Backlog:
 
     def note_vain(self, sent: int) -> None:
         """Note that two connections were sent audio up to `sent`, the second in vain."""
-        self.vain_to, self.vain = max(self.vain_to, sent), self.vain + 1
+        self.vain_to = max(self.vain_to, sent)
 
     # -- what is kept ----------------------------------------------------------------------------
 

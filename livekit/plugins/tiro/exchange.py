@@ -106,6 +106,7 @@ class Exchange:
         self._patience = patience
         # Up to here, an earlier connection was sent the audio, too; the finals until then.
         self._sent_before, self._finals_before = parts.backlog.sent_to, parts.transcript.finals
+        self._is_replay = self._sent_before > feed.sent_to
         self._watch = AnswerWatch(time.monotonic())
         loop = asyncio.get_running_loop()
         # What the send task waits for.
@@ -203,9 +204,7 @@ class Exchange:
             changed = over.done() and over.result() is Reason.OPTIONS_CHANGED
             if changed or not receiving.done():
                 return over.result()
-            if self._feed.lag is None and self._parts.transcript.finals == self._finals_before:
-                # The service has not heard a word.
-                self._parts.backlog.note_vain(min(self._sent_before, self._feed.sent_to))
+            self._note_vain()
             return receiving.result()
         finally:
             self.is_direct = False
@@ -229,6 +228,13 @@ class Exchange:
             answerable_to = min(answerable_to, connection.acknowledged_to)
         self._parts.backlog.note_answerable(answerable_to)
 
+    def _note_vain(self) -> None:
+        """Note that the service has not heard a word in what it was sent again."""
+        feed, finals = self._feed, self._parts.transcript.finals
+        heard_word = feed.lag is not None or finals > self._finals_before
+        if self._is_replay and not heard_word:
+            self._parts.backlog.note_vain(min(self._sent_before, feed.sent_to))
+
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
         feed, backlog, less = self._feed, self._parts.backlog, 0
@@ -242,8 +248,7 @@ class Exchange:
         )
 
     def _look(self) -> Reason | float:
-        """Look after the connection. Return why it has to end, or in how many seconds to look again.
-        """
+        """Look after the connection. Return why it ends, or in how many seconds to look again."""
         flusher, connection = self._flusher, self._connection
         flusher.ask_again()
         flusher.notice_pause(time.monotonic())
@@ -266,11 +271,14 @@ class Exchange:
             # The caller is muted. What they say next would make this audio seem unheard again.
             self._note_heard(now)
         backlog, sent_to = self._parts.backlog, feed.sent_to
-        speech = (
-            self._parts.transcript.speaking
-            or backlog.first_sound(feed.heard_to, sent_to) is not None
+        watch.look(
+            now,
+            connection.answered_at,
+            lambda: (
+                self._parts.transcript.speaking
+                or backlog.first_sound(feed.heard_to, sent_to) is not None
+            ),
         )
-        watch.look(now, speech, connection.answered_at)
         if watch.unanswered:
             self._parts.journal.tally.waited(watch.unanswered)
         if self._has_new_phrases:

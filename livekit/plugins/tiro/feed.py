@@ -89,6 +89,8 @@ class Feed:
         self._pending_flushes = list(self._silences)
         self._nothing_to: int | None = None
         self._silent_at: int | None = None
+        # Seconds of the connection that the service has heard at least.
+        self._least_heard = 0.0
         self.samples = self._silence_left = 0
         """How many were sent, silence included."""
         self._segments = [Segment(0, self.sent_to, True)]
@@ -248,13 +250,7 @@ class Feed:
             self._drift.compare(start, end, sounds)
 
     def finalize(self, start: float | None, end: float | None, now: float) -> None:
-        """Let go of the audio that a final covers.
-
-        Args:
-            start: The second at which its first word starts; None if it has no times.
-            end: The second at which its last word ends; likewise.
-            now: Monotonic seconds.
-        """
+        """Let go of the audio that a final covers, whose words are from second `start` to `end`."""
         if start is None or end is None:
             self._backlog.finalize_without_times(self.sent_to)
             if self._backlog.first_sound(self._backlog.start, self.sent_to) is None:
@@ -287,7 +283,8 @@ class Feed:
         position = self.locate(second)
         self.heard_to = max(self.heard_to, position)
         self._nothing_to = None
-        behind = max(0.0, self.samples / self._backlog.sample_rate - second / self._drift.pace)
+        self._least_heard = second / self._drift.pace
+        behind = max(0.0, self.samples / self._backlog.sample_rate - self._least_heard)
         if behind > _USUAL_LAG or now + behind < self.drained_at:
             self.drained_at = now + behind
         return position
@@ -295,7 +292,9 @@ class Feed:
     def found_nothing(self, now: float) -> None:
         """Note that the service found no word in a segment; it does not say in which."""
         self._nothing_to = self.sent_to
-        self.drained_at = min(self.drained_at, max(now, self.drained_at - EMPTY_SEGMENT))
+        self._least_heard += EMPTY_SEGMENT
+        behind = max(0.0, self.samples / self._backlog.sample_rate - self._least_heard)
+        self.drained_at = min(self.drained_at, now + behind)
         self._note_unplaced(self.sent_to, now)
         self._onset.note_decision(self.sent_to, self._silent_at or 0)
 

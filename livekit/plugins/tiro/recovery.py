@@ -293,9 +293,9 @@ class Recovery:
             self._retried_after_drain = True
             return Next.RECONNECT
         if ending.less_quiet >= _OTHER_AUDIO:
-            # The next connection gets other audio, and part of the same: the answers so far that
-            # there are no words count once at most.
-            self._found_nothing = min(self._found_nothing, 1)
+            # A limit can have struck in the quiet that the next connection is not sent. That one
+            # has to find nothing, too, whatever was said before.
+            self._found_nothing = min(self._found_nothing, _NOTHING_FOR_CERTAIN - 1)
             return Next.RECONNECT
         # An earlier connection's hypothesis stands until nothing was heard twice.
         if ending.found_nothing and not (progress.speaking and timeout):

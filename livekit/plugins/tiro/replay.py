@@ -67,38 +67,31 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     """Return where long quiet starts and ends that a new connection need not be sent.
 
     A service that limits how long nobody speaks would end the connection in it, and a slow one
-    would be busy with it. It is kept all the same. There is no word in it if a service that keeps
-    up had the time to show a hypothesis; or if two connections were sent it and the second heard
-    none: then it must not have soft sounds either, and later quiet takes one connection more.
+    would be busy with it. It is kept all the same. There is no word in it if nothing stands out,
+    not even softly, and a service that keeps up had the time to show a hypothesis; or if two
+    connections were sent it and the second heard no word.
     """
-    rate, known_to, vain_to = backlog.sample_rate, backlog.shown_to, backlog.vain_to
-    # How many stretches rest on that second kind of evidence alone.
-    in_vain, in_doubt = vain_to > known_to, 0
-    stop = max(vain_to, known_to)
+    rate, stop = backlog.sample_rate, max(backlog.shown_to, backlog.vain_to)
     if backlog.speaking:
         stop = min(stop, backlog.open_from)
     found: list[tuple[int, int]] = []
-    if stop - start < _LEAST_LEFT_OUT_BEFORE * rate:
-        return found
     first, least = start, _LEAST_LEFT_OUT_BEFORE * rate
-    for sound, end in [*_sounds(backlog, start, stop, soft=in_vain), (stop, stop)]:
+    if stop - start < least:
+        return found
+    for sound, end in [*backlog.sounds(start, stop, soft=True, cut=True), (stop, stop)]:
         last = sound - round(_BEFORE_SOUND * rate)
         if last - first >= least:
             found.append((first, last))
-            in_doubt += sound > known_to
-            if in_doubt == backlog.vain > 0:
-                break
         first = end + round((_BETWEEN_SOUNDS - _BEFORE_SOUND) * rate)
         least = _LEAST_LEFT_OUT * rate
     return found
 
 
-def _sounds(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
-    """Return where sounds start and end; the rest of a final word is none."""
-    if soft:
-        return backlog.sounds(min(stop, _rest_to(backlog, start)), stop, soft=True, cut=True)
-    first = backlog.first_sound(start, stop)
-    return [] if first is None else backlog.sounds(first, stop, cut=True)
+def wordless_segments(backlog: Backlog, start: int, stop: int) -> int:
+    """Return in how many segments between two positions a service may say that it hears no word."""
+    most = round(EMPTY_SEGMENT * backlog.sample_rate)
+    sounds = backlog.sounds(start, stop, EMPTY_SEGMENT, soft=True, cut=True)
+    return sum(1 + (end - begin) // most for begin, end in sounds)
 
 
 def first_to_send(backlog: Backlog, clock: Clock) -> int:

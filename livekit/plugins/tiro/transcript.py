@@ -14,6 +14,7 @@ from livekit.agents.stt import SpeechData, SpeechEvent, SpeechEventType
 from livekit.agents.types import NOT_GIVEN, TimedString
 
 from .log import logger
+from .replay import wordless_segments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,8 @@ class Transcript:
         self._interim: SpeechData | None = None
         self._interim_id = ""
         self._heard_nothing = 0
+        # How many segments without a word the connection may be sent before the open hypothesis.
+        self._wordless = 0
         self._heard_until: float | None = None
 
     @property
@@ -58,8 +61,11 @@ class Transcript:
         return self._backlog.speaking
 
     def begin(self, request_id: str, feed: Feed) -> None:
-        """Go on with a new connection."""
+        """Go on with a new connection, of which nothing was sent yet."""
         self.request_id, self._feed = request_id, feed
+        backlog, start = self._backlog, feed.sent_to
+        stop = backlog.open_from if backlog.speaking else 0
+        self._wordless = wordless_segments(backlog, start, stop) if stop > start else 0
 
     def set_offset(self, seconds: float) -> None:
         """Add `seconds` to all times from now on.
@@ -106,17 +112,21 @@ class Transcript:
         """The segment had no words: replace a shown interim by an empty final.
 
         That answers a flush if it is about the open hypothesis, or if no audio may hold words. It
-        does not if it can be about an earlier pause, or the start of a replay: whoever waits for a
-        final waits on. A hypothesis of the previous connection stands until the service has said
-        twice, on whatever connection, that it heard nothing; or three times, if somebody waits and
-        the service may not have reached that audio.
+        does not if it can be about an earlier pause, a cough before the hypothesis or the start of
+        a replay: whoever waits for a final waits on. A hypothesis of the previous connection stands
+        until the service has said twice, on whatever connection, that it heard nothing; or three
+        times, if somebody waits and the service may not have reached that audio.
         """
         self._feed.found_nothing(now)
-        self._heard_nothing += 1
         if self._interim is None:
             if self.flush_pending:
                 return [] if self._backlog.may_hold_words() else self._answer_flush()
             return []
+        if self._wordless and self._feed.heard_before(now) < self._backlog.open_from:
+            # It is about a cough before the hypothesis.
+            self._wordless -= 1
+            return []
+        self._heard_nothing += 1
         enough = 3 if self.flush_pending and self._feed.ahead(now) > 0 else 2
         if self._interim_id != self.request_id and self._heard_nothing < enough:
             return []

@@ -10,6 +10,8 @@ from .loudness import FRAMES_PER_SECOND
 from .monologue import BREATH, MONOLOGUE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .backlog import Backlog
 
 DRAIN_TIMEOUT = 5.0
@@ -49,22 +51,24 @@ class AnswerWatch:
         """Start with a new connection, at monotonic `now`."""
         self.unanswered = 0.0
         """Seconds for which audio that may be speech has gone unanswered; 0 after an answer."""
-        self._looked_at = now
+        self._counted_to = now
 
-    def look(self, now: float, speech: bool, answered_at: float) -> None:
+    def look(self, now: float, answered_at: float, speech: Callable[[], bool]) -> None:
         """Take in what happened since the last look.
 
         Args:
             now: Monotonic seconds.
-            speech: Whether a hypothesis is open, or there may be speech in what was sent after
-                the audio that the answers are about.
             answered_at: When the service last gave a result, an empty one included.
+            speech: Tells whether a hypothesis is open, or there may be speech in what was sent
+                after the audio that the answers are about; asked unless there was an answer.
         """
-        if answered_at > self._looked_at:
-            self.unanswered = 0.0
-        if self.unanswered or speech:
-            self.unanswered += now - max(self._looked_at, answered_at)
-        self._looked_at = now
+        if answered_at > self._counted_to:
+            # The time since then is counted at the next look, unless there is another answer.
+            self.unanswered, self._counted_to = 0.0, answered_at
+            return
+        if self.unanswered or speech():
+            self.unanswered += now - self._counted_to
+        self._counted_to = now
 
     def is_unresponsive(self, doublings: int, busy: float) -> bool:
         """Tell whether audio has gone unanswered for too long.
