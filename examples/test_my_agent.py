@@ -36,7 +36,11 @@ class Receptionist(Agent):
 
 
 class Caller(io.AudioInput):
-    """A microphone: 50 ms frames in real time. They are silent; the script says what is heard."""
+    """A microphone: 50 ms frames in real time. They are silent; the script says what is heard.
+
+    `session.input.set_audio_enabled(False)` calls its `on_detached`: one that is to be muted has to
+    stop there, and to go on in `on_attached`.
+    """
 
     async def __anext__(self) -> rtc.AudioFrame:
         await asyncio.sleep(0.05)

@@ -393,7 +393,8 @@ async def test_l8_closing_the_stt_closes_its_streams_and_only_its_own_session(wh
             streams = [stt.stream() for _ in range(3)]
             await until(lambda: len(server.sessions) == 3)
             used = stt._http_session()
-            assert used is {"given": given, "job": job, "own": stt._own_session}[whose]
+            own = None if whose != "own" else stt._own_sessions.get(server.base_url)
+            assert used is {"given": given, "job": job, "own": own}[whose]
             await stt.aclose()
             await stt.aclose()
             for stream in streams:

@@ -23,6 +23,7 @@ from livekit.agents import APIConnectOptions
 from livekit.plugins.tiro.cli import app, hearing
 from livekit.plugins.tiro.cli.exits import Exit
 from livekit.plugins.tiro.testing import ConnectionRecord, Drop, HandshakeRefusal, Hooks, TiroServer
+from livekit.plugins.tiro.testing.faults import StalledHandshake
 from livekit.plugins.tiro.testing.wire import INTERNAL, StatusError
 
 from .support.command import FOX
@@ -307,6 +308,16 @@ async def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     async with listener(wait) as host:
         found = await examine("--base-url", f"ws://{host}")
     assert "within 0.2 s" in failures(found)["connect"]
+
+
+async def test_a_handshake_that_takes_longer_than_an_agent_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert DOCTOR._AGENT_TIMEOUT == 5.0
+    monkeypatch.setattr(DOCTOR, "_AGENT_TIMEOUT", 0.2)
+    async with TiroServer(api_key=KEY, hooks=StalledHandshake(1.0)) as server:
+        found = await examine("--base-url", server.base_url)
+    assert "within 0.2 s" in failures(found)["session"]
 
 
 async def test_host_that_hangs_up_on_plain_requests() -> None:

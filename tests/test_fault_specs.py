@@ -169,6 +169,7 @@ def test_the_list_says_what_its_settings_mean() -> None:
     for text in listed:
         spec, about, *told = text.splitlines()
         settings = re.findall(r"[:,](\w+)", spec)
+        assert all(line.endswith(".") for line in told), "whole sentences"
         assert about.startswith("    ") and about.endswith(".")
         assert [line.strip().partition(": ")[0] for line in told] == [
             name.lower() for name in settings if name != "when"

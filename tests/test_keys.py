@@ -77,8 +77,8 @@ async def waits_for_a_cancelled() -> str:
     [
         (fails(ValueError(KEY)), "raised ValueError"),
         (fails(APIStatusError(KEY, status_code=401)), "raised APIStatusError"),
-        (lambda: "", "returned what cannot be a key"),
-        (lambda: f"{KEY}\n{KEY}", "returned what cannot be a key"),
+        (lambda: "", "returned nothing"),
+        (lambda: f"{KEY}\n{KEY}", "returned more than one line"),
         (waits_for_a_cancelled, "was cancelled"),
     ],
 )

@@ -262,6 +262,8 @@ def test_extra_config_is_out_of_reach_of_the_caller() -> None:
         ("sample_rate_hertz", "give sample_rate"),
         ("languageCode", "give language"),
         ("language_code", "give language"),
+        ("audioChannelCount", "one channel"),
+        ("audio_channel_count", "one channel"),
     ],
 )
 def test_extra_config_must_agree_with_the_audio_and_the_events(name: str, advice: str) -> None:
@@ -312,9 +314,15 @@ def test_equal_settings_are_equal() -> None:
     assert options() != dataclasses.replace(options(), api_key="other")
 
 
-@pytest.mark.parametrize("value", ["", "  ", "\n", "a\nb", "a\x00b", "a\ud800"])
-def test_a_key_that_can_be_none_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="api_key must not be empty"):
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *((value, "not be empty") for value in ("", "  ", "\n")),
+        *((value, "be one line without control") for value in ("a\nb", "a\x00b", "a\ud800")),
+    ],
+)
+def test_a_key_that_can_be_none_is_refused(value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"api_key must {said}"):
         Options(api_key=value)
 
 

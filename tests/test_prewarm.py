@@ -67,7 +67,7 @@ def test_it_needs_no_loop_opens_nothing_and_may_be_called_again(
     new_stt().prewarm()
     assert (process.num_fds(), process.num_threads()) == before
     assert len(contexts) == 1
-    assert stt._own_session is None
+    assert not stt._own_sessions._by_loop
 
 
 async def test_a_session_of_the_callers_own_needs_none(contexts: list[ssl.SSLContext]) -> None:

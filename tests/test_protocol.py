@@ -835,6 +835,14 @@ def test_extra_config_comes_last() -> None:
     assert config["metadata"] == {"heiti": "þögn", "ok": None}
 
 
+def test_extra_config_may_use_the_other_name_of_a_field() -> None:
+    """JSON of protobuf knows both; sent with both, the value of neither is certain."""
+    extra = {"max_alternatives": 7, "enable_automatic_punctuation": False, "speech_contexts": []}
+    config = sent_config(Options(api_key="key", extra_config=extra))["config"]
+    assert {name: config[name] for name in extra} == extra
+    assert not {"maxAlternatives", "enableAutomaticPunctuation", "speechContexts"} & config.keys()
+
+
 def test_the_config_holds_no_key() -> None:
     assert b"lykill" not in encode_config(Options(api_key="lykill"), 16000)
 

@@ -322,8 +322,8 @@ def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
         retryable: Whether it may give one when it is asked again.
     """
     return APIConnectionError(
-        f"no key for Tiro: the function given as api_key {why}. It must return a str, or be async "
-        "and return one; run it by itself to see what is wrong.",
+        f"no key for Tiro: the function given as api_key {why}. It must return the key as one "
+        "line of text, or be async and return that; run it by itself to see what is wrong.",
         retryable=retryable,
     )
 

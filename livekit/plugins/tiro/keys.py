@@ -68,7 +68,8 @@ async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectio
     try:
         return checked_key(key)
     except ValueError:
-        return errors.no_key("returned what cannot be a key")
+        what = "more than one line, or a control character" if key.strip() else "nothing"
+        return errors.no_key(f"returned {what}")
 
 
 def _kind(value: object) -> str:

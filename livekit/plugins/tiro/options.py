@@ -42,6 +42,8 @@ _RESERVED_FIELDS = {
     "sample_rate_hertz": "give sample_rate",
     "languageCode": "give language",
     "language_code": "give language",
+    "audioChannelCount": "audio is sent with one channel",
+    "audio_channel_count": "audio is sent with one channel",
 }
 # Fields of `RecognitionConfig` that hold the key terms.
 _TERM_FIELDS = frozenset({"speechContexts", "speech_contexts"})
@@ -277,8 +279,13 @@ def checked_key(key: Any) -> Key:
             f"api_key must be a str, or a function that returns one, not {what.kind}: "
             "give the key as text"
         )
-    if not key.strip() or not key.strip().isprintable():
-        raise ValueError("api_key must not be empty, and must hold printable characters only")
+    if not key.strip():
+        raise ValueError("api_key must not be empty: give Tiro's key")
+    if not key.strip().isprintable():
+        raise ValueError(
+            "api_key must be one line without control characters: copy the key again, without what "
+            "comes before or after it"
+        )
     return Key(key.strip())
 
 

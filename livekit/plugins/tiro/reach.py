@@ -33,6 +33,45 @@ def new_http_session(url: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, proxy=proxy_for(url))
 
 
+class OwnSessions:
+    """The HTTP sessions of an `STT` that has none from elsewhere: one for each event loop."""
+
+    def __init__(self) -> None:
+        """Open none yet."""
+        self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+
+    def get(self, url: str) -> aiohttp.ClientSession:
+        """Return the session of the running loop, for an address as in `new_http_session`."""
+        for loop in list(self._by_loop):
+            # As after each of several `asyncio.run`.
+            if loop.is_closed():
+                _abandon(self._by_loop.pop(loop))
+        here = asyncio.get_running_loop()
+        own = self._by_loop.get(here)
+        if own is None or own.closed:
+            own = self._by_loop[here] = new_http_session(url)
+        return own
+
+    async def close(self) -> None:
+        """Close them all; one whose loop runs elsewhere is closed there, soon."""
+        while self._by_loop:
+            loop, own = self._by_loop.popitem()
+            if loop is asyncio.get_running_loop():
+                await own.close()
+            elif loop.is_running():
+                loop.call_soon_threadsafe(_abandon, own)
+            else:
+                _abandon(own)
+
+
+def _abandon(session: aiohttp.ClientSession) -> None:
+    """Close an HTTP session without waiting for its sockets."""
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        connector._close()
+
+
 def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for an address, or None."""
     parts = urlsplit(url)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from .options import (
     hidden_key,
     usable_terms,
 )
-from .reach import new_http_session
+from .reach import OwnSessions
 from .stats import Stats, Tally
 from .stream import SpeechStream, given
 from .transcript import event_language, main_speaker
@@ -42,7 +41,8 @@ class STT(stt.STT[Any]):
     """Icelandic speech recognition by Tiro, streaming.
 
     Guarantees: no word is lost or doubled when a connection ends, times run on over connections,
-    and every failure is an `APIError`.
+    and every failure is an `APIError`. `stream` is for live audio. `recognize` takes a recording,
+    an `rtc.AudioFrame` or a list of them, of any length, and returns one final: all texts joined.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class STT(stt.STT[Any]):
                 part, such as `is-IS-x-exp`, is sent exactly as given.
             interim_results: Whether to get hypotheses while somebody speaks.
             punctuate: Whether to get punctuation and capitals.
-            max_alternatives: Readings of each final, 1 to 30, best first.
+            max_alternatives: Readings of each final, 1 to 30, best first; `recognize` gives the
+                best one.
             sample_rate: Hz on the wire, 8000 to 48000. Not given, audio is sent at its own rate,
                 as Tiro advises; resampling costs CPU and delay.
             diarization: Whether to tell speakers apart. LiveKit's `MultiSpeakerAdapter` counts
@@ -138,7 +139,7 @@ class STT(stt.STT[Any]):
         _warn_of_no_effect(options)
         self._options = options
         self._given_session = _checked_session(http_session)
-        self._own_session: aiohttp.ClientSession | None = None
+        self._own_sessions = OwnSessions()
         self._closed = False
         self._streams: weakref.WeakSet[SpeechStream] = weakref.WeakSet()
         # The counts of streams that are over, and so are not in `_streams` any more.
@@ -312,12 +313,7 @@ class STT(stt.STT[Any]):
             # A stream of an earlier `asyncio.run` ended with it.
             if not stream._task.get_loop().is_closed():
                 await stream.aclose()
-        own, self._own_session = self._own_session, None
-        if own is not None:
-            if own._loop is asyncio.get_running_loop():
-                await own.close()
-            else:
-                _abandon(own)
+        await self._own_sessions.close()
 
     def _http_session(self) -> aiohttp.ClientSession:
         if self._given_session is not None:
@@ -326,15 +322,7 @@ class STT(stt.STT[Any]):
             return utils.http_context.http_session()
         except RuntimeError:
             # Outside a LiveKit job there is none to share.
-            pass
-        own = self._own_session
-        if own is not None and own._loop is not asyncio.get_running_loop():
-            # An STT that is used in one `asyncio.run` after the other.
-            _abandon(own)
-            own = None
-        if own is None or own.closed:
-            own = self._own_session = new_http_session(self._options.url)
-        return own
+            return self._own_sessions.get(self._options.url)
 
 
 class _BatchStream(SpeechStream):
@@ -395,14 +383,6 @@ def _frames(buffer: AudioBuffer) -> list[rtc.AudioFrame]:
                 "livekit.agents.utils.audio.audio_frames_from_file makes them of a file"
             )
     return frames
-
-
-def _abandon(session: aiohttp.ClientSession) -> None:
-    """Let go of an HTTP session whose event loop is over; its sockets went with that."""
-    connector = session.connector
-    session.detach()
-    if connector is not None:
-        connector._close()
 
 
 def _joined(finals: list[stt.SpeechEvent], language: str) -> stt.SpeechEvent:

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import typer
 
-from livekit.agents import APIError
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIError
 
 from .. import errors
+from ..dial import HANDSHAKE_SHARE
 from ..environment import (
     KEY_VARIABLES,
     URL_VARIABLE,
@@ -37,6 +38,8 @@ T = TypeVar("T")
 _PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "numpy")
 # s for each step on the network.
 _TIMEOUT = 10.0
+# s that an agent allows for a connection, by the framework's default.
+_AGENT_TIMEOUT = DEFAULT_API_CONNECT_OPTIONS.timeout * HANDSHAKE_SHARE
 # s to wait for an answer to the silence; a stream waits as long for its last final.
 _PATIENCE = 5.0
 # s to wait for a refusal: sending audio while the service closes the connection would destroy it.
@@ -268,7 +271,7 @@ class _Examination:
         options = replace(options, api_key=_needed(self._key, "a key"))
         http = _needed(self._http, "an address")
         try:
-            self._connection = await WatchedConnection.open(http, options, _TIMEOUT)
+            self._connection = await WatchedConnection.open(http, options, _AGENT_TIMEOUT)
         except APIError as error:
             raise _Failed(error.message) from None
         await self._connection.configure(options, _SAMPLE_RATE)

@@ -86,7 +86,8 @@ def _written(parameter: inspect.Parameter) -> str | None:
 def _told(fault: type[Hooks]) -> dict[str, str]:
     """What the docstring of a fault says of its settings, in the words of the command line."""
     _, _, arguments = (inspect.getdoc(fault) or "").partition("\nArgs:\n")
-    told = dict(re.findall(r"^ +(\w+): (.*)$", arguments, re.MULTILINE))
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", arguments, re.MULTILINE)
+    told = {name: " ".join(text.split()) for name, text in found}
     for name, annotation in _settings(fault).items():
         for kind in _kinds(annotation):
             if get_origin(kind) is Literal:
