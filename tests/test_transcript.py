@@ -207,6 +207,18 @@ def test_what_is_said_of_coughs_before_a_hypothesis_does_not_take_it_back(flushe
     assert kinds(talk.hear(final("já", begins, begins + 1.0))) == [FINAL, END]
 
 
+def test_a_hypothesis_that_is_shown_again_is_taken_back_at_once() -> None:
+    talk = Conversation(1.0)
+    talk.say(tone(0.3) + quiet(7.0))
+    begins = talk.backlog.end / talk.rate
+    talk.say(tone(1.0))
+    hypothesis = interim("ha", begins, begins + 1.0)
+    talk.hear(hypothesis)
+    talk.reconnect()
+    talk.hear(hypothesis)
+    assert kinds(talk.respond(EMPTY)) == [FINAL, END], "the service came to it"
+
+
 def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself() -> None:
     for waits in (0.5, 30.0):
         talk = Conversation(1.0)

@@ -122,13 +122,15 @@ class Transcript:
             if self.flush_pending:
                 return [] if self._backlog.may_hold_words() else self._answer_flush()
             return []
-        if self._wordless and self._feed.heard_before(now) < self._backlog.open_from:
-            # It is about a cough before the hypothesis.
-            self._wordless -= 1
-            return []
+        is_of_earlier_connection = self._interim_id != self.request_id
+        if is_of_earlier_connection and self._wordless:
+            if self._feed.heard_before(now) < self._backlog.open_from:
+                # It is about a cough before the hypothesis.
+                self._wordless -= 1
+                return []
         self._heard_nothing += 1
         enough = 3 if self.flush_pending and self._feed.ahead(now) > 0 else 2
-        if self._interim_id != self.request_id and self._heard_nothing < enough:
+        if is_of_earlier_connection and self._heard_nothing < enough:
             return []
         return [self._final([self._data("")]), *self._end()]
 
