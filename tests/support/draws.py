@@ -41,6 +41,7 @@ from .trial import FULL_SOCKET, Expected, Outcome, hear
 from .trouble import (
     IMPOSSIBLE,
     Chatter,
+    ComesAndGoes,
     Cuts,
     EmptyTexts,
     EventBeforeFinal,
@@ -215,8 +216,7 @@ def draw(seed: int) -> Trial:
     rng, besides = Random(seed), Random(f"besides {seed}")
     scene = rng.choices(list(_SCENES), list(_SCENES.values()))[0]
     if besides.random() < _OF_THESE:
-        scenes = (_draw_limit_in_quiet, _draw_without_interims, _draw_rotation_in_quiet)
-        scene = besides.choice(scenes)
+        scene = besides.choice(_QUIET_SCENES)
     return scene(seed, rng)
 
 
@@ -702,6 +702,58 @@ def _draw_rotation_in_quiet(seed: int, rng: Random) -> Trial:
     return Trial(seed, said, [], [], hooks=hooks, live=True, interims=interims, flushes=flushes)
 
 
+def _draw_coughs(seed: int, rng: Random) -> Trial:
+    """Coughs so far apart that the service may say of each that it holds no word.
+
+    Then there are words, and the connection ends in them, so that their hypothesis is shown while
+    the next one is sent the coughs again. Or nothing follows, and the coughs are asked about.
+    """
+    words, coughs, at = [Spoken("w0", 50, 50 + rng.randint(15, 45))], [], 100
+    for _ in range(rng.randint(2, 5)):
+        at += rng.randint(600, 900)
+        coughs.append((at, at + rng.randint(8, 30)))
+        at = coughs[-1][1]
+    pace, interims = Pace(rng.choice((1.3, 2.0, 4.0, 10.0))), rng.random() < 0.6
+    if rng.random() < 0.3:
+        said = Talk(tuple(words), at + rng.randint(20, 400), 12000, 0, hums=tuple(coughs))
+        return Trial(seed, said, [], [], hooks=pace, live=rng.random() < 0.5, interims=interims)
+    at = first = at + rng.randint(700, 1200)
+    for _ in range(rng.randint(2, 4)):
+        words.append(Spoken(f"w{len(words)}", at, at + rng.randint(25, 45)))
+        at = words[-1].last
+    said = Talk(tuple(words), at + 180, 12000, 0, hums=tuple(coughs))
+    ends = round(rng.uniform(first / 100 + 0.9, at / 100 + 0.4), 2)
+    flushes = {round(at / 100 + rng.uniform(0.1, 0.4), 2): 1} if rng.random() < 0.5 else {}
+    hooks = Combined(PerConnection(Disconnect(ends)), pace)
+    return Trial(seed, said, [], [], hooks=hooks, live=True, interims=interims, flushes=flushes)
+
+
+def _draw_word_after_final(seed: int, rng: Random) -> Trial:
+    """A short word right after one that was flushed; then the service is away, and comes and goes.
+
+    The word is sent again and again, and no connection lives long enough to answer.
+    """
+    first = Spoken("w0", 50, 50 + rng.randint(20, 45))
+    start = first.last + rng.randint(5, 20)
+    short = Spoken("w1", start, start + rng.randint(10, 25))
+    last = short.last + rng.randint(700, 1500)
+    words = (first, short, Spoken("w2", last, last + 40))
+    ends = round(short.end + rng.uniform(0.05, 0.4), 2)
+    lives = [round(rng.uniform(0.1, 1.0), 2) for _ in range(rng.randint(2, 3))]
+    away = ComesAndGoes(ends, round(rng.uniform(3.5, 6.0), 1), lives)
+    return Trial(
+        seed,
+        Talk(words, last + 220, 12000, 0),
+        [],
+        [],
+        hooks=Combined(away, Pace(rng.choice((1.3, 2.0)))),
+        live=True,
+        ms=rng.choice((10, 20)),
+        interims=rng.random() < 0.5,
+        flushes={first.end + 0.02: 1},
+    )
+
+
 def _draw_without_interims(seed: int, rng: Random) -> Trial:
     """What happens to others, to a client that wants no hypotheses."""
     scenes = (_draw_freely, _draw_push_to_talk, _draw_silence_limit, _draw_no_service)
@@ -818,7 +870,14 @@ def _draw_mutes(seed: int, rng: Random) -> Trial:
 
 # The part of streams that are drawn from scenes which are not in the table: by chance of their own,
 # so that the other seeds are the streams that they were.
-_OF_THESE = 0.04
+_OF_THESE = 0.05
+_QUIET_SCENES = (
+    _draw_limit_in_quiet,
+    _draw_without_interims,
+    _draw_rotation_in_quiet,
+    _draw_coughs,
+    _draw_word_after_final,
+)
 
 _SCENES: dict[Callable[[int, Random], Trial], int] = {
     _draw_freely: 58,

@@ -22,7 +22,7 @@ from livekit.plugins.tiro.testing.backend import GATE_SAMPLES
 from livekit.plugins.tiro.testing.faults import Fault, Moment, When
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _NOTHING = '{"result":{"error":null,"results":[],"speechEventType":"SPEECH_EVENT_UNSPECIFIED"}}'
 _NO_TEXT = '{"result":{"results":[{"alternatives":[{"transcript":""}],"isFinal":true}]}}'
@@ -498,6 +498,32 @@ class Outage(Hooks):
 
     def begun(self) -> None:
         """Note that it has begun."""
+
+
+class ComesAndGoes(Outage):
+    """An outage, and after that connections that do not live long: each takes audio for a moment.
+
+    Args:
+        at: The second of the audio at which the outage begins.
+        seconds: How long it is.
+        lives: The seconds that the connections after it live from their first audio on.
+    """
+
+    def __init__(self, at: float, seconds: float, lives: Iterable[float]) -> None:
+        super().__init__(at, seconds)
+        self._lives = list(lives)
+        self._ends: dict[int, float] = {}
+
+    def __repr__(self) -> str:
+        return f"ComesAndGoes(at {self._at:g} s, {self._seconds:g} s, {self._lives})"
+
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        if self._until is not None and not self._is_away:
+            if connection.number not in self._ends and len(self._ends) < len(self._lives):
+                self._ends[connection.number] = _now() + self._lives[len(self._ends)]
+            if _now() >= self._ends.get(connection.number, math.inf):
+                raise Drop
+        await super().audio(connection, pcm)
 
 
 class NewKey(Outage):
