@@ -255,7 +255,7 @@ def test_it_is_the_same_over_tls(resets: Sequence[Reset], monkeypatch: pytest.Mo
     def new_http_session(url: str) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=here))
 
-    monkeypatch.setattr("livekit.plugins.tiro.stt.new_http_session", new_http_session)
+    monkeypatch.setattr("livekit.plugins.tiro.reach.new_http_session", new_http_session)
 
     async def trial() -> Outcome:
         return await hear(SAID, live=True, proxy=Proxy(resets=resets, tls=there))

@@ -701,6 +701,30 @@ def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int)
     assert len(outcome.sessions) <= 4
 
 
+@in_virtual_time
+@pytest.mark.parametrize(
+    ("seconds", "answers", "is_struck"),
+    [(10.0, True, True), (10.0, False, False), (6.0, True, False), (10.0, None, True)],
+)
+async def test_only_a_connection_that_lived_can_have_been_ended_by_a_limit(
+    seconds: float, answers: bool | None, is_struck: bool
+) -> None:
+    """It answered, or was there for a while; and it was sent more than any limit allows."""
+    async with wired(interim_results=False) as call:
+        await call.push(frame(50, 0), round(20 * seconds))
+        call.hear(EMPTY)
+        call.wires.last.die()
+        await asyncio.sleep(0.1)
+        await call.push(frame(50, 0), 10)
+        if answers:
+            call.hear(EMPTY)
+        if answers is None:
+            await asyncio.sleep(2.0)
+        call.wires.last.die()
+        await asyncio.sleep(0.1)
+        assert (call.stream._backlog.struck_to > 0) == is_struck
+
+
 @pytest.mark.parametrize("interims", [True, False])
 def test_coughs_at_the_end_of_a_file_take_three_connections(interims: bool) -> None:
     """However many there are: no limit has ended the first two."""

@@ -526,6 +526,24 @@ def test_it_is_not_left_out_if_it_can_hold_soft_words(
     assert bool(quiet_in(*soft, **{evidence: 6.5})) == left_out
 
 
+def test_in_noise_that_is_not_steady_only_loud_sounds_count_once_a_limit_may_have_struck() -> None:
+    uneven = b"".join(noise(0.5, peak) for peak in (100, 250) * 6)
+    backlog = kept(COUGH, uneven, uneven, tone(1.0), uneven, uneven)
+    backlog.note_answerable(25 * RATE)
+    backlog.note_vain(25 * RATE)
+    assert long_quiet(backlog, 0) == []
+    backlog.note_vain(25 * RATE, is_struck=True)
+    assert [round(end / RATE, 1) for _, end in long_quiet(backlog, 0)] == [11.3, 24.0]
+    backlog.finalize(0, round(0.3 * RATE))
+    assert long_quiet(backlog, backlog.start) == []
+
+
+def test_where_steady_quiet_can_be_left_out_soft_sounds_are_not() -> None:
+    backlog = kept(HISS, tone(0.5, level=250), HISS)
+    backlog.note_vain(20 * RATE, is_struck=True)
+    assert [round(end / RATE, 1) for _, end in long_quiet(backlog, 0)] == [9.0, 19.0]
+
+
 def test_without_hypotheses_nothing_shows_that_there_are_no_words() -> None:
     backlog = kept(HISS, HISS)
     backlog.set_interims(False)

@@ -234,6 +234,37 @@ def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself() -> 
         assert kinds(talk.respond(EMPTY)) == [FINAL, END]
 
 
+def test_a_fast_service_may_have_meant_the_hypothesis_too() -> None:
+    """It says nothing more. Once it had the time for all of it, that is what it meant."""
+    talk = Conversation(1.0)
+    talk.say(tone(0.3) + quiet(7.0))
+    begins = talk.backlog.end / talk.rate
+    talk.say(tone(1.0))
+    talk.hear(interim("ha", begins, begins + 1.0))
+    talk.reconnect()
+    assert talk.respond(EMPTY) == talk.respond(EMPTY) == []
+    assert talk.transcript.reconsider(round((begins + 0.9) * talk.rate)) == []
+    assert talk.transcript.speaking
+    assert kinds(talk.transcript.reconsider(talk.backlog.end)) == [FINAL, END]
+    assert talk.transcript.reconsider(talk.backlog.end) == []
+
+
+def test_one_early_response_is_not_enough_to_take_it_back() -> None:
+    talk = Conversation(1.0)
+    talk.say(tone(0.3) + quiet(7.0))
+    begins = talk.backlog.end / talk.rate
+    talk.say(tone(1.0))
+    hypothesis = interim("ha", begins, begins + 1.0)
+    talk.hear(hypothesis)
+    for shown_again in (False, True):
+        talk.reconnect()
+        assert talk.respond(EMPTY) == []
+        if shown_again:
+            talk.hear(hypothesis)
+        assert talk.transcript.reconsider(talk.backlog.end) == []
+        assert talk.transcript.speaking
+
+
 @pytest.mark.parametrize("name", ["END_OF_SINGLE_UTTERANCE", "START_OF_SPEECH", "4"])
 def test_an_event_is_no_empty_response(talk: Conversation, name: str) -> None:
     event = Response(event=name)

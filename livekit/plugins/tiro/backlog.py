@@ -79,10 +79,11 @@ class Backlog:
         """The position up to which it had the time to show a hypothesis of it."""
         self.vain_to = 0
         """The position up to which two connections were sent it; the second heard no word in it."""
+        self.struck_to = 0
+        """As `vain_to`, of connections that lived long enough for a limit to have ended them."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
-        self.loudness = Loudness()
-        self.drift = Drift()
+        self.loudness, self.drift = Loudness(), Drift()
         self._pieces: list[bytes] = []
         self._starts = array("q")
         # From here on there is only digital silence, as from a mute, noise suppression or DTX.
@@ -220,7 +221,7 @@ class Backlog:
 
     def _let_go(self, position: int) -> None:
         self._covered_to = max(self._covered_to, position)
-        self._given_up = self.vain_to = 0
+        self._given_up = self.vain_to = self.struck_to = 0
 
     def answered(self, sent: int) -> None:
         """Note an answer, with audio sent up to `sent`: all after that has got none."""
@@ -232,9 +233,10 @@ class Backlog:
         if self._interims:
             self.shown_to = max(self.shown_to, sent)
 
-    def note_vain(self, sent: int) -> None:
+    def note_vain(self, sent: int, *, is_struck: bool = False) -> None:
         """Note that two connections were sent audio up to `sent`, the second in vain."""
         self.vain_to = max(self.vain_to, sent)
+        self.struck_to = self.vain_to if is_struck else self.struck_to
 
     # -- what is kept ----------------------------------------------------------------------------
 

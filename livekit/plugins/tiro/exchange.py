@@ -45,6 +45,8 @@ _REFUSAL_WAIT = 0.05
 _BURST = 1.0
 # s of audio after which a limit of the service for silence can strike.
 _SHORTEST_LIMIT = 7.0
+# How many times the pace of speech a service works at most, if it says nothing of what it hears.
+_FASTEST = 4.0
 # s that a service is behind at most if it keeps up with live speech.
 _KEEPS_UP = 1.0
 # s that the service may be behind what it is sent before the caller's frames go through the send
@@ -232,8 +234,12 @@ class Exchange:
         """Note that the service has not heard a word in what it was sent again."""
         feed, finals = self._feed, self._parts.transcript.finals
         heard_word = feed.lag is not None or finals > self._finals_before
-        if self._is_replay and not heard_word:
-            self._parts.backlog.note_vain(min(self._sent_before, feed.sent_to))
+        if not self._is_replay or heard_word:
+            return
+        connection, backlog = self._connection, self._parts.backlog
+        lived = connection.answered or connection.age >= _SHORTEST_LIMIT / _FASTEST
+        is_struck = lived and feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate
+        backlog.note_vain(min(self._sent_before, feed.sent_to), is_struck=is_struck)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
@@ -271,6 +277,8 @@ class Exchange:
             # The caller is muted. What they say next would make this audio seem unheard again.
             self._note_heard(now)
         backlog, sent_to = self._parts.backlog, feed.sent_to
+        taken_back = self._parts.transcript.reconsider(feed.heard_before(now - ANSWERS_WITHIN))
+        self._parts.outlet.emit(taken_back)
         watch.look(
             now,
             connection.answered_at,

@@ -69,16 +69,23 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     A service that limits how long nobody speaks would end the connection in it, and a slow one
     would be busy with it. It is kept all the same. There is no word in it if nothing stands out,
     not even softly, and a service that keeps up had the time to show a hypothesis; or if two
-    connections were sent it and the second heard no word.
+    connections were sent it and the second heard no word. Noise that is not steady stands out
+    everywhere: where a limit can have ended the second connection, only what is loud counts then.
     """
-    rate, stop = backlog.sample_rate, max(backlog.shown_to, backlog.vain_to)
+    heard_to = max(backlog.shown_to, backlog.vain_to)
+    found = _quiet_between(backlog, start, heard_to, soft=True)
+    return found or _quiet_between(backlog, start, backlog.struck_to, soft=False)
+
+
+def _quiet_between(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
+    rate = backlog.sample_rate
     if backlog.speaking:
         stop = min(stop, backlog.open_from)
     found: list[tuple[int, int]] = []
     first, least = start, _LEAST_LEFT_OUT_BEFORE * rate
     if stop - start < least:
         return found
-    for sound, end in [*backlog.sounds(start, stop, soft=True, cut=True), (stop, stop)]:
+    for sound, end in [*backlog.sounds(start, stop, soft=soft, cut=True), (stop, stop)]:
         last = sound - round(_BEFORE_SOUND * rate)
         if last - first >= least:
             found.append((first, last))

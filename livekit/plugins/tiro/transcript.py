@@ -51,8 +51,9 @@ class Transcript:
         self._interim: SpeechData | None = None
         self._interim_id = ""
         self._heard_nothing = 0
-        # How many segments without a word the connection may be sent before the open hypothesis.
-        self._wordless = 0
+        # How many segments without a word the connection may be sent before the open hypothesis;
+        # how many empty responses were put down to them; and where that hypothesis ends, at most.
+        self._wordless = self._set_aside = self._shown_to = 0
         self._heard_until: float | None = None
 
     @property
@@ -62,10 +63,12 @@ class Transcript:
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection, of which nothing was sent yet."""
+        self._shown_to = max(self._shown_to, self._feed.heard_to)
         self.request_id, self._feed = request_id, feed
         backlog, start = self._backlog, feed.sent_to
         stop = backlog.open_from if backlog.speaking else 0
         self._wordless = wordless_segments(backlog, start, stop) if stop > start else 0
+        self._set_aside = 0
 
     def set_offset(self, seconds: float) -> None:
         """Add `seconds` to all times from now on.
@@ -127,11 +130,31 @@ class Transcript:
             if self._feed.heard_before(now) < self._backlog.open_from:
                 # It is about a cough before the hypothesis.
                 self._wordless -= 1
+                self._set_aside += 1
                 return []
         self._heard_nothing += 1
         enough = 3 if self.flush_pending and self._feed.ahead(now) > 0 else 2
         if is_of_earlier_connection and self._heard_nothing < enough:
             return []
+        return self._take_back()
+
+    def reconsider(self, heard_to: int) -> list[SpeechEvent]:
+        """Count empty responses that came early, once the service had the time for all of it.
+
+        A fast service can have meant the hypothesis by them, and says nothing more.
+
+        Args:
+            heard_to: The position that it has answered to, if it works at the pace of speech.
+        """
+        if not self._set_aside or self._interim is None or self._interim_id == self.request_id:
+            return []
+        if heard_to < self._shown_to:
+            return []
+        self._heard_nothing += self._set_aside
+        self._set_aside = 0
+        return self._take_back() if self._heard_nothing >= 2 else []
+
+    def _take_back(self) -> list[SpeechEvent]:
         return [self._final([self._data("")]), *self._end()]
 
     def _on_final(self, result: Result, now: float) -> list[SpeechEvent]:
