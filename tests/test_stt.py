@@ -175,6 +175,21 @@ def test_closing_it_closes_the_session_of_a_loop_that_runs_elsewhere() -> None:
         assert running.result(10)
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_closing_it_closes_the_session_of_a_loop_that_does_not_run(ended: bool) -> None:
+    stt, loop = tiro.STT(api_key=KEY), asyncio.new_event_loop()
+
+    async def session() -> aiohttp.ClientSession:
+        return stt._http_session()
+
+    used = loop.run_until_complete(session())
+    if ended:
+        loop.close()
+    asyncio.run(stt.aclose())
+    assert used.closed
+    loop.close()
+
+
 def test_it_outlives_an_event_loop() -> None:
     """A script calls `asyncio.run` for each of its files."""
     stt = tiro.STT(api_key=KEY)

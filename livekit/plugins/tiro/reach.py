@@ -58,10 +58,18 @@ class OwnSessions:
             loop, own = self._by_loop.popitem()
             if loop is asyncio.get_running_loop():
                 await own.close()
-            elif loop.is_running():
-                loop.call_soon_threadsafe(_abandon, own)
-            else:
+            elif not _is_left_to(loop, own):
                 _abandon(own)
+
+
+def _is_left_to(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> bool:
+    """Have a session closed by its loop, in another thread. Return False if that does not run."""
+    try:
+        loop.call_soon_threadsafe(_abandon, session)
+    except RuntimeError:
+        # It ended.
+        return False
+    return loop.is_running()
 
 
 def _abandon(session: aiohttp.ClientSession) -> None:
