@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,6 +16,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from livekit.agents import APIConnectionError
 from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.reach import (
+    OwnSessions,
     is_of_proxy,
     new_http_session,
     not_reached,
@@ -103,3 +106,79 @@ def test_the_error_names_the_kind_of_fault_and_no_more(fault: Exception, told: s
     assert type(error) is APIConnectionError
     assert told in error.message
     assert "SECRET" not in error.message
+
+
+# -- sessions --------------------------------------------------------------------------------------
+
+ADDRESS = "ws://localhost"
+
+
+def test_each_event_loop_has_a_session_of_its_own() -> None:
+    """As in programs that run one in each of their threads."""
+    own, together = OwnSessions(), threading.Barrier(3)
+
+    async def session() -> aiohttp.ClientSession:
+        used = own.get(ADDRESS)
+        await asyncio.to_thread(together.wait, 10)
+        assert used is own.get(ADDRESS) and not used.closed
+        return used
+
+    with ThreadPoolExecutor(3) as pool:
+        used = list(pool.map(lambda _: asyncio.run(session()), range(3)))
+    assert len(set(used)) == 3
+    asyncio.run(own.close())
+    assert all(each.closed for each in used)
+
+
+def test_those_of_loops_that_are_over_are_closed_by_and_by() -> None:
+    own = OwnSessions()
+
+    async def session() -> aiohttp.ClientSession:
+        return own.get(ADDRESS)
+
+    first, second = asyncio.run(session()), asyncio.run(session())
+    assert first is not second and first.closed
+    asyncio.run(own.close())
+    assert second.closed
+
+
+def test_the_session_of_a_loop_that_runs_elsewhere_is_closed_there() -> None:
+    own, opened, closed = OwnSessions(), threading.Event(), threading.Event()
+
+    async def elsewhere() -> bool:
+        used = own.get(ADDRESS)
+        opened.set()
+        await asyncio.to_thread(closed.wait, 10)
+        return used.closed
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: asyncio.run(elsewhere()))
+        assert opened.wait(10)
+        asyncio.run(own.close())
+        closed.set()
+        assert running.result(10)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_session_of_a_loop_that_does_not_run_is_closed(ended: bool) -> None:
+    own, loop = OwnSessions(), asyncio.new_event_loop()
+
+    async def session() -> aiohttp.ClientSession:
+        return own.get(ADDRESS)
+
+    used = loop.run_until_complete(session())
+    if ended:
+        loop.close()
+    asyncio.run(own.close())
+    assert used.closed
+    loop.close()
+
+
+async def test_one_that_was_closed_is_replaced() -> None:
+    own = OwnSessions()
+    first = own.get(ADDRESS)
+    await first.close()
+    second = own.get(ADDRESS)
+    assert second is not first and not second.closed
+    await own.close()
+    assert second.closed

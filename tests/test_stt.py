@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -137,57 +135,6 @@ async def test_whose_http_session_it_is() -> None:
         assert not stt._http_session().closed, "a new one"
         await stt.aclose()
         assert own.closed and not mine.closed
-
-
-def test_each_event_loop_has_a_session_of_its_own() -> None:
-    """As in programs that run one in each of their threads."""
-    stt = tiro.STT(api_key=KEY)
-    together = threading.Barrier(3)
-
-    async def session() -> aiohttp.ClientSession:
-        used = stt._http_session()
-        await asyncio.to_thread(together.wait, 10)
-        assert used is stt._http_session() and not used.closed
-        return used
-
-    with ThreadPoolExecutor(3) as pool:
-        used = list(pool.map(lambda _: asyncio.run(session()), range(3)))
-    assert len(set(used)) == 3
-    asyncio.run(stt.aclose())
-    assert all(each.closed for each in used)
-
-
-def test_closing_it_closes_the_session_of_a_loop_that_runs_elsewhere() -> None:
-    stt = tiro.STT(api_key=KEY)
-    opened, closed = threading.Event(), threading.Event()
-
-    async def elsewhere() -> bool:
-        used = stt._http_session()
-        opened.set()
-        await asyncio.to_thread(closed.wait, 10)
-        return used.closed
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(lambda: asyncio.run(elsewhere()))
-        assert opened.wait(10)
-        asyncio.run(stt.aclose())
-        closed.set()
-        assert running.result(10)
-
-
-@pytest.mark.parametrize("ended", [True, False])
-def test_closing_it_closes_the_session_of_a_loop_that_does_not_run(ended: bool) -> None:
-    stt, loop = tiro.STT(api_key=KEY), asyncio.new_event_loop()
-
-    async def session() -> aiohttp.ClientSession:
-        return stt._http_session()
-
-    used = loop.run_until_complete(session())
-    if ended:
-        loop.close()
-    asyncio.run(stt.aclose())
-    assert used.closed
-    loop.close()
 
 
 def test_it_outlives_an_event_loop() -> None:
