@@ -308,6 +308,15 @@ def test_more_can_be_kept_while_nobody_speaks() -> None:
     assert trim(backlog) == 80 - KEEP_AT_MOST
 
 
+def test_a_limit_can_have_struck_only_in_what_that_connection_was_sent() -> None:
+    backlog = holding(quiet(80))
+    backlog.note_vain(40 * RATE)
+    backlog.note_vain(20 * RATE, is_struck=True)
+    assert (backlog.vain_to, backlog.struck_to) == (40 * RATE, 20 * RATE)
+    backlog.note_vain(60 * RATE)
+    assert (backlog.vain_to, backlog.struck_to) == (60 * RATE, 20 * RATE)
+
+
 def test_what_the_service_has_not_heard_is_kept() -> None:
     backlog = holding(quiet(20))
     assert trim(backlog, heard=5) == 5 - LOOKBACK

@@ -236,7 +236,7 @@ class Backlog:
     def note_vain(self, sent: int, *, is_struck: bool = False) -> None:
         """Note that two connections were sent audio up to `sent`, the second in vain."""
         self.vain_to = max(self.vain_to, sent)
-        self.struck_to = self.vain_to if is_struck else self.struck_to
+        self.struck_to = max(self.struck_to, sent if is_struck else 0)
 
     # -- what is kept ----------------------------------------------------------------------------
 
