@@ -189,79 +189,71 @@ def test_a_flush_waits_until_the_service_had_time_for_what_it_was_sent_again(
         assert not talk.transcript.flush_pending
 
 
-@pytest.mark.parametrize("flushed", [False, True])
-def test_what_is_said_of_coughs_before_a_hypothesis_does_not_take_it_back(flushed: bool) -> None:
-    """A new connection is sent them again: it gives an empty response for each at first."""
+def after_coughs(coughs: int = 1) -> tuple[Conversation, Result]:
+    """Return a call with coughs, each followed by 7 s of quiet, and the hypothesis that follows."""
     talk = Conversation(1.0)
-    for _ in range(3):
+    for _ in range(coughs):
         talk.say(tone(0.3) + quiet(7.0))
     begins = talk.backlog.end / talk.rate
     talk.say(tone(1.0))
-    talk.hear(interim("já", begins, begins + 1.0))
+    hypothesis = interim("ha", begins, begins + 1.0)
+    talk.hear(hypothesis)
+    return talk, hypothesis
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_what_is_said_of_coughs_before_a_hypothesis_does_not_take_it_back(flushed: bool) -> None:
+    """A new connection is sent them again: it gives an empty response for each at first."""
+    talk, hypothesis = after_coughs(3)
     if flushed:
         talk.flush()
     talk.reconnect()
     for _ in range(3):
         talk.now += 0.5
         assert talk.respond(EMPTY) == [], "a fast service comes to the words later"
-    assert kinds(talk.hear(final("já", begins, begins + 1.0))) == [FINAL, END]
+    assert hypothesis.start is not None and hypothesis.end is not None
+    assert kinds(talk.hear(final("ha", hypothesis.start, hypothesis.end))) == [FINAL, END]
 
 
 def test_a_hypothesis_that_is_shown_again_is_taken_back_at_once() -> None:
-    talk = Conversation(1.0)
-    talk.say(tone(0.3) + quiet(7.0))
-    begins = talk.backlog.end / talk.rate
-    talk.say(tone(1.0))
-    hypothesis = interim("ha", begins, begins + 1.0)
-    talk.hear(hypothesis)
+    talk, hypothesis = after_coughs()
     talk.reconnect()
     talk.hear(hypothesis)
     assert kinds(talk.respond(EMPTY)) == [FINAL, END], "the service came to it"
 
 
-def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself() -> None:
-    for waits in (0.5, 30.0):
-        talk = Conversation(1.0)
-        talk.say(tone(0.3) + quiet(7.0))
-        begins = talk.backlog.end / talk.rate
-        talk.say(tone(1.0))
-        talk.hear(interim("ha", begins, begins + 1.0))
-        talk.reconnect()
-        talk.now += waits
-        if waits < begins:
-            assert talk.respond(EMPTY) == [], "it is about the cough"
+@pytest.mark.parametrize(("waits", "about_cough"), [(0.5, 1), (30.0, 0)])
+def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself(
+    waits: float, about_cough: int
+) -> None:
+    talk, _ = after_coughs()
+    talk.reconnect()
+    talk.now += waits
+    for _ in range(about_cough + 1):
         assert talk.respond(EMPTY) == []
-        assert kinds(talk.respond(EMPTY)) == [FINAL, END]
+    assert kinds(talk.respond(EMPTY)) == [FINAL, END]
 
 
 def test_a_fast_service_may_have_meant_the_hypothesis_too() -> None:
     """It says nothing more. Once it had the time for all of it, that is what it meant."""
-    talk = Conversation(1.0)
-    talk.say(tone(0.3) + quiet(7.0))
-    begins = talk.backlog.end / talk.rate
-    talk.say(tone(1.0))
-    talk.hear(interim("ha", begins, begins + 1.0))
+    talk, _ = after_coughs()
     talk.reconnect()
+    began = talk.now
     assert talk.respond(EMPTY) == talk.respond(EMPTY) == []
-    assert talk.transcript.reconsider(round((begins + 0.9) * talk.rate)) == []
+    assert talk.transcript.reconsider(began - 1.0) == []
     assert talk.transcript.speaking
-    assert kinds(talk.transcript.reconsider(talk.backlog.end)) == [FINAL, END]
-    assert talk.transcript.reconsider(talk.backlog.end) == []
+    assert kinds(talk.transcript.reconsider(began + 10.0)) == [FINAL, END]
+    assert talk.transcript.reconsider(began + 10.0) == []
 
 
 def test_one_early_response_is_not_enough_to_take_it_back() -> None:
-    talk = Conversation(1.0)
-    talk.say(tone(0.3) + quiet(7.0))
-    begins = talk.backlog.end / talk.rate
-    talk.say(tone(1.0))
-    hypothesis = interim("ha", begins, begins + 1.0)
-    talk.hear(hypothesis)
+    talk, hypothesis = after_coughs()
     for shown_again in (False, True):
         talk.reconnect()
         assert talk.respond(EMPTY) == []
         if shown_again:
             talk.hear(hypothesis)
-        assert talk.transcript.reconsider(talk.backlog.end) == []
+        assert talk.transcript.reconsider(talk.now + 10.0) == []
         assert talk.transcript.speaking
 
 

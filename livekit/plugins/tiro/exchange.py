@@ -277,8 +277,7 @@ class Exchange:
             # The caller is muted. What they say next would make this audio seem unheard again.
             self._note_heard(now)
         backlog, sent_to = self._parts.backlog, feed.sent_to
-        taken_back = self._parts.transcript.reconsider(feed.heard_before(now - ANSWERS_WITHIN))
-        self._parts.outlet.emit(taken_back)
+        self._parts.outlet.emit(self._parts.transcript.reconsider(now - ANSWERS_WITHIN))
         watch.look(
             now,
             connection.answered_at,

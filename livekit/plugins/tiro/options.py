@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -38,15 +39,12 @@ _TAG = re.compile(r"(?ai)[a-z]{2,3}(-(?!x(-|$))[a-z0-9]{1,8})*(-x(-[a-z0-9]{1,16
 # Fields of `RecognitionConfig` that must agree with the audio this package sends.
 _RESERVED_FIELDS = {
     "encoding": "audio is sent as 16-bit linear PCM",
-    "sampleRateHertz": "give sample_rate",
     "sample_rate_hertz": "give sample_rate",
-    "languageCode": "give language",
     "language_code": "give language",
-    "audioChannelCount": "audio is sent with one channel",
     "audio_channel_count": "audio is sent with one channel",
 }
-# Fields of `RecognitionConfig` that hold the key terms.
-_TERM_FIELDS = frozenset({"speechContexts", "speech_contexts"})
+# The field of `RecognitionConfig` that holds the key terms.
+_TERM_FIELD = "speech_contexts"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Headers that make the handshake what it is.
 _RESERVED_HEADERS = re.compile(
@@ -192,7 +190,7 @@ class Options:
         object.__setattr__(self, "api_key", _key_or_source(self.api_key))
         object.__setattr__(self, "extra_headers", _checked_headers(self.extra_headers))
         object.__setattr__(self, "keyterms", _checked_terms(self.keyterms))
-        if self.keyterms is not None and _TERM_FIELDS & self.extra_config.keys():
+        if self.keyterms is not None and _TERM_FIELD in map(field_name, self.extra_config):
             raise ValueError("give either keyterms or the speechContexts of extra_config, not both")
         for name in ("interim_results", "punctuate", "diarization"):
             _check_flag(name, getattr(self, name))
@@ -280,7 +278,7 @@ def checked_key(key: Any) -> Key:
             "give the key as text"
         )
     if not key.strip():
-        raise ValueError("api_key must not be empty: give Tiro's key")
+        raise ValueError("api_key must not be empty: give Tiro's key, or leave api_key out")
     if not key.strip().isprintable():
         raise ValueError(
             "api_key must be one line without control characters: copy the key again, without what "
@@ -419,11 +417,17 @@ def _plain_json(config: Any) -> dict[str, Any]:
         copied = json.loads(text.encode())
     except (TypeError, ValueError, RecursionError):
         raise ValueError("extra_config must be a mapping that JSON can hold, or None") from None
-    for field_name, advice in _RESERVED_FIELDS.items():
-        if field_name in copied:
-            raise ValueError(f"extra_config must not set {field_name}: {advice}")
     assert isinstance(copied, dict)
+    for name in copied:
+        if (advice := _RESERVED_FIELDS.get(field_name(name))) is not None:
+            raise ValueError(f"extra_config must not set {name}: {advice}")
     return copied
+
+
+@cache
+def field_name(name: str) -> str:
+    """Return the name of a field as in Tiro's API definition: JSON may have it in camel case."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
 def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from binascii import b2a_base64
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .options import field_name
 
 if TYPE_CHECKING:
     from .options import Options
@@ -21,7 +22,6 @@ _MAX_SECONDS = 315_576_000_000
 _NO_EVENT = (0, "0", "", "SPEECH_EVENT_UNSPECIFIED")
 _AUDIO_HEAD = b'{"audioContent":"'
 _AUDIO_TAIL = b'"}'
-_SNAKE = re.compile(r"_([a-z])")
 # Reason phrases, because a gateway can answer with the bare words ("Not Found") for a frame.
 _REASONS = {status.phrase.lower(): status.value for status in HTTPStatus if status >= 400}
 
@@ -112,9 +112,8 @@ def encode_config(options: Options, sample_rate: int) -> bytes:
         config["diarizationConfig"] = diarization
     if phrases := options.phrases:
         config["speechContexts"] = [{"phrases": phrases}]
-    for name in options.extra_config:
-        # JSON of protobuf knows a field by two names: `max_alternatives` is the same.
-        config.pop(_SNAKE.sub(lambda part: part[1].upper(), name), None)
+    given = {field_name(name) for name in options.extra_config}
+    config = {name: value for name, value in config.items() if field_name(name) not in given}
     config.update(options.extra_config)
     streaming = {"config": config, "interimResults": options.interim_results}
     return json.dumps({"streamingConfig": streaming}, ensure_ascii=False).encode()

@@ -78,6 +78,7 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
 
 
 def _quiet_between(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:
+    """Return where long quiet starts and ends between two positions; `soft` as in `sounds`."""
     rate = backlog.sample_rate
     if backlog.speaking:
         stop = min(stop, backlog.open_from)
@@ -112,19 +113,13 @@ def first_to_send(backlog: Backlog, clock: Clock) -> int:
     # Less than a message at the end was not sent: nothing is said about it. And the rest of a final
     # word needs no answer.
     answerable_to = backlog.answerable_to + backlog.chunk
-    rest_to = _rest_to(backlog, start)
+    rest_to = start + round(REST_AT_MOST * rate) if start == backlog.finalized_to > 0 else start
     for seconds in reversed(clock.pauses_after(start / rate)):
         pause = min(round(seconds * rate), backlog.end)
         is_known = pause <= max(answerable_to, rest_to) and not _is_open(backlog, pause)
         if is_known and _is_quiet_before(backlog, pause, rest_to):
             return pause
     return start
-
-
-def _rest_to(backlog: Backlog, start: int) -> int:
-    """Return where the rest of a word that is final at `start` ends at the latest."""
-    is_final = start == backlog.finalized_to > 0
-    return start + round(REST_AT_MOST * backlog.sample_rate) if is_final else start
 
 
 def _is_open(backlog: Backlog, pause: int) -> bool:

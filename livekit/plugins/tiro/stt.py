@@ -337,8 +337,6 @@ class _BatchStream(SpeechStream):
 def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
     if is_given(api_key) and api_key is not None:
         found: Key | KeySource = hidden_key(api_key)
-        if isinstance(found, Key) and not found.strip():
-            raise ValueError("api_key must not be empty: give Tiro's key, or leave api_key out")
         return found
     held = key_of_environment()
     if held is None:

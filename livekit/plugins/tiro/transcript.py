@@ -138,17 +138,17 @@ class Transcript:
             return []
         return self._take_back()
 
-    def reconsider(self, heard_to: int) -> list[SpeechEvent]:
+    def reconsider(self, moment: float) -> list[SpeechEvent]:
         """Count empty responses that came early, once the service had the time for all of it.
 
         A fast service can have meant the hypothesis by them, and says nothing more.
 
         Args:
-            heard_to: The position that it has answered to, if it works at the pace of speech.
+            moment: What was heard by then has its answer; monotonic seconds.
         """
         if not self._set_aside or self._interim is None or self._interim_id == self.request_id:
             return []
-        if heard_to < self._shown_to:
+        if self._feed.heard_before(moment) < self._shown_to:
             return []
         self._heard_nothing += self._set_aside
         self._set_aside = 0
