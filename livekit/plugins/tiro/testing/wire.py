@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from ..options import field_name
 
 ErrorStyle = Literal["v1", "v2"]
 Json = Mapping[str, Any]
@@ -303,7 +302,13 @@ def _get(message: Json, name: str) -> Any:
     """A field by its camel case name or by the definition's own; None if unset."""
     if name in message:
         return message[name]
-    return message.get(field_name(name))
+    return message.get(_snake(name))
+
+
+@functools.cache
+def _snake(name: str) -> str:
+    """A name of the definition's JSON as it is in the definition itself."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
 def _wrong_type(value: Any, wanted: str) -> GatewayError:
