@@ -503,10 +503,14 @@ async def _read(stream: tiro.SpeechStream, events: list[SpeechEvent]) -> None:
         events.append(event)  # noqa: PERF401
 
 
-@pytest.mark.parametrize("silence", [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 3.3])
+HELD_BACK = 0.25
+"""s of audio that a stream holds back, or that make no message yet."""
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.8, 2.0, 3.3])
 @in_virtual_time
-async def test_a_session_misses_two_seconds_of_its_audio_at_most(silence: float) -> None:
-    """It stops listening to the STT before it closes the stream, which has the rest to report."""
+async def test_a_session_accounts_for_all_of_its_audio(silence: float) -> None:
+    """It stops listening to the STT before it closes the stream."""
     metrics: list[STTMetrics] = []
     async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
         stt.on("metrics_collected", metrics.append)
@@ -517,12 +521,12 @@ async def test_a_session_misses_two_seconds_of_its_audio_at_most(silence: float)
         await call.session.aclose()
         pushed = call.microphone.pushed
     (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
-    assert pushed - 2.0 < usage.audio_duration <= pushed + 0.001
+    assert pushed - HELD_BACK < usage.audio_duration <= pushed + 0.001
     assert sum(m.audio_duration for m in metrics) == pytest.approx(pushed, abs=0.05)
 
 
 @in_virtual_time
-async def test_a_session_misses_two_seconds_at_most_of_a_sentence_that_is_cut_off() -> None:
+async def test_a_session_accounts_for_a_sentence_that_is_cut_off() -> None:
     async with local_server() as server, new_stt(server) as stt, Call(stt, "vad") as call:
         saying = asyncio.create_task(call.microphone.say(np.concatenate([TURN] * 5)))
         await until(lambda: call.microphone.pushed > 3.7)
@@ -530,7 +534,8 @@ async def test_a_session_misses_two_seconds_at_most_of_a_sentence_that_is_cut_of
         await call.session.aclose()
         saying.cancel()
     (usage,) = [u for u in call.session.usage.model_usage if isinstance(u, STTModelUsage)]
-    assert call.microphone.pushed - 2.0 < usage.audio_duration <= call.microphone.pushed + 0.001
+    pushed = call.microphone.pushed
+    assert pushed - HELD_BACK < usage.audio_duration <= pushed + 0.001
 
 
 @in_virtual_time

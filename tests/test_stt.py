@@ -21,6 +21,8 @@ from .support.numbered import NumberedRecognizer, talk
 from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from livekit.agents.metrics import STTMetrics
 
 KEY = "test"
@@ -148,6 +150,46 @@ def test_it_outlives_an_event_loop() -> None:
     assert first is not second and first.closed
     asyncio.run(stt.aclose())
     assert second.closed
+
+
+# -- metrics ---------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_who_stops_listening_is_told_what_was_used_before() -> None:
+    async with numbered() as server, new_stt(server) as stt:
+        told: dict[str, list[float]] = {"leaves": [], "stays": []}
+
+        def note(name: str) -> Callable[[STTMetrics], None]:
+            return lambda report: told[name].append(report.audio_duration)
+
+        leaves = note("leaves")
+        stt.on("metrics_collected", leaves)
+        stt.on("metrics_collected", note("stays"))
+        streams = [stt.stream(), stt.stream()]
+        for frame in frames(SAID.pcm()):
+            for stream in streams:
+                stream.push_frame(frame)
+        await until(lambda: stt.stats.audio_sent > 2 * SAID.seconds - 0.5)
+        stt.off("error", leaves)
+        assert not any(sum(seconds) for seconds in told.values())
+        stt.off("metrics_collected", leaves)
+        assert sum(told["leaves"]) == pytest.approx(stt.stats.audio_sent)
+        at_leave = list(told["leaves"])
+        for stream in streams:
+            stream.end_input()
+        await until(lambda: sum(told["stays"]) > 2 * SAID.seconds - 0.01)
+    assert told["leaves"] == at_leave
+    assert sum(told["stays"]) == pytest.approx(2 * SAID.seconds)
+
+
+def test_listeners_come_and_go_without_an_event_loop() -> None:
+    stt, told = tiro.STT(api_key=KEY), list[object]()
+    stt.on("metrics_collected", told.append)
+    stt.off("metrics_collected", told.append)
+    stt.off("metrics_collected", told.append)
+    stt.emit("metrics_collected", "report")
+    assert not told
 
 
 # -- recognize -------------------------------------------------------------------------------------

@@ -6,18 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from livekit.agents.stt import RecognitionUsage, RecognizeStream, SpeechEvent, SpeechEventType
+from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils.aio import ChanClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 
+    from livekit.agents import APIConnectOptions
+    from livekit.agents.stt import STT
+
     from .backlog import Backlog
     from .transcript import Transcript
 
-# s of audio between usage reports. An `AgentSession` lets go of the STT's metrics before it closes
-# the stream, so what is not reported by then is missing from its account: with audio held back
-# (0.15 s) and audio that fills no message, 2 s at most. A report costs as much as an interim.
-_USAGE_INTERVAL = 1.75
+# s of audio between usage reports. A report costs more than two hypotheses, most of it in the
+# framework's metrics; whoever stops listening to those is told the rest first.
+_USAGE_INTERVAL = 5.0
 
 
 class Outlet:
@@ -60,14 +63,19 @@ class Outlet:
         backlog = self._backlog
         sent = backlog.seconds_sent
         seconds = sent - self._reported
-        if self._usage and seconds > at_least:
-            self._reported = sent
-            self.report_at = backlog.sent_to + round(_USAGE_INTERVAL * backlog.sample_rate) + 1
-            usage = RecognitionUsage(audio_duration=seconds)
-            kind, request_id = SpeechEventType.RECOGNITION_USAGE, self._transcript.request_id
-            event = SpeechEvent(kind, request_id, recognition_usage=usage)
-            self._send(event)
-            self._count(event)
+        if seconds > at_least:
+            if self._usage:
+                self._report(seconds)
+            self._reported, seconds = sent, 0.0
+        left = max(0.0, _USAGE_INTERVAL - seconds)
+        self.report_at = backlog.sent_to + round(left * backlog.sample_rate) + 1
+
+    def _report(self, seconds: float) -> None:
+        usage = RecognitionUsage(audio_duration=seconds)
+        kind, request_id = SpeechEventType.RECOGNITION_USAGE, self._transcript.request_id
+        event = SpeechEvent(kind, request_id, recognition_usage=usage)
+        self._send(event)
+        self._count(event)
 
 
 class EventStream(RecognizeStream):
@@ -77,11 +85,39 @@ class EventStream(RecognizeStream):
     of an interim, and whoever gives up waiting for an event (`asyncio.wait_for`) gets no more.
     """
 
+    _outlet: Outlet
+
+    def __init__(
+        self,
+        *,
+        stt: STT[Any],
+        conn_options: APIConnectOptions,
+        sample_rate: NotGivenOr[int] = NOT_GIVEN,
+    ) -> None:
+        """Start the stream. The arguments are those of the base class."""
+        self._uncounted: list[SpeechEvent] = []
+        super().__init__(stt=stt, conn_options=conn_options, sample_rate=sample_rate)
+
     def count(self, usage: SpeechEvent) -> None:
         """Have the base class make metrics of a report of usage, soon."""
-        counting = super()._metrics_monitor_task(_only(usage))
-        # A task for a coroutine that waits for nothing costs a third more than the metrics do.
-        asyncio.get_running_loop().call_soon(_run_through, counting)
+        self._uncounted.append(usage)
+        asyncio.get_running_loop().call_soon(self._count_all)
+
+    def account(self) -> None:
+        """Report what was used so far, and have metrics made of it before this returns.
+
+        Does nothing outside of the stream's event loop.
+        """
+        if asyncio._get_running_loop() is self._task.get_loop():
+            self._outlet.report_usage(at_least=0.0)
+            self._count_all()
+
+    def _count_all(self) -> None:
+        if self._uncounted:
+            counting = super()._metrics_monitor_task(_each(self._uncounted))
+            self._uncounted = []
+            # A task for a coroutine that waits for nothing costs a third more than the metrics do.
+            _run_through(counting)
 
     async def _metrics_monitor_task(self, event_aiter: AsyncIterable[SpeechEvent]) -> None:
         """Read nothing: `count` is given what goes into the metrics.
@@ -99,8 +135,9 @@ class EventStream(RecognizeStream):
         raise StopAsyncIteration
 
 
-async def _only(event: SpeechEvent) -> AsyncIterator[SpeechEvent]:
-    yield event
+async def _each(events: Iterable[SpeechEvent]) -> AsyncIterator[SpeechEvent]:
+    for event in events:
+        yield event
 
 
 def _run_through(coroutine: Coroutine[Any, Any, None]) -> None:

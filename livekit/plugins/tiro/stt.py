@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,6 +163,16 @@ class STT(stt.STT[Any]):
         for stream in list(self._streams):
             tally.add(stream.tally())
         return tally.snapshot()
+
+    def off(self, event: Any, callback: Callable[..., Any]) -> None:
+        """Stop calling `callback`. One that takes metrics is told what was used so far first.
+
+        An `AgentSession` stops listening before it closes its stream.
+        """
+        if event == "metrics_collected":
+            for stream in list(self._streams):
+                stream.account()
+        super().off(event, callback)
 
     def stream(
         self,
