@@ -222,14 +222,16 @@ def test_a_hypothesis_that_is_shown_again_is_taken_back_at_once() -> None:
     assert kinds(talk.respond(EMPTY)) == [FINAL, END], "the service came to it"
 
 
-@pytest.mark.parametrize(("waits", "about_cough"), [(0.5, 1), (30.0, 0)])
+@pytest.mark.parametrize(
+    ("coughs", "waits", "about_coughs"), [(1, 0.5, 1), (1, 30.0, 0), (5, 0.5, 5)]
+)
 def test_a_hypothesis_after_coughs_is_taken_back_by_what_is_said_of_itself(
-    waits: float, about_cough: int
+    coughs: int, waits: float, about_coughs: int
 ) -> None:
-    talk, _ = after_coughs()
+    talk, _ = after_coughs(coughs)
     talk.reconnect()
     talk.now += waits
-    for _ in range(about_cough + 1):
+    for _ in range(about_coughs + 1):
         assert talk.respond(EMPTY) == []
     assert kinds(talk.respond(EMPTY)) == [FINAL, END]
 
@@ -244,6 +246,15 @@ def test_a_fast_service_may_have_meant_the_hypothesis_too() -> None:
     assert talk.transcript.speaking
     assert kinds(talk.transcript.reconsider(began + 10.0)) == [FINAL, END]
     assert talk.transcript.reconsider(began + 10.0) == []
+
+
+def test_each_early_response_counts_once() -> None:
+    talk, _ = after_coughs()
+    talk.reconnect()
+    assert talk.respond(EMPTY) == []
+    for _ in range(2):
+        assert talk.transcript.reconsider(talk.now + 10.0) == []
+    assert talk.transcript.speaking
 
 
 def test_one_early_response_is_not_enough_to_take_it_back() -> None:
