@@ -14,6 +14,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
 from livekit.agents import APIConnectionError
+from livekit.plugins.tiro import reach
 from livekit.plugins.tiro.options import Options
 from livekit.plugins.tiro.reach import (
     OwnSessions,
@@ -142,13 +143,23 @@ def test_those_of_loops_that_are_over_are_closed_by_and_by() -> None:
     assert second.closed
 
 
-def test_the_session_of_a_loop_that_runs_elsewhere_is_closed_there() -> None:
+def test_the_session_of_a_loop_that_runs_elsewhere_is_closed_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     own, opened, closed = OwnSessions(), threading.Event(), threading.Event()
+    abandon, threads = reach._abandon, list[int]()
+
+    def noted(session: aiohttp.ClientSession) -> None:
+        threads.append(threading.get_ident())
+        abandon(session)
+
+    monkeypatch.setattr(reach, "_abandon", noted)
 
     async def elsewhere() -> bool:
         used = own.get(ADDRESS)
         opened.set()
         await asyncio.to_thread(closed.wait, 10)
+        assert threads == [threading.get_ident()]
         return used.closed
 
     with ThreadPoolExecutor(1) as pool:
