@@ -221,3 +221,28 @@ def test_audio_that_no_connection_got_is_placed_by_the_clock() -> None:
     third = Place(0.0, place.audio, place.call_began)
     send(third, noise(3.0, seed=1)[RATE:], 108.5, pace=0.0)
     assert third.start == pytest.approx(5.95)
+
+
+@pytest.mark.parametrize(
+    ("audio", "is_new", "start"),
+    [
+        (noise(8.0)[round(5.3 * RATE) :], False, 5.3),
+        (noise(8.0, seed=1), True, 0.0),
+        # What is sent again begins with a sound.
+        (np.concatenate((silence(0.1), noise(8.0)[round(5.3 * RATE) :])), True, 0.0),
+        # Too short to tell.
+        (noise(0.06, seed=1), False, None),
+    ],
+)
+@pytest.mark.parametrize("size", [0.02, 0.05])
+def test_other_audio_than_the_end_of_a_call_begins_another(
+    audio: Pcm, is_new: bool, start: float | None, size: float
+) -> None:
+    first = call()
+    place = Place(5.0, first.audio, first.call_began, must_match=True)
+    send(place, audio, 108.0, size=size)
+    assert place.is_in_new_call is is_new
+    assert place.start == (None if start is None else pytest.approx(start))
+    if is_new:
+        assert place.audio is not first.audio
+        assert place.call_began == pytest.approx(108.0)

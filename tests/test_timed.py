@@ -428,6 +428,36 @@ async def test_a_sound_after_the_last_word_does_not_start_the_script_again(
             assert len(server.sessions) == calls * connections
 
 
+@pytest.mark.parametrize("rate", [16000, 24000, 48000])
+@in_virtual_time
+async def test_an_end_as_loud_as_all_of_the_call_does_not_start_the_script_again(rate: int) -> None:
+    """The client has not learned yet that it is noise, and sends it again."""
+    noise = np.random.default_rng(0).integers(-8000, 8000, 5 * rate).astype(np.int16)
+    async with listening([At(0.5, "góðan daginn"), At(2.5, "já takk")]) as (server, stt):
+        for calls in (1, 2):
+            events = await collect(stt.stream(), frames(noise, rate), pace=0.05)
+            assert [word for word, *_ in said(events)] == ["Góðan", "daginn.", "Já", "takk."]
+            assert len(server.sessions) == calls * recovery._NOTHING_FOR_CERTAIN
+
+
+def test_whoever_goes_on_with_a_call_may_come_after_another_call() -> None:
+    noise = np.random.default_rng(0).integers(-8000, 8000, 5 * 16000).astype(np.int16)
+    recognizer = TimedRecognizer([At(0.5, "góðan daginn")])
+    first = recognizer(SpeechConfig())
+    hear(first, messages(noise, 5))
+    assert first.final(1)
+    first.delivered()
+    first.final(1)
+    first.ended(hung_up=False)
+    first.close()
+    another = recognizer(SpeechConfig())
+    hear(another, np.split(hiss(16000)[:80000], 50))
+    assert [word.start for word in another.final(1)[0]] == pytest.approx([0.5, 0.9])
+    again = recognizer(SpeechConfig())
+    hear(again, np.split(noise[2 * 16000 :], 30))
+    assert not again.final(1)
+
+
 def test_a_last_sound_is_settled_as_soon_as_it_is_for_the_client() -> None:
     assert timed_module.NOTHING_FOR_CERTAIN == recovery._NOTHING_FOR_CERTAIN
     rest = loudness.REST_AT_MOST

@@ -115,14 +115,24 @@ class Place:
         since: The second of the call before which nothing is sent again; None in a new call.
         audio: That of the earlier connections.
         call_began: When the call began, in seconds of the clock; None if that is not known.
+        must_match: Whether a connection with other audio than the end of that call's begins a call
+            of its own.
     """
 
     def __init__(
-        self, since: float | None, audio: CallAudio, call_began: float | None = None
+        self,
+        since: float | None,
+        audio: CallAudio,
+        call_began: float | None = None,
+        *,
+        must_match: bool = False,
     ) -> None:
         self.start = 0.0 if since is None else None
         """The second of the call at which the connection's audio begins; None as yet."""
         self.audio = audio
+        self.is_in_new_call = since is None
+        """Whether the connection begins a call of its own."""
+        self._must_match = must_match
         self._since = since or 0.0
         self._call_began = call_began
         self._pace = Pace()
@@ -146,7 +156,11 @@ class Place:
         self._rest = np.concatenate((self._rest, samples))
         if self._is_sought:
             self._seek()
-        if self.start is None:
+        if self.start is None and self._must_match:
+            # A client that sends the end of the call again begins with a sound.
+            if self._before_rest or not self._is_sought:
+                self._begin_call()
+        elif self.start is None:
             held_back = HELD_BACK if _is_gathered(samples) else 0.0
             self._ask_clock(end, arrived, held_back)
         if self.start is not None and not self._is_sought:
@@ -183,6 +197,11 @@ class Place:
                     self.start, self._is_exact, self._is_by_clock = max(0.0, start), True, False
                 return
             self._pass(WINDOW)
+
+    def _begin_call(self) -> None:
+        self.start, self.audio, self._call_began = 0.0, CallAudio(), None
+        self.is_in_new_call = self._is_exact = True
+        self._is_sought = False
 
     def _pass(self, count: int) -> None:
         self._rest = self._rest[count:]

@@ -102,6 +102,7 @@ class Rest:
         audio: What the client may send again.
         began: When the call began, in seconds of the clock; None if that is not known.
         patience: Seconds in which the client has to be back.
+        must_match: Whether a connection goes on with the call only if it gets its audio again.
         found_nothing: How many connections in a row ended with nothing heard.
         left_at: Monotonic seconds.
     """
@@ -111,6 +112,7 @@ class Rest:
     audio: CallAudio
     began: float | None = None
     patience: float = 0.0
+    must_match: bool = False
     found_nothing: int = 0
     left_at: float = field(default_factory=lambda: time.monotonic())
 
@@ -175,7 +177,7 @@ class TimedRecognizer:
         self._under_way[:] = [each for each in self._under_way if not each.is_over]
         rest = self._rests.pop(0) if self._rests else self._left_behind()
         rest = rest or Rest(self._cues, None, CallAudio())
-        recognition = TimedRecognition(rest, config, self._rests.append)
+        recognition = TimedRecognition(rest, config, self._rests.append, self._cues)
         self._under_way.append(recognition)
         return recognition
 
@@ -195,14 +197,22 @@ class TimedRecognition:
 
     blocking = False
 
-    def __init__(self, rest: Rest, config: SpeechConfig, leave: Callable[[Rest], None]) -> None:
+    def __init__(
+        self,
+        rest: Rest,
+        config: SpeechConfig,
+        leave: Callable[[Rest], None],
+        script: Sequence[Cue],
+    ) -> None:
         self.is_over = False
         """Whether the connection is over, or another one goes on with its call."""
         self._ahead = deque(rest.cues)
+        self._script = script
+        self._not_taken_up = rest if rest.must_match else None
         self._config = config
         self._leave = leave
         self._connection: ConnectionRecord | None = None
-        self._place = Place(rest.since, rest.audio, rest.began)
+        self._place = Place(rest.since, rest.audio, rest.began, must_match=rest.must_match)
         # The second of the call before which no word is said.
         self._in_line_from: float | None = None
         # Silence that the client added: of messages that are yet to be attended to, and of all.
@@ -238,6 +248,12 @@ class TimedRecognition:
         end = start + size / RECOGNIZER_RATE - self._silence_placed
         arrived = self._connection.arrived_at if self._connection else None
         self._place.note(samples[:size], end, arrived)
+        if self._place.is_in_new_call and self._not_taken_up is not None:
+            # Whoever goes on with that call may be yet to come.
+            self._leave(self._not_taken_up)
+            self._not_taken_up = None
+            self._ahead, self._final_to = deque(self._script), 0.0
+            self._nothing_before = self._found_nothing = 0
         self._silence_placed += added
         return self._place.start is not None
 
@@ -322,8 +338,11 @@ class TimedRecognition:
         patience = self._patience or self._patience_at_the_end()
         if patience and not self.is_over:
             found_nothing = 0 if self._patience else self._found_nothing
-            rest = self.take_rest()
-            self._leave(replace(rest, patience=patience, found_nothing=found_nothing))
+            must_match = (
+                not self._patience and not self._undelivered and not self._ends_with_sound()
+            )
+            rest = replace(self.take_rest(), patience=patience, must_match=must_match)
+            self._leave(replace(rest, found_nothing=found_nothing))
         self.is_over = True
 
     def take_rest(self) -> Rest:
@@ -337,15 +356,20 @@ class TimedRecognition:
         if self._undelivered:
             # What had to be said to it did not go out.
             return BACK_AFTER_BREAKING_OFF
-        settled = self._found_nothing >= NOTHING_FOR_CERTAIN or not self._ends_with_sound()
+        settled = self._found_nothing >= NOTHING_FOR_CERTAIN or not self._loudest_after_final()
         return 0.0 if settled else BACK_AT_ONCE
 
     def _ends_with_sound(self) -> bool:
         """Tell whether anything after the last final stands out from the noise of the line."""
         levels = sorted(peak for _, peak in self._peaks)
-        limit = SOUND * max(1, levels[len(levels) // 10]) if levels else 0
+        return self._loudest_after_final() > SOUND * max(
+            1, levels[len(levels) // 10] if levels else 0
+        )
+
+    def _loudest_after_final(self) -> int:
+        """Return the peak of what follows the last final and the rest of its word."""
         after = self._final_to + REST_OF_WORD
-        return any(end > after and peak > limit for end, peak in self._peaks)
+        return max((peak for end, peak in self._peaks if end > after), default=0)
 
     def _words(self) -> list[Word]:
         """The words that have begun, or are about to."""
