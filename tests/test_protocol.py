@@ -147,6 +147,7 @@ def test_a_happy_stream(mode: str) -> None:
         ),
         0.66,
         4.2,
+        ((0.66, 1.86), (2.98, 4.2)),
     )
 
 
@@ -510,7 +511,26 @@ def test_an_interim_has_times_but_no_words() -> None:
         {"word": "dag", "startTime": "1s", "endTime": "1.25s"},
     ]
     interim = result_of({"alternatives": [{"transcript": "góðan dag", "words": words}]})
-    assert interim == Result(False, (Alternative("góðan dag"),), 0.5, 1.25)
+    edges = ((0.5, 1.0), (1.0, 1.25))
+    assert interim == Result(False, (Alternative("góðan dag"),), 0.5, 1.25, edges)
+
+
+@pytest.mark.parametrize(
+    ("spans", "has_edges"),
+    [
+        ([(1.0, 2.0)], True),
+        ([(1.0, 2.0), (1.0, 2.0)], True),
+        ([(1.0, 9.0), (2.0, 3.0)], False),
+        ([(2.5, 2.6), (2.0, 3.0)], False),
+    ],
+)
+def test_times_of_words_that_are_not_in_order_are_no_edges(
+    spans: list[tuple[float, float]], has_edges: bool
+) -> None:
+    words = [{"word": "já", "startTime": f"{a}s", "endTime": f"{b}s"} for a, b in spans]
+    said = result_of({"alternatives": [{"transcript": "já", "words": words}]})
+    assert (said.start, said.end) == (spans[0][0], spans[-1][1])
+    assert said.edges == ((spans[0], spans[-1]) if has_edges else ())
 
 
 @pytest.mark.parametrize(

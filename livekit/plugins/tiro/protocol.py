@@ -57,6 +57,8 @@ class Result(NamedTuple):
     start: float | None = None
     """Where its first word starts, seconds of the connection's audio; None if it has no times."""
     end: float | None = None
+    edges: tuple[tuple[float, float], ...] = ()
+    """When its first word starts and ends, and its last, if these times are in order."""
 
 
 class ServiceError(NamedTuple):
@@ -258,7 +260,8 @@ def _result(
         return Result(is_final, alternatives)
     if first[1] < first[0] or last[1] < last[0]:
         return Result(is_final, alternatives)
-    return Result(is_final, alternatives, first[0], last[1])
+    in_order = first[0] <= last[0] and first[1] <= last[1]
+    return Result(is_final, alternatives, first[0], last[1], (first, last) if in_order else ())
 
 
 def _alternative(raw: dict[str, Any], words: tuple[Word, ...]) -> Alternative:

@@ -165,7 +165,8 @@ class Transcript:
             if self._feed.locate(end) <= self._backlog.finalized_to:
                 logger.debug("dropped a final that covers nothing new")
                 return []
-        alternatives = [self._spoken(item, start, end) for item in result.alternatives]
+        edges = () if start is None or end is None else result.edges or [(start, end)]
+        alternatives = [self._spoken(item, edges) for item in result.alternatives]
         events = [] if self._backlog.speaking else [self._start(alternatives[0], start)]
         events.append(self._final(alternatives))
         self._feed.finalize(start, end, now)
@@ -184,7 +185,8 @@ class Transcript:
         if start is not None and end is not None and self._feed.is_possible(end):
             if not self._feed.hear(end, now):
                 return []
-            self._place(data, *self._feed.spans([(start, end)])[0])
+            spans = self._feed.spans(interim.edges or [(start, end)])
+            self._place(data, spans[0][0], spans[-1][1])
         else:
             # Times that can not be true say nothing; nor does one without the other.
             start = None
@@ -263,22 +265,23 @@ class Transcript:
         self._heard_until = end
         data.start_time, data.end_time = start + self.offset, end + self.offset
 
-    def _spoken(
-        self, alternative: Alternative, start: float | None, end: float | None
-    ) -> SpeechData:
-        """Build the data of a final. Unknown times stay 0.0: any other would be believed."""
+    def _spoken(self, alternative: Alternative, edges: Sequence[tuple[float, float]]) -> SpeechData:
+        """Build the data of a final. Unknown times stay 0.0: any other would be believed.
+
+        Args:
+            alternative: What was said.
+            edges: The times of its first and its last word, or of all of it; empty if unknown.
+        """
         data = self._data(alternative.text)
         data.confidence = alternative.confidence
         words = alternative.words
-        if start is None or end is None:
+        if not edges:
             # Without times of its own, or with times that can not be true.
             words = tuple(word for word in words if self._feed.is_possible(word.end))
-            spans = self._feed.spans([(word.start, word.end) for word in words])
-        else:
-            whole, *spans = self._feed.spans(
-                [(start, end), *[(word.start, word.end) for word in words]]
-            )
-            self._place(data, *whole)
+        spans = self._feed.spans([*edges, *[(word.start, word.end) for word in words]])
+        if edges:
+            self._place(data, spans[0][0], spans[len(edges) - 1][1])
+            del spans[: len(edges)]
         if words:
             data.words = self._timed(words, spans)
             data.confidence = data.confidence or sum([w.confidence for w in words]) / len(words)
@@ -328,10 +331,12 @@ def _joined(interims: list[Result]) -> Result:
     texts = [interim.alternatives[0].text for interim in interims]
     starts = [interim.start for interim in interims if interim.start is not None]
     ends = [interim.end for interim in interims if interim.end is not None]
+    edges = [edge for interim in interims for edge in interim.edges]
     return interims[0]._replace(
         alternatives=(first._replace(text=" ".join(filter(None, texts))),),
         start=min(starts, default=None),
         end=max(ends, default=None),
+        edges=(edges[0], edges[-1]) if edges else (),
     )
 
 
