@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 
 from livekit.agents import APIConnectOptions, APIError, LanguageCode, utils
+from livekit.agents.metrics import STTMetrics
 from livekit.agents.stt import SpeechData, SpeechEvent
 from livekit.agents.types import TimedString
 from livekit.plugins import tiro
@@ -21,13 +24,20 @@ from .support.numbered import NumberedRecognizer, talk
 from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from livekit.agents.metrics import STTMetrics
 
 KEY = "test"
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
 SAID = talk(3, 4)
+REPORT: dict[str, Any] = {
+    "label": "",
+    "request_id": "",
+    "timestamp": 0.0,
+    "duration": 0.0,
+    "audio_duration": 0.0,
+    "streamed": True,
+}
 
 
 def numbered(**options: Any) -> TiroServer:
@@ -181,6 +191,83 @@ async def test_who_stops_listening_is_told_what_was_used_before() -> None:
         await until(lambda: sum(told["stays"]) > 2 * SAID.seconds - 0.01)
     assert told["leaves"] == at_leave
     assert sum(told["stays"]) == pytest.approx(2 * SAID.seconds)
+
+
+@pytest.mark.parametrize("fault", [TypeError, ValueError])
+@in_virtual_time
+async def test_a_listener_that_fails_ends_no_call(
+    fault: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The framework's own `emit` raises a `TypeError`, into the stream or the session's close."""
+
+    def fail(_: object) -> None:
+        raise fault("a fault of the listener's own")
+
+    async with numbered() as server, new_stt(server) as stt:
+        stt.on("metrics_collected", fail)
+        stream = stt.stream()
+        for frame in frames(SAID.pcm()):
+            stream.push_frame(frame)
+        await until(lambda: stt.stats.audio_sent > 2.0)
+        stt.off("metrics_collected", fail)
+        stream.end_input()
+        assert [str(word) async for word in finals_of(stream)] == SAID.texts
+    assert "a fault of the listener's own" in caplog.text
+    assert stt.stats.connections == 1 and not stt.stats.failures
+
+
+async def finals_of(stream: tiro.SpeechStream) -> AsyncIterator[TimedString]:
+    async for event in stream:
+        if event.type is FINAL:
+            for word in event.alternatives[0].words or ():
+                yield word
+
+
+@in_virtual_time
+async def test_a_listener_that_leaves_as_it_is_called_is_not_called_again() -> None:
+    async with numbered() as server, new_stt(server) as stt:
+        told = list[float]()
+
+        def once(report: STTMetrics) -> None:
+            stt.off("metrics_collected", once)
+            told.append(report.acquire_time)
+
+        stream = stt.stream()
+        for frame in frames(SAID.pcm()):
+            stream.push_frame(frame)
+        await until(lambda: stt.stats.audio_sent > 2.0)
+        stt.on("metrics_collected", once)
+        stt.emit("metrics_collected", STTMetrics(**REPORT, acquire_time=0.5))
+        assert told == [0.5]
+
+
+def test_a_stream_in_another_thread_is_closed_there() -> None:
+    stt, opened, closed = tiro.STT(api_key=KEY), threading.Event(), threading.Event()
+
+    async def listen() -> None:
+        stream = stt.stream()
+        loop, aclose = asyncio.get_running_loop(), stream.aclose
+
+        async def noted() -> None:
+            assert asyncio.get_running_loop() is loop
+            await aclose()
+            closed.set()
+
+        stream.aclose = noted  # type: ignore[method-assign]
+        opened.set()
+        assert await asyncio.to_thread(closed.wait, 10)
+        assert stream._task.cancelled()
+
+    async def close() -> None:
+        mine = stt.stream()
+        await stt.aclose()
+        assert mine._task.done()
+
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(lambda: asyncio.run(listen()))
+        assert opened.wait(10)
+        asyncio.run(close())
+        elsewhere.result(10)
 
 
 def test_listeners_come_and_go_without_an_event_loop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,9 @@ class STT(stt.STT[Any]):
     and every failure is an `APIError`. `stream` is for live audio. `recognize` takes a recording,
     an `rtc.AudioFrame` or a list of them, of any length, and returns one final: all texts joined.
     """
+
+    # How many calls of listeners are under way, one within the other.
+    _emitting = 0
 
     def __init__(
         self,
@@ -159,17 +163,27 @@ class STT(stt.STT[Any]):
     def stats(self) -> Stats:
         """What all streams did so far together, those of `recognize` and closed ones too."""
         tally = Tally()
-        tally.add(self._tally)
-        for stream in list(self._streams):
-            tally.add(stream.tally())
+        for one in (self._tally, *[stream.tally() for stream in list(self._streams)]):
+            tally.add(one)
         return tally.snapshot()
+
+    def emit(self, event: Any, *args: Any) -> None:
+        """Call the listeners of an event. What one of them raises is logged, and ends no call."""
+        self._emitting += 1
+        try:
+            super().emit(event, *args)
+        except Exception:
+            logger.exception("a listener of the event %s failed", event)
+        finally:
+            self._emitting -= 1
 
     def off(self, event: Any, callback: Callable[..., Any]) -> None:
         """Stop calling `callback`. One that takes metrics is told what was used so far first.
 
         An `AgentSession` stops listening before it closes its stream.
         """
-        if event == "metrics_collected":
+        # A listener that leaves while it is called, as one of `once` does, has been told.
+        if event == "metrics_collected" and not self._emitting:
             for stream in list(self._streams):
                 stream.account()
         super().off(event, callback)
@@ -299,16 +313,9 @@ class STT(stt.STT[Any]):
         while no audio flows. They are read once a process, so call this where a process is set
         up (`AgentServer(setup_fnc=…)`). It needs no event loop and may be called again.
         """
-        # Private to livekit-agents, which may change it: a call can do without.
-        build = getattr(utils.http_context, "_create_ssl_context", None)
         # A session of the caller's own came with its certificates.
-        if build is None or self._given_session is not None:
-            return
-        try:
-            build()
-        except OSError:
-            # Certificates that can not be read. Whoever connects says so, as an error of the call.
-            logger.debug("could not read the certificates ahead of the call", exc_info=True)
+        if self._given_session is None:
+            _read_certificates()
 
     async def __aenter__(self) -> STT:
         return self
@@ -316,13 +323,11 @@ class STT(stt.STT[Any]):
     async def aclose(self) -> None:
         """Close every live stream, and the HTTP session if it is this object's own.
 
-        It can not be used any more then.
+        It can not be used any more then. What runs in the event loop of another thread is closed
+        there, soon.
         """
         self._closed = True
-        for stream in list(self._streams):
-            # A stream of an earlier `asyncio.run` ended with it.
-            if not stream._task.get_loop().is_closed():
-                await stream.aclose()
+        await asyncio.gather(*map(_close, list(self._streams)))
         await self._own_sessions.close()
 
     def _http_session(self) -> aiohttp.ClientSession:
@@ -342,6 +347,27 @@ class _BatchStream(SpeechStream):
 
     def _emit_error(self, api_error: Exception, recoverable: bool) -> None:
         pass
+
+
+def _read_certificates() -> None:
+    # Private to livekit-agents, which may change it: a call can do without.
+    build = getattr(utils.http_context, "_create_ssl_context", None)
+    if build is None:
+        return
+    try:
+        build()
+    except OSError:
+        # Certificates that can not be read. Whoever connects says so, as an error of the call.
+        logger.debug("could not read the certificates ahead of the call", exc_info=True)
+
+
+async def _close(stream: SpeechStream) -> None:
+    """Close a stream in its own event loop; wait for that if it is the running one."""
+    loop = stream._task.get_loop()
+    if loop is asyncio.get_running_loop():
+        await stream.aclose()
+    elif loop.is_running():
+        asyncio.run_coroutine_threadsafe(stream.aclose(), loop)
 
 
 def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
