@@ -592,6 +592,34 @@ def test_times_after_a_mute(talk: Conversation) -> None:
     assert [word.start_time for word in words(said)] == pytest.approx([81, 81.5])
 
 
+def over_a_gap(talk: Conversation, *, is_final: bool) -> Result:
+    """Return a result with a word before a gap of 20 s at second 60, and one after it."""
+    talk.mute(20)
+    talk.listen(5)
+    spoken = (Word("góðan", 59.0, 59.5, 0.0, 0), Word("dag", 61.0, 61.5, 0.0, 0))
+    edges = ((59.0, 59.5), (61.0, 61.5))
+    best = Alternative("góðan dag", 0.0, spoken if is_final else ())
+    return Result(is_final, (best,), 59.0, 61.5, edges)
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_an_utterance_over_a_gap_starts_before_it_and_ends_after_it(
+    talk: Conversation, is_final: bool
+) -> None:
+    said = data(talk.hear(over_a_gap(talk, is_final=is_final)), FINAL if is_final else INTERIM)
+    assert times(said) == pytest.approx((59.0, 81.5))
+    if is_final:
+        assert [word.start_time for word in words(said)] == pytest.approx([59.0, 81.0])
+
+
+def test_the_parts_of_a_hypothesis_are_placed_by_their_outer_words(talk: Conversation) -> None:
+    first = over_a_gap(talk, is_final=False)
+    second = Result(False, (Alternative("inn"),), 62.0, 63.0, ((62.0, 63.0), (62.0, 63.0)))
+    assert times(data(talk.hear(first, second), INTERIM)) == pytest.approx((59.0, 83.0))
+    untimed_end = Result(False, (Alternative("og"),))
+    assert times(data(talk.hear(first, untimed_end), INTERIM)) == pytest.approx((59.0, 81.5))
+
+
 def test_speech_is_started_and_ended_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """T6: epoch seconds, without the framework's offset."""
     talk = Conversation()
