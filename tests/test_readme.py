@@ -364,7 +364,7 @@ def test_the_snippet_for_a_button() -> None:
     session.input = mock.create_autospec(AgentInput, instance=True)
     defined["press"](session)
     session.input.set_audio_enabled.assert_called_with(True)
-    defined["let_go"](session)
+    assert defined["let_go"](session) is session.commit_user_turn.return_value
     session.input.set_audio_enabled.assert_called_with(False)
     session.commit_user_turn.assert_called_once_with()
 
