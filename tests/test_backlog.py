@@ -310,11 +310,11 @@ def test_more_can_be_kept_while_nobody_speaks() -> None:
 
 def test_a_limit_can_have_struck_only_in_what_that_connection_was_sent() -> None:
     backlog = holding(quiet(80))
-    backlog.note_vain(40 * RATE)
-    backlog.note_vain(20 * RATE, is_struck=True)
-    assert (backlog.vain_to, backlog.struck_to) == (40 * RATE, 20 * RATE)
-    backlog.note_vain(60 * RATE)
-    assert (backlog.vain_to, backlog.struck_to) == (60 * RATE, 20 * RATE)
+    backlog.note_wordless(40 * RATE)
+    backlog.note_wordless(20 * RATE, at_limit=True)
+    assert (backlog.wordless_to, backlog.wordless_at_limit_to) == (40 * RATE, 20 * RATE)
+    backlog.note_wordless(60 * RATE)
+    assert (backlog.wordless_to, backlog.wordless_at_limit_to) == (60 * RATE, 20 * RATE)
 
 
 def test_what_the_service_has_not_heard_is_kept() -> None:

@@ -703,11 +703,11 @@ def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int)
 
 @in_virtual_time
 @pytest.mark.parametrize(
-    ("seconds", "answers", "is_struck"),
+    ("seconds", "answers", "at_limit"),
     [(10.0, True, True), (10.0, False, False), (6.0, True, False), (10.0, None, True)],
 )
 async def test_only_a_connection_that_lived_can_have_been_ended_by_a_limit(
-    seconds: float, answers: bool | None, is_struck: bool
+    seconds: float, answers: bool | None, at_limit: bool
 ) -> None:
     """It answered, or was there for a while; and it was sent more than any limit allows."""
     async with wired(interim_results=False) as call:
@@ -722,7 +722,7 @@ async def test_only_a_connection_that_lived_can_have_been_ended_by_a_limit(
             await asyncio.sleep(2.0)
         call.wires.last.die()
         await asyncio.sleep(0.1)
-        assert (call.stream._backlog.struck_to > 0) == is_struck
+        assert (call.stream._backlog.wordless_at_limit_to > 0) == at_limit
 
 
 @pytest.mark.parametrize("interims", [True, False])
@@ -745,12 +745,12 @@ async def test_only_what_was_sent_again_was_sent_in_vain(mute: float) -> None:
         call.hear(EMPTY)
         await asyncio.sleep(mute)
         for _ in range(2):
-            assert backlog.vain_to == 0
+            assert backlog.wordless_to == 0
             call.wires.last.die()
             await asyncio.sleep(0.1)
             await call.push(frame(50, 0), 10)
             call.hear(EMPTY)
-        assert (backlog.vain_to > 0) == (mute == 0)
+        assert (backlog.wordless_to > 0) == (mute == 0)
 
 
 @pytest.mark.parametrize("interims", [True, False])

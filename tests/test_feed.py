@@ -380,14 +380,14 @@ def test_empty_responses_say_how_much_was_heard_at_least(caller: Caller) -> None
 def test_a_file_waits_for_a_service_that_is_behind(caller: Caller) -> None:
     caller.push(40.0, waits=False)
     caller.send()
-    assert caller.feed.must_wait(caller.now, 30) == pytest.approx(10)
-    assert caller.feed.must_wait(caller.now + 12, 30) == 0
+    assert caller.feed.throttle(caller.now, 30) == pytest.approx(10)
+    assert caller.feed.throttle(caller.now + 12, 30) == 0
 
 
 def test_quiet_audio_is_not_waited_for(caller: Caller) -> None:
     caller.push(quiet(40), waits=False)
     caller.send()
-    assert caller.feed.must_wait(caller.now, 30) == 0
+    assert caller.feed.throttle(caller.now, 30) == 0
     assert caller.feed.ahead(caller.now) == 0
 
 

@@ -455,7 +455,7 @@ def quiet_in(*audio: bytes, answerable: float = 0.0, vain: float = 0.0) -> list[
     """Return the seconds between which long quiet is left out."""
     backlog = kept(*audio)
     backlog.note_answerable(round(answerable * RATE))
-    backlog.note_vain(round(vain * RATE))
+    backlog.note_wordless(round(vain * RATE))
     found = long_quiet(backlog, 0)
     return [pytest.approx((first / RATE, last / RATE), abs=0.05) for first, last in found]
 
@@ -530,9 +530,9 @@ def test_in_noise_that_is_not_steady_only_loud_sounds_count_once_a_limit_may_hav
     uneven = b"".join(noise(0.5, peak) for peak in (100, 250) * 6)
     backlog = kept(COUGH, uneven, uneven, tone(1.0), uneven, uneven)
     backlog.note_answerable(25 * RATE)
-    backlog.note_vain(25 * RATE)
+    backlog.note_wordless(25 * RATE)
     assert long_quiet(backlog, 0) == []
-    backlog.note_vain(25 * RATE, is_struck=True)
+    backlog.note_wordless(25 * RATE, at_limit=True)
     assert [round(end / RATE, 1) for _, end in long_quiet(backlog, 0)] == [11.3, 24.0]
     backlog.finalize(0, round(0.3 * RATE))
     assert long_quiet(backlog, backlog.start) == []
@@ -540,7 +540,7 @@ def test_in_noise_that_is_not_steady_only_loud_sounds_count_once_a_limit_may_hav
 
 def test_where_steady_quiet_can_be_left_out_soft_sounds_are_not() -> None:
     backlog = kept(HISS, tone(0.5, level=250), HISS)
-    backlog.note_vain(20 * RATE, is_struck=True)
+    backlog.note_wordless(20 * RATE, at_limit=True)
     assert [round(end / RATE, 1) for _, end in long_quiet(backlog, 0)] == [9.0, 19.0]
 
 
@@ -551,7 +551,7 @@ def test_without_hypotheses_nothing_shows_that_there_are_no_words() -> None:
     assert long_quiet(backlog, 0) == []
     backlog.set_interims(True)
     assert long_quiet(backlog, 0) == [], "it did not show any then"
-    backlog.note_vain(15 * RATE)
+    backlog.note_wordless(15 * RATE)
     assert long_quiet(backlog, 0) == [(0, 14 * RATE)]
 
 
@@ -560,7 +560,7 @@ def test_soft_sounds_count_wherever_they_are(at: float) -> None:
     """Also before the first loud one, and where they go on at the end."""
     soft = tone(0.5, level=250)
     backlog = kept(noise(at, 100), soft, noise(15.0 - at, 100), COUGH)
-    backlog.note_vain(15 * RATE)
+    backlog.note_wordless(15 * RATE)
     left_out = long_quiet(backlog, 0)
     assert all(end / RATE <= at or start / RATE >= at + 0.5 for start, end in left_out)
     assert left_out
@@ -568,7 +568,7 @@ def test_soft_sounds_count_wherever_they_are(at: float) -> None:
 
 def test_a_final_takes_the_evidence_away() -> None:
     backlog = kept(COUGH, HISS, HISS)
-    backlog.note_vain(20 * RATE)
+    backlog.note_wordless(20 * RATE)
     assert long_quiet(backlog, 0)
     backlog.finalize(0, round(0.3 * RATE))
     assert long_quiet(backlog, backlog.start) == []
@@ -580,7 +580,7 @@ def test_a_word_right_after_a_final_is_sent_again(word: float, after: float) -> 
     """It can be the rest of the final word, or another one."""
     backlog = kept(tone(1.0), noise(after, 100), tone(word), HISS)
     backlog.finalize(0, RATE)
-    backlog.note_vain(11 * RATE)
+    backlog.note_wordless(11 * RATE)
     ((first, stop),) = long_quiet(backlog, RATE)
     assert first / RATE == pytest.approx(1.0 + after + word + EMPTY_SEGMENT - 0.3, abs=0.05)
     assert stop == 10 * RATE

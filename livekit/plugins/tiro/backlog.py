@@ -75,12 +75,12 @@ class Backlog:
         """The position at which the open hypothesis starts; 0 if the service does not say where."""
         self.answerable_to = 0
         """The position up to which a service that keeps up had the time to say what it hears."""
-        self.shown_to = 0
+        self.showable_to = 0
         """The position up to which it had the time to show a hypothesis of it."""
-        self.vain_to = 0
-        """The position up to which two connections were sent it; the second heard no word in it."""
-        self.struck_to = 0
-        """As `vain_to`, of connections that lived long enough for a limit to have ended them."""
+        self.wordless_to = 0
+        """Audio up to here was sent twice, and the second time no word was recognised."""
+        self.wordless_at_limit_to = 0
+        """As `wordless_to`, where a limit of the service may have ended the second connection."""
         self.sent_to = 0
         """The position up to which audio was sent on any connection."""
         self.loudness, self.drift = Loudness(), Drift()
@@ -193,7 +193,7 @@ class Backlog:
         """Note a final that does not say what it covers, with audio sent up to `sent`.
 
         The least that it can be about is one stretch of sound, up to a pause in which an endpointer
-        can have decided. If no pause is found since the noise is not known, the next final covers
+        can have decided. If no pause is found because the noise is not known, the next final covers
         this final's stretch too. Times show that a final says nothing new; this estimate does not.
         """
         self._measure(self.end)
@@ -221,7 +221,7 @@ class Backlog:
 
     def _let_go(self, position: int) -> None:
         self._covered_to = max(self._covered_to, position)
-        self._given_up = self.vain_to = self.struck_to = 0
+        self._given_up = self.wordless_to = self.wordless_at_limit_to = 0
 
     def answered(self, sent: int) -> None:
         """Note an answer, with audio sent up to `sent`: all after that has got none."""
@@ -231,12 +231,12 @@ class Backlog:
         """Note that a service that keeps up had the time to answer audio sent up to `sent`."""
         self.answerable_to = max(self.answerable_to, sent)
         if self._interims:
-            self.shown_to = max(self.shown_to, sent)
+            self.showable_to = max(self.showable_to, sent)
 
-    def note_vain(self, sent: int, *, is_struck: bool = False) -> None:
+    def note_wordless(self, sent: int, *, at_limit: bool = False) -> None:
         """Note that two connections were sent audio up to `sent`, the second in vain."""
-        self.vain_to = max(self.vain_to, sent)
-        self.struck_to = max(self.struck_to, sent if is_struck else 0)
+        self.wordless_to = max(self.wordless_to, sent)
+        self.wordless_at_limit_to = max(self.wordless_at_limit_to, sent if at_limit else 0)
 
     # -- what is kept ----------------------------------------------------------------------------
 

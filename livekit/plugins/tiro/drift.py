@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 FARTHEST = 0.1
 """Seconds per second that a clock can be off: one that is farther off is not followed."""
 
-# s that a recogniser may put the edge of a word off the edge of its sound: less is no drift.
+# s between the edge of a word and that of its sound that are no drift: recognisers differ.
 _HABIT = 0.25
-# Finals in a row, of those that are off by more than a habit, that have to agree on the pace.
+# Finals in a row that are farther off than that, and have to agree on the pace.
 _SURE = 3
 # The weight of a final against the next one: a pace may change in the course of a call.
 _DECAY = 0.9

@@ -363,8 +363,8 @@ def never_answered() -> APIConnectionError:
 def unresponsive(seconds: float) -> APITimeoutError:
     """Return the exception for audio that may be speech and gets no answer, time after time."""
     return APITimeoutError(
-        f"Tiro said nothing for {seconds:.0f} s to audio that may be speech, and not for the "
-        f"first time. {_ADVICE_SERVER}"
+        f"Tiro repeatedly said nothing for {seconds:.0f} s to audio that may be speech. "
+        f"{_ADVICE_SERVER}"
     )
 
 

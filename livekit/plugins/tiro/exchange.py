@@ -106,7 +106,7 @@ class Exchange:
         self._options = options
         self._ended = ended
         self._patience = patience
-        # Up to here, an earlier connection was sent the audio, too; the finals until then.
+        # Up to where earlier connections were sent the audio, and how many finals came on them.
         self._sent_before, self._finals_before = parts.backlog.sent_to, parts.transcript.finals
         self._is_replay = self._sent_before > feed.sent_to
         self._watch = AnswerWatch(time.monotonic())
@@ -206,7 +206,7 @@ class Exchange:
             changed = over.done() and over.result() is Reason.OPTIONS_CHANGED
             if changed or not receiving.done():
                 return over.result()
-            self._note_vain()
+            self._note_wordless_replay()
             return receiving.result()
         finally:
             self.is_direct = False
@@ -230,16 +230,16 @@ class Exchange:
             answerable_to = min(answerable_to, connection.acknowledged_to)
         self._parts.backlog.note_answerable(answerable_to)
 
-    def _note_vain(self) -> None:
-        """Note that the service has not heard a word in what it was sent again."""
+    def _note_wordless_replay(self) -> None:
+        """Note how far a replay got, if it brought no hypothesis and no final."""
         feed, finals = self._feed, self._parts.transcript.finals
         heard_word = feed.lag is not None or finals > self._finals_before
         if not self._is_replay or heard_word:
             return
         connection, backlog = self._connection, self._parts.backlog
         lived = connection.answered or connection.age >= _SHORTEST_LIMIT / _FASTEST
-        is_struck = lived and feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate
-        backlog.note_vain(min(self._sent_before, feed.sent_to), is_struck=is_struck)
+        at_limit = lived and feed.samples >= _SHORTEST_LIMIT * backlog.sample_rate
+        backlog.note_wordless(min(self._sent_before, feed.sent_to), at_limit=at_limit)
 
     def ending(self, reason: Reason | ServiceError) -> Ending:
         """Return what is known of the connection, now that it is over."""
@@ -400,7 +400,7 @@ async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> No
     while True:
         await asyncio.sleep(min(_REFUSAL_WAIT, wait))
         # What the service says meanwhile shortens the wait.
-        wait = feed.must_wait(time.monotonic(), _MAX_BEHIND)
+        wait = feed.throttle(time.monotonic(), _MAX_BEHIND)
         if not wait:
             return
 

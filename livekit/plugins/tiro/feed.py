@@ -91,8 +91,9 @@ class Feed:
         self._silent_at: int | None = None
         # Seconds of the connection that the service has heard at least.
         self._least_heard = 0.0
-        self.samples = self._silence_left = 0
-        """How many were sent, silence included."""
+        self.samples = 0
+        """Samples sent on this connection, silence included."""
+        self._silence_left = 0
         self._segments = [Segment(0, self.sent_to, True)]
         self._trim_at = self._look_at = self._acknowledged_to = self.sent_to
 
@@ -214,10 +215,10 @@ class Feed:
         sent = self.samples / self._backlog.sample_rate
         return self.locate(sent - max(0.0, self.drained_at - moment))
 
-    def must_wait(self, now: float, most: float) -> float:
+    def throttle(self, now: float, most: float) -> float:
         """Return the seconds to wait until the service is at most `most` seconds behind.
 
-        So the audio that it has not heard is still kept. Quiet audio is not waited for.
+        So the audio that it has not heard is still kept. Quiet audio counts as heard from now on.
         """
         wait = self.ahead(now) - most
         if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:

@@ -85,7 +85,7 @@ class Flusher:
         self._least_lag = inf
         # s that the last final was behind what was sent, which tells where hypotheses do not.
         self._final_lag = 0.0
-        # The position at which the timer was late once, as the loop stalled; the next time counts.
+        # The position at which the timer was late once, because the loop stalled: that is excused.
         self._excused: int | None = None
         self.set_endpointing(endpointing)
         self.quiet.take_over(parts.backlog, somebody_waits=parts.transcript.flush_pending)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from livekit.agents import APIError, APIStatusError, APITimeoutError
@@ -37,24 +38,32 @@ class Journal:
             backlog: Knows how much of it was sent.
         """
         self.tally = Tally()
-        """The counts; `take_counts` adds what others count."""
+        """The counts; `counts` has what others count, too."""
         self._clock = clock
         self._backlog = backlog
 
-    def take_counts(self, feed: Feed) -> Tally:
-        """Take in what others count, before a feed is replaced too. Return all counts.
+    def counts(self, feed: Feed) -> Tally:
+        """Return all counts so far, with what others count.
 
         Args:
             feed: Of the present connection, or of the last one.
         """
+        tally = deepcopy(self.tally)
+        self._count_audio(tally, feed)
+        return tally
+
+    def take_counts(self, feed: Feed) -> None:
+        """Take in what others count, before the feed is replaced."""
+        self._count_audio(self.tally, feed)
+
+    def _count_audio(self, tally: Tally, feed: Feed) -> None:
         backlog = self._backlog
-        self.tally.set_audio(
+        tally.set_audio(
             pushed=self._clock.pushed,
             sent=backlog.seconds_sent,
             sent_to=feed.sent_to,
             sample_rate=backlog.sample_rate,
         )
-        return self.tally
 
     def final_delay(self, response: Response, feed: Feed) -> float | None:
         """Return how long ago the last loud audio was pushed that a response's final is about.

@@ -15,7 +15,7 @@ _AT_MOST = 1.0
 
 
 class Lookout:
-    """Looks at least once a second. It is no task: to wake one up costs more than the look."""
+    """Looks at least once a second, by a timer: to wake up a task would cost more than the look."""
 
     def __init__(self, look: Callable[[], Reason | float]) -> None:
         """Begin with `start`.

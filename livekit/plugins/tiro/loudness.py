@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = 50
 """The audio is measured in frames of 20 ms; the level of a frame is its peak, 0 to 32768."""
 
 REST_AT_MOST = 0.4
-"""Seconds after a final that are the rest of its last word at most, if they do not sink."""
+"""Seconds after a final that can be the rest of its last word even if the level does not sink."""
 
 # How far above the floor a frame stands out: 3 is 10 dB. The peaks of steady noise are within a
 # factor of 2 of each other, and speech that can be understood is 20 dB above its noise.

@@ -1,4 +1,4 @@
-"""Where to have a long stretch of speech decided on, before the service cuts it. No I/O.
+"""Picks the pause in long speech at which a final is forced, before the service cuts. No I/O.
 
 After 20 s without a decision Tiro's published server makes one wherever it is, even in the middle
 of a word. In live speech `QuietWatch` waits for a breath. For audio that is sent at once, a file or

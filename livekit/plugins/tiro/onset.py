@@ -52,7 +52,7 @@ class Onset:
     # -- what the next message is ----------------------------------------------------------------
 
     def size_while_gathering(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
-        """Return the samples of the next message, 0 to wait for more audio.
+        """Decide on the next message. Return its samples, 0 to wait for more audio.
 
         Args:
             start: The position from which audio is to be sent.
@@ -76,7 +76,7 @@ class Onset:
         return min(size, held) if loud is None else size
 
     def size_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
-        """Return the samples of the next message while the service may be about to decide.
+        """Decide on the next message while the service may be about to decide. Return its samples.
 
         Its gate closes as soon as a pause is long enough, and the caller may go on before the
         service's answer is here. So quiet audio goes at once, and a sound after such a pause as one
@@ -115,7 +115,7 @@ class Onset:
         return chunk if loud is None else size
 
     def _sound_after_pause(self, start: int, stop: int) -> int | None:
-        """Return the first loud position, or None; before `start` if no long pause precedes it."""
+        """Return the first loud position or None; it is before `start` if there is no pause."""
         paused_from = start - round(SHORTEST_PAUSE * self._backlog.sample_rate)
         return self._backlog.first_loud(max(0, paused_from), stop)
 

@@ -82,7 +82,7 @@ class EventStream(RecognizeStream):
     """A stream whose events go straight to whoever iterates over it.
 
     The base class reads each of them a second time, for its metrics. That costs as much as a fifth
-    of an interim, and whoever gives up waiting for an event (`asyncio.wait_for`) gets no more.
+    of an interim, and with it a cancelled `__anext__` (`asyncio.wait_for`) ends the iteration.
     """
 
     _outlet: Outlet

@@ -34,10 +34,10 @@ _IDLE = 5.0
 # s of audio that may be speech and got no answer before the service hung up: less was on its way
 # when a limit of the service struck, more was ignored.
 _ON_ITS_WAY = 5.0
-# s of such audio that can be the beginning of a word: looks are 1 s apart, and count all of it.
+# s of such audio, at most, that can be a word that just began: it is looked for once a second.
 _JUST_BEGUN = 1.5
-# s of quiet less for the next connection, after which it is another attempt; and after which a
-# connection that ended in that quiet has not failed, however soon that was.
+# s of quiet that the next replay leaves out in addition: from the first on, it counts as another
+# attempt; from the second on, the end of this connection in that quiet is no failure.
 _OTHER_AUDIO = 1.0
 _IN_LONG_QUIET = 3.0
 
@@ -295,9 +295,8 @@ class Recovery:
         if ending.less_quiet >= _OTHER_AUDIO:
             # A limit can have struck in the quiet that the next connection is not sent. That one
             # has to find nothing, too, whatever was said before.
-            self._found_nothing = min(self._found_nothing, _NOTHING_FOR_CERTAIN - 1)
             return Next.RECONNECT
-        # An earlier connection's hypothesis stands until nothing was heard twice.
+        # Three connections that hear nothing are believed, unless a hypothesis is still open.
         if ending.found_nothing and not (progress.speaking and timeout):
             if self._found_nothing < _NOTHING_FOR_CERTAIN:
                 return Next.RECONNECT
@@ -308,7 +307,7 @@ class Recovery:
         raise errors.dropped("before its last final")
 
     def after_failure(self, failure: APIError, progress: Progress, budget: Budget) -> bool:
-        """Tell whether the base class will retry, and stop it from doing so for ever.
+        """Stop the base class from retrying for ever. Return whether it will retry.
 
         The base class takes an attempt that outlived the timeout for one that went well. One that
         failed slowly, and brought no final for the waiting audio, would be retried without end.

@@ -31,7 +31,7 @@ _BEFORE_SOUND = 1.0
 # s of long quiet that are sent between two sounds: the service decides on words in them, and if it
 # hears none, its segment ends in them too, and not at the onset of the second sound.
 _BETWEEN_SOUNDS = EMPTY_SEGMENT + _BEFORE_WORD
-# s that are left out of long quiet at least: after a sound; and else, as then less is sent anyway.
+# The least seconds of quiet worth leaving out: after a sound, and before the first one.
 _LEAST_LEFT_OUT = 1.0
 _LEAST_LEFT_OUT_BEFORE = 3.0
 
@@ -72,9 +72,9 @@ def long_quiet(backlog: Backlog, start: int) -> list[tuple[int, int]]:
     connections were sent it and the second heard no word. Noise that is not steady stands out
     everywhere: where a limit can have ended the second connection, only what is loud counts then.
     """
-    heard_to = max(backlog.shown_to, backlog.vain_to)
+    heard_to = max(backlog.showable_to, backlog.wordless_to)
     found = _quiet_between(backlog, start, heard_to, soft=True)
-    return found or _quiet_between(backlog, start, backlog.struck_to, soft=False)
+    return found or _quiet_between(backlog, start, backlog.wordless_at_limit_to, soft=False)
 
 
 def _quiet_between(backlog: Backlog, start: int, stop: int, *, soft: bool) -> list[tuple[int, int]]:

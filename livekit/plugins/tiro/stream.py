@@ -238,8 +238,8 @@ class SpeechStream(EventStream):
         return self.tally().snapshot()
 
     def tally(self) -> Tally:
-        """Return its counts, which keep counting."""
-        return self._parts.journal.take_counts(self._feed)
+        """Return its counts so far."""
+        return self._parts.journal.counts(self._feed)
 
     @property
     def is_done(self) -> bool:

@@ -51,9 +51,9 @@ class Transcript:
         self._interim: SpeechData | None = None
         self._interim_id = ""
         self._heard_nothing = 0
-        # How many segments without a word the connection may be sent before the open hypothesis;
-        # how many empty responses were put down to them; and where that hypothesis ends, at most.
-        self._wordless = self._set_aside = self._shown_to = 0
+        # Of a replay: how many wordless segments are expected before the open hypothesis, how many
+        # empty responses were attributed to those, and where the hypothesis ends at the latest.
+        self._wordless = self._set_aside = self._hypothesis_ends = 0
         self._heard_until: float | None = None
 
     @property
@@ -63,7 +63,7 @@ class Transcript:
 
     def begin(self, request_id: str, feed: Feed) -> None:
         """Go on with a new connection, of which nothing was sent yet."""
-        self._shown_to = max(self._shown_to, self._feed.heard_to)
+        self._hypothesis_ends = max(self._hypothesis_ends, self._feed.heard_to)
         self.request_id, self._feed = request_id, feed
         backlog, start = self._backlog, feed.sent_to
         stop = backlog.open_from if backlog.speaking else 0
@@ -139,16 +139,16 @@ class Transcript:
         return self._take_back()
 
     def reconsider(self, moment: float) -> list[SpeechEvent]:
-        """Count empty responses that came early, once the service had the time for all of it.
+        """Count the empty responses set aside, once the service must have come to the hypothesis.
 
-        A fast service can have meant the hypothesis by them, and says nothing more.
+        A fast service can have meant the hypothesis by one of them, and says nothing more.
 
         Args:
             moment: What was heard by then has its answer; monotonic seconds.
         """
         if not self._set_aside or self._interim is None or self._interim_id == self.request_id:
             return []
-        if self._feed.heard_before(moment) < self._shown_to:
+        if self._feed.heard_before(moment) < self._hypothesis_ends:
             return []
         self._heard_nothing += self._set_aside
         self._set_aside = 0
