@@ -277,7 +277,7 @@ def codes_of(*command: str) -> dict[int, str]:
 def test_every_exit_code_is_in_the_help() -> None:
     codes = codes_of()
     assert {**codes, 1: MEANINGS[1]} == MEANINGS
-    assert codes[1] == "a check of doctor or a question of probe failed, or a fault in this program"
+    assert codes[1] == "a check of doctor or a question of probe failed, or an internal error"
     assert set(MEANINGS) == {0, *Exit}
 
 
@@ -300,7 +300,7 @@ def test_the_help_of_a_command_has_the_codes_that_it_ends_with(
 
 
 def test_the_help_of_doctor_says_that_a_missing_key_is_a_failed_check() -> None:
-    told = "a check failed, which can be that of the key, or there is a fault in this program"
+    told = "a check failed, which can be that of the key, or an internal error"
     assert codes_of("doctor")[Exit.UNEXPECTED] == told
     assert run("doctor", "--base-url", "ws://127.0.0.1:1").exit_code == Exit.UNEXPECTED
 

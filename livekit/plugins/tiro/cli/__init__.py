@@ -35,13 +35,13 @@ _SERVE = _exit_codes(
 )
 _DOCTOR = _exit_codes(
     [0, Exit.UNEXPECTED, Exit.USAGE, Exit.OUTPUT, *_ENDED],
-    {1: "a check failed, which can be that of the key, or there is a fault in this program"},
+    {1: "a check failed, which can be that of the key, or an internal error"},
 )
 _PROBE = _exit_codes(
     [0, Exit.UNEXPECTED, Exit.USAGE, Exit.NO_KEY, *_OF_FILES, *_ENDED],
     {
         0: "every question has an answer, whatever it is",
-        1: "something could not be measured, or a fault in this program",
+        1: "something could not be measured, or an internal error",
     },
 )
 
@@ -51,7 +51,7 @@ app = typer.Typer(
     "measure the service.",
     epilog=_exit_codes(
         MEANINGS,
-        {1: "a check of doctor or a question of probe failed, or a fault in this program"},
+        {1: "a check of doctor or a question of probe failed, or an internal error"},
     ),
     no_args_is_help=True,
     add_completion=False,

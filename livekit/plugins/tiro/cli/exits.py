@@ -41,7 +41,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     0: "all went well",
-    Exit.UNEXPECTED: "a fault in this program",
+    Exit.UNEXPECTED: "internal error",
     Exit.USAGE: "the command line is wrong",
     Exit.NO_KEY: f"no key ({' or '.join(KEY_VARIABLES)})",
     Exit.NO_FILE: "no such file, or not readable",
@@ -209,7 +209,7 @@ def abandon_stdout() -> None:
 
 
 def unexpected(error: Exception) -> CliError:
-    """Return what a fault of this program means for the user."""
+    """Return the message to the user for an internal error."""
     return CliError(
         Exit.UNEXPECTED, f"unexpected {type(error).__name__}: {error}. Please report this."
     )
