@@ -1,4 +1,4 @@
-"""From a container to frames of sound, whatever the demuxer and the decoder think of it."""
+"""Demuxes and decodes audio; goes on after errors of the demuxer and the decoder."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Decoder:
         try:
             frames = self._stream.codec_context.decode(packet)
         except Exception as error:
-            # Whatever it raises, players skip such pieces too.
+            # Players skip what cannot be decoded, whatever the error is.
             if packet is not None:
                 self.damaged += 1
             if isinstance(error, EOFError):

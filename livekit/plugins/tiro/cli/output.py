@@ -68,7 +68,7 @@ class StdoutTarget:
             sys.stdout.write(text)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
 
 class TerminalTarget:
@@ -82,7 +82,7 @@ class TerminalTarget:
             self._console.print(Text(text), end="", soft_wrap=True)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
 
 class FileTarget:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# No number is more; infinity is.
+# The largest finite float: everything but infinity is allowed.
 _MOST = sys.float_info.max
 
 

@@ -216,7 +216,7 @@ class Conversation:
             pass
 
     async def _accept(self, first: ClientMessage) -> Backend:
-        """The backend for a first message that passes every check."""
+        """Return the backend for a first message, once it has passed every check."""
         if first.config is not None:
             self._connection.speech = first.config
         await self._hooks.first_message(self._connection)
@@ -273,7 +273,7 @@ class Conversation:
 
 
 def _end_of(message: Incoming) -> str | None:
-    """How the message ends the audio, None if it is audio: whatever is not audio is the end."""
+    """Return how the message ends the audio, None if it is audio; all else ends it."""
     if not isinstance(message, ClientMessage):
         return "half-close"
     if message.config is not None:

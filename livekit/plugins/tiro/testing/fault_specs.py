@@ -68,13 +68,13 @@ def describe_faults() -> list[str]:
 
 
 def _defaults(fault: type[Hooks]) -> list[tuple[str, str | None]]:
-    """The settings of a fault, each with its default as it is written; None if it has none."""
+    """Return a fault's settings, each with its default as text; None if it has no default."""
     parameters = inspect.signature(fault).parameters
     return [(name, _written(parameters[name])) for name in _settings(fault)]
 
 
 def _written(parameter: inspect.Parameter) -> str | None:
-    """A default as text."""
+    """Return a default as text."""
     if parameter.default is parameter.empty:
         return None
     if isinstance(parameter.default, faults.Moment):
@@ -84,7 +84,7 @@ def _written(parameter: inspect.Parameter) -> str | None:
 
 
 def _told(fault: type[Hooks]) -> dict[str, str]:
-    """What the docstring of a fault says of its settings, in the words of the command line."""
+    """Return what a fault's docstring says of each setting, in the words of the command line."""
     _, _, arguments = (inspect.getdoc(fault) or "").partition("\nArgs:\n")
     found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", arguments, re.MULTILINE)
     told = {name: " ".join(text.split()) for name, text in found}
@@ -96,7 +96,7 @@ def _told(fault: type[Hooks]) -> dict[str, str]:
 
 
 def _parse(spec: str) -> tuple[Hooks, int | None]:
-    """A fault and the number of the connection that has it, None for every one."""
+    """Return a fault and the number of the connection that has it, None for every connection."""
     match = _SPEC.fullmatch(spec)
     if match is None and spec.partition("@")[0] in faults.CATALOGUE:
         raise ValueError(f"fault {spec!r}: {_OF_CONNECTIONS}")
@@ -135,7 +135,7 @@ def _make(fault: type[Hooks], parts: Sequence[str]) -> Hooks:
 
 
 def _setting(fault: type[Hooks], given: Mapping[str, Any], part: str) -> tuple[str, Any]:
-    """The name and the value of a setting; without a name it is the first that is not given."""
+    """Return a setting's name and value; a value alone is for the first setting not given yet."""
     settings = _settings(fault)
     name, equals, text = part.partition("=")
     if not equals and settings.get(name) is bool:
@@ -151,7 +151,7 @@ def _setting(fault: type[Hooks], given: Mapping[str, Any], part: str) -> tuple[s
 
 
 def _hint(before: str, part: str) -> str:
-    """What may be meant with a part that cannot be read, and with the one before it."""
+    """Return a hint at what an unreadable part, with the one before it, may have meant."""
     digits, at, _ = part.partition("@")
     whole = before.rpartition("=")[2]
     if re.fullmatch(r"[-+]?[0-9]+", whole) and re.fullmatch(r"[0-9]+", digits):
@@ -160,7 +160,7 @@ def _hint(before: str, part: str) -> str:
 
 
 def _settings(fault: type[Hooks]) -> dict[str, Any]:
-    """The settings of a fault that can be written as text, in order, and their types."""
+    """Return the settings of a fault that can be written as text, in order, with their types."""
     parameters = inspect.signature(fault, eval_str=True).parameters.values()
     return {
         each.name: each.annotation
@@ -170,13 +170,13 @@ def _settings(fault: type[Hooks]) -> dict[str, Any]:
 
 
 def _kinds(annotation: Any) -> Sequence[Any]:
-    """The parts of a union, else the type itself."""
+    """Return the members of a union, else the type itself."""
     union = get_origin(annotation) in (Union, UnionType)
     return get_args(annotation) if union else (annotation,)
 
 
 def _value(name: str, annotation: Any, text: str) -> Any:
-    """What a text stands for."""
+    """Return the value that a text stands for."""
     wanted = []
     for kind in _kinds(annotation):
         if get_origin(kind) is Literal:

@@ -36,7 +36,7 @@ from .wire import FrameStyle, StatusError
 _FINAL = '"isFinal":true'
 _INTERIM = '"results":[{'
 
-# gRPC has 16 codes of errors; with one that is none it can be tried what a client makes of that.
+# gRPC has 16 error codes; larger ones test how a client handles a code that it does not know.
 _LARGEST_CODE = 99
 # Bytes; what a close frame has room for beside its code.
 _LONGEST_REASON = 123
@@ -116,7 +116,7 @@ class Fault(Hooks):
         return f"{type(self).__name__}({when})"
 
     async def strike(self, connection: ConnectionRecord) -> None:
-        """Strike; what it raises is what the hooks may raise."""
+        """Strike the connection; may raise what hooks may raise."""
         raise NotImplementedError
 
     async def _at(self, connection: ConnectionRecord, moment: Moment) -> None:
@@ -188,7 +188,7 @@ class PerConnection(Hooks):
         return f"PerConnection({', '.join(map(repr, self._hooks))}, then={self._then!r})"
 
     def for_connection(self, connection: ConnectionRecord) -> Hooks:
-        """Return the hooks of its number."""
+        """Return the hooks for the connection's number."""
         number = connection.number
         hooks = self._hooks[number] if number < len(self._hooks) else self._then
         return hooks.for_connection(connection)
@@ -208,11 +208,11 @@ class Combined(Hooks):
         return f"Combined({', '.join(map(repr, self._hooks))})"
 
     def for_connection(self, connection: ConnectionRecord) -> Hooks:
-        """Return what each of the hooks has for it, together."""
+        """Return the combination of what each of the hooks gives the connection."""
         return Combined(*(hooks.for_connection(connection) for hooks in self._hooks))
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        """The first refusal counts."""
+        """Ask all hooks in order; return the first refusal."""
         for hooks in self._hooks:
             refusal = await hooks.handshake(connection)
             if refusal is not None:
@@ -220,12 +220,12 @@ class Combined(Hooks):
         return None
 
     async def opened(self, connection: ConnectionRecord) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.opened(connection)
 
     async def beside(self, connection: ConnectionRecord) -> None:
-        """All at the same time; the first that raises ends the connection."""
+        """Run all hooks at the same time; the first exception ends the connection."""
         tasks = [asyncio.ensure_future(hooks.beside(connection)) for hooks in self._hooks]
         try:
             await asyncio.gather(*tasks)
@@ -235,22 +235,22 @@ class Combined(Hooks):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def first_message(self, connection: ConnectionRecord) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.first_message(connection)
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.audio(connection, pcm)
 
     async def end(self, connection: ConnectionRecord) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.end(connection)
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """One after the other, each with what the one before made of it."""
+        """Pass the frame through all hooks in order, each with what the one before returned."""
         changed: str | None = text
         for hooks in self._hooks:
             if changed is not None:
@@ -258,12 +258,12 @@ class Combined(Hooks):
         return changed
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.sent(connection, text)
 
     async def done(self, connection: ConnectionRecord) -> None:
-        """One after the other."""
+        """Call all hooks in order."""
         for hooks in self._hooks:
             await hooks.done(connection)
 
@@ -292,7 +292,7 @@ class Refuse(Hooks):
         return f"Refuse({self._answer.status})"
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        """Refuse, late if asked."""
+        """Refuse, after the delay if one is given."""
         await _wait(connection, self._delay)
         return self._answer
 
@@ -310,7 +310,7 @@ class StalledHandshake(Hooks):
         self._seconds = seconds
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        """Wait, no longer than the client does."""
+        """Wait, at most until the client is gone."""
         await _wait(connection, self._seconds)
         return HandshakeRefusal(503) if connection.line.is_lost else None
 
@@ -320,13 +320,13 @@ class ResetHandshake(Hooks):
     """TCP is closed in place of an answer to the handshake, by RST."""
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        """Hang up."""
+        """Reset the TCP connection."""
         connection.line.reset()
         return HandshakeRefusal(503)
 
 
 async def _wait(connection: ConnectionRecord, seconds: float) -> None:
-    """Wait so long, but no longer than the client does."""
+    """Wait for some seconds, at most until the client is gone."""
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
     # aiohttp tells a handler only by cancelling it that its client is gone, and not always.
@@ -474,7 +474,7 @@ class Mute(Fault):
     """The service reads, answers pings, and says nothing more."""
 
     async def strike(self, connection: ConnectionRecord) -> NoReturn:
-        """Fall silent."""
+        """Send nothing more but pongs."""
         await connection.line.wait_until_lost()
 
 
@@ -483,7 +483,7 @@ class HalfOpen(Fault):
     """Nothing comes any more, not even the answer to a ping; TCP stays open."""
 
     async def strike(self, connection: ConnectionRecord) -> NoReturn:
-        """Go dead."""
+        """Send nothing more, not even pongs."""
         connection.line.dead = True
         await connection.line.wait_until_lost()
 
@@ -517,7 +517,7 @@ class IgnoreEnd(Fault):
         super().__init__(Moment.END)
 
     async def strike(self, connection: ConnectionRecord) -> NoReturn:
-        """Wait for more."""
+        """Wait until the client is gone."""
         await connection.line.wait_until_lost()
 
 
@@ -602,7 +602,7 @@ class Delay(Hooks):
         return f"Delay({self._seconds:g} s)"
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Hold it back until so long after the arrival of the message that it answers."""
+        """Hold a frame back until `seconds` after the message that it answers arrived."""
         if self._only in text:
             connection.is_delayed = True
             due = connection.arrived_at + self._seconds
@@ -615,7 +615,7 @@ class LongLine(Hooks):
     """Finals grow longer than a line of the gateway, which cuts them and drops the connection."""
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Make it too long."""
+        """Make a final longer than a line of the gateway."""
         return text + " " * LONGEST_LINE if _FINAL in text else text
 
 
@@ -631,7 +631,7 @@ class Garbage(Hooks):
         self._frames = frames
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Send them before it."""
+        """Send the other frames before it."""
         for garbage in self._frames:
             await connection.line.send(garbage)
         return text
@@ -653,7 +653,7 @@ class Drift(Hooks):
         return f"Drift({self._rate:g})"
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Change the times in it."""
+        """Scale the times of the words."""
         return _with_times(text, lambda seconds: seconds * (1 + self._rate))
 
 

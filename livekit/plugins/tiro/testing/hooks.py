@@ -39,33 +39,33 @@ class Hooks:
         return self
 
     async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
-        """Before the upgrade; anything but None refuses it."""
+        """Decide on the handshake, before the upgrade; anything but None refuses it."""
         return None
 
     async def opened(self, connection: ConnectionRecord) -> None:
-        """When the connection stands, before the first message of the client."""
+        """Act when the connection is open, before the first message of the client."""
 
     async def beside(self, connection: ConnectionRecord) -> None:
-        """Run beside the connection, from `opened` until its end; raising ends the connection."""
+        """Run beside the connection, from `opened` until its end; an exception ends it."""
 
     async def first_message(self, connection: ConnectionRecord) -> None:
-        """When the first message is decoded, before its key and config are checked."""
+        """Act when the first message is decoded, before its key and config are checked."""
 
     async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
-        """When a message of audio is taken up, before it is recorded and recognised."""
+        """Act on a message of audio, before it is recorded and recognised."""
 
     async def end(self, connection: ConnectionRecord) -> None:
-        """When the end marker is taken up, before the last final."""
+        """Act on the end marker, before the last final."""
 
     async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
-        """Before each frame to the client: what to send in its place, None for nothing."""
+        """Return what to send to the client in place of a frame, None for nothing."""
         return text
 
     async def sent(self, connection: ConnectionRecord, text: str) -> None:
-        """After each frame to the client."""
+        """Act after a frame was sent to the client."""
 
     async def done(self, connection: ConnectionRecord) -> None:
-        """When all is said, before the connection is dropped."""
+        """Act when all frames were sent, before the connection is dropped."""
 
 
 def checked(

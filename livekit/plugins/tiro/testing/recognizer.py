@@ -83,31 +83,34 @@ class Recognition(Protocol):
         ...
 
     def silence(self) -> float | None:
-        """Seconds of silence after the last speech of the segment, None before any speech."""
+        """Return the seconds of silence after the segment's last speech, None before any speech."""
         ...
 
     def partial(self) -> Hypothesis:
-        """The words of the open segment so far; words and ends may still change."""
+        """Return the words of the open segment so far; words and their ends may still change."""
         ...
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
-        """Close the segment: at most `alternatives` hypotheses, best first, none if no words."""
+        """Close the segment; return at most `alternatives` hypotheses, best first.
+
+        There is none if there are no words.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what the connection holds; called once, at its end."""
+        """Free what the connection holds; called once, at its end."""
         ...
 
 
 @runtime_checkable
 class Attentive(Protocol):
-    """What a recognition may have besides: it is told what happens around the audio it is fed.
+    """Optional methods of a recognition that is told of messages, deliveries and the end.
 
     None of the calls may block.
     """
 
     def attend(self, samples: Samples, start: float) -> bool:
-        """See each message when it comes, the silent ones too, which open no segment.
+        """Take note of each message as it arrives, also of silent ones, which open no segment.
 
         Args:
             samples: The message, as `feed` gets it later.
@@ -119,21 +122,21 @@ class Attentive(Protocol):
         ...
 
     def delivered(self) -> None:
-        """All that was said so far has gone out to the client."""
+        """Take note that all results so far were sent to the client."""
         ...
 
     def ended(self, *, hung_up: bool) -> None:
-        """The client has ended its audio, or hung up without; a connection that breaks off has not.
+        """Take note that the client ended its audio, or closed the connection (`hung_up`).
 
-        The last `final` comes after it.
+        It is not called for a connection that a fault breaks off. The last `final` comes after it.
         """
         ...
 
 
 class Ending(Enum):
-    """How complete a hypothesis looks: the value is the silence in seconds that it takes then.
+    """How complete a hypothesis looks; the value is the silence in seconds that ends the segment.
 
-    They are the rules of Kaldi's endpointer, which the service uses.
+    The values are from the rules of Kaldi's endpointer, which the service uses.
     """
 
     COMPLETE = 0.5
@@ -141,32 +144,32 @@ class Ending(Enum):
     UNCERTAIN = 1.0
     """It may go on."""
     BROKEN_OFF = 2.0
-    """It is no sentence; this rule holds whatever it is."""
+    """Not a sentence; after so much silence any segment ends."""
 
 
 @runtime_checkable
 class Judging(Protocol):
-    """What a recognition may have besides: it knows how complete what was said looks."""
+    """The optional method of a recognition that can tell how complete an utterance looks."""
 
     def ending(self) -> Ending:
-        """How complete the words of the open segment look so far."""
+        """Return how complete the words of the open segment look so far."""
         ...
 
 
 @runtime_checkable
 class Placing(Protocol):
-    """What a recognition may have besides: it finds out first where in a call the audio belongs.
+    """Optional methods of a recognition that first finds out where in a call its audio belongs.
 
-    Until it has, messages wait; then they are heard one after the other. None of the calls may
+    Until it has, messages wait; then they are recognised one after the other. None of the calls may
     block.
     """
 
     def watch(self, connection: ConnectionRecord) -> None:
-        """Be told of the connection, before its first audio."""
+        """Take the record of the connection, before its first audio."""
         ...
 
     def place(self, samples: Samples, start: float) -> bool:
-        """See each message when it comes, before `attend`, with the same arguments.
+        """Take note of each message as it arrives, before `attend`, with the same arguments.
 
         Returns:
             Whether messages need not wait any more.
@@ -174,7 +177,7 @@ class Placing(Protocol):
         ...
 
     def give_up_placing(self) -> None:
-        """No more audio comes: what waits is heard now."""
+        """Settle for a place, as no more audio comes; the messages that wait are then heard."""
         ...
 
 
@@ -193,7 +196,7 @@ class ScriptWord:
     speaker: int
 
     def say(self, config: SpeechConfig) -> tuple[str, int]:
-        """The word and its speaker as a config asks for them."""
+        """Return the word and its speaker as a config asks for them."""
         text = self.punctuated if config.punctuation else self.plain
         return text, self.speaker if config.diarization else 0
 
@@ -275,13 +278,13 @@ class ScriptedRecognition:
         self._frames += count
 
     def silence(self) -> float | None:
-        """Seconds after the last voiced frame, None if there was none."""
+        """Return the seconds after the last voiced frame, None if there was none."""
         if not self._voiced:
             return None
         return (self._frames - 1 - self._voiced[-1]) * FRAME_SAMPLES / RECOGNIZER_RATE
 
     def ending(self) -> Ending:
-        """By the marks of the last complete word."""
+        """Judge by the punctuation marks of the last complete word."""
         count = len(self._voiced) // self._frames_per_word
         return (
             self._words[(self._next + count - 1) % len(self._words)].ending
@@ -290,7 +293,7 @@ class ScriptedRecognition:
         )
 
     def partial(self) -> Hypothesis:
-        """The complete words, and the first half of the next once half of it is heard."""
+        """Return the complete words, and the first half of the next once half of it is heard."""
         words = self._complete()
         done = len(words) * self._frames_per_word
         if 2 * (len(self._voiced) - done) >= self._frames_per_word:
@@ -300,14 +303,14 @@ class ScriptedRecognition:
         return words
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
-        """The complete words; one that is cut short is said again, whole, by the next segment."""
+        """Return the complete words; a word that is cut short is left to the next segment."""
         words = self._complete()
         self._next += len(words)
         self._reset()
         return [variant(words, n) for n in range(alternatives)] if words else []
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to free."""
 
     def _complete(self) -> Hypothesis:
         per = self._frames_per_word

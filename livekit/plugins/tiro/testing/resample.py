@@ -51,7 +51,7 @@ class Resampler:
 
 
 def _kernels(up: int, down: int) -> npt.NDArray[np.float64]:
-    """For each of the `up` positions between two input samples, the weights of those around it."""
+    """Return, for each of the `up` positions between two input samples, the weights around it."""
     between = np.arange(up)[:, None] / up
     if down < up:
         # Linear on purpose: its images fill the band above the input's, where PocketSphinx, for

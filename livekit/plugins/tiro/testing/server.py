@@ -331,7 +331,7 @@ class TiroServer:
         return self._recognizers[max(prefixes, key=len)] if prefixes else None
 
     def _plain(self, request: web.Request) -> web.Response:
-        """What a request that asks for no upgrade gets."""
+        """Return the response to a request that does not ask for an upgrade."""
         known = request.path in (STREAMING_PATH, UNARY_PATH)
         text = "Method Not Allowed" if known else "Not Found"
         if self._style.errors == "v1":
@@ -360,7 +360,7 @@ def _check_address(host: Any, port: Any) -> None:
 
 
 def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> RecognizerFactory:
-    """The recogniser of a script: by the clock if it has times."""
+    """Return the recogniser for a script: a timed one if the script has times."""
     if script is None:
         return ScriptedRecognizer(words_per_second=words_per_second)
     parts = script_parts(script)
@@ -374,18 +374,18 @@ def _scripted(script: Script | Sequence[At] | None, words_per_second: float) -> 
 
 
 def _is_up(transport: asyncio.Transport) -> bool:
-    """Whether a transport still has its socket; one that was closed keeps it while it writes."""
+    """Tell whether a transport has its socket; a closed one keeps it until all is written."""
     handle = transport.get_extra_info("socket")
     return handle is not None and handle.fileno() >= 0
 
 
 def _threads() -> ThreadPoolExecutor:
-    """For recognisers that block; no thread starts before there is one."""
+    """Return the pool for recognisers that block; threads start only when they are needed."""
     return ThreadPoolExecutor(RECOGNIZER_THREADS, "tiro-server-recognizer")
 
 
 def _token(request: web.Request) -> str | None:
-    """The key of a handshake; the Authorization header is not looked at, as by the gateway."""
+    """Return the key of a handshake; like the gateway, ignore the Authorization header."""
     if "token" in request.query:
         return request.query["token"]
     offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")

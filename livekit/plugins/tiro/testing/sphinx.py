@@ -139,7 +139,7 @@ class SphinxRecognition:
         return len(self._left) > 0
 
     def delivered(self) -> None:
-        """Nothing to do."""
+        """Do nothing: what was delivered makes no difference."""
 
     def ended(self, *, hung_up: bool) -> None:
         """Take note; the last of the audio is not decoded then, as at the service."""
@@ -160,12 +160,12 @@ class SphinxRecognition:
         decoder.process_raw(samples.tobytes())
 
     def silence(self) -> float | None:
-        """Seconds of audio after the last voice, None if there is no word yet."""
+        """Return the seconds of audio after the last voice, None if there is no word yet."""
         words = self.partial()
         return max(self._voice.silence, self._now - words[-1].end - LAG) if words else None
 
     def partial(self) -> Hypothesis:
-        """The words of the running hypothesis."""
+        """Return the words of the running hypothesis."""
         if self._start is None or self._decoder is None or self._decoder.hyp() is None:
             return ()
         return tuple(
@@ -260,7 +260,7 @@ class _Voice:
 
 
 def _bare(word: str) -> str:
-    """Without the number that tells pronunciations apart: `the(2)`."""
+    """Return the word without the number of its pronunciation, as in `the(2)`."""
     return word.split("(")[0]
 
 

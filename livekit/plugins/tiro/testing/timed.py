@@ -31,22 +31,24 @@ if TYPE_CHECKING:
     from .record import ConnectionRecord
     from .wire import SpeechConfig
 
-# Seconds of room for times that are cut to milliseconds, and for sums of binary fractions.
+# Seconds of tolerance for times truncated to milliseconds, and for sums of floats.
 ROOM = 0.002
-# Seconds after the end of a word for which a sound is the rest of it.
+# Seconds after the end of a word in which a sound still belongs to it.
 REST_OF_WORD = 0.4
-# A sound is so much louder than the quietest tenth of the latest messages, some 10 s of them.
+# Factor above the noise floor from which audio counts as a sound. The noise floor is the level
+# that a tenth of the latest messages stay below; so many messages are some 10 s.
 SOUND = 3
 LATEST_MESSAGES = 200
-# Connections that heard nothing in such a sound; `tiro.STT` believes as many.
+# Connections in a row without a word after which a sound at the end is taken to hold none;
+# `tiro.STT` stops sending it again after as many.
 NOTHING_FOR_CERTAIN = 3
-# Seconds; `tiro.STT` sends its own silence in messages of this length, quiet audio in shorter ones,
-# and longer ones end with a sound.
+# Shortest and longest message, in seconds, of the silence that `tiro.STT` adds. It sends quiet
+# audio in shorter messages, and longer ones end with a sound.
 ADDED_SILENCE = 0.2, 0.3
-# Seconds in which a client is back that hung up to change an option, or whose audio ended with a
-# sound that no final covers.
+# Seconds within which a client reconnects that closed the connection to change an option, or whose
+# audio ended with a sound that no final covers.
 BACK_AT_ONCE = 1.0
-# Seconds in which a client is back that did not hang up; longer than LiveKit goes on retrying.
+# Seconds within which a client reconnects after a connection broke off; LiveKit retries for less.
 BACK_AFTER_BREAKING_OFF = 30.0
 
 
@@ -60,7 +62,8 @@ class At:
         speaker: A number from 1, for clients that ask for diarization; 0 for nobody known.
 
     Raises:
-        ValueError: The time is negative or none, the speaker is negative, or there is no word.
+        ValueError: The time or the speaker is negative, the time is not a number, or there is no
+            word.
     """
 
     seconds: float
@@ -94,17 +97,17 @@ class Cue:
 
 @dataclass(frozen=True)
 class Rest:
-    """What a connection leaves of a call.
+    """What is left of a call when a connection ends.
 
     Attributes:
-        cues: The words that are not settled.
+        cues: The words that are in no delivered final.
         since: The second of the call after the last final: nothing before it is sent again.
         audio: What the client may send again.
         began: When the call began, in seconds of the clock; None if that is not known.
-        patience: Seconds in which the client has to be back.
+        patience: Seconds within which the client has to reconnect.
         must_match: Whether a connection goes on with the call only if it gets its audio again.
-        found_nothing: How many connections in a row ended with nothing heard.
-        left_at: Monotonic seconds.
+        found_nothing: How many connections in a row ended without a word.
+        left_at: When the connection ended, in seconds of `time.monotonic`.
     """
 
     cues: Sequence[Cue]
@@ -171,7 +174,7 @@ class TimedRecognizer:
         self._under_way: list[TimedRecognition] = []
 
     def __call__(self, config: SpeechConfig) -> TimedRecognition:
-        """Open a connection's recognition, of a new call or of one that goes on."""
+        """Open a connection's recognition, in a new call or in one that goes on."""
         now = time.monotonic()
         self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
         self._under_way[:] = [each for each in self._under_way if not each.is_over]
@@ -182,7 +185,7 @@ class TimedRecognizer:
         return recognition
 
     def _left_behind(self) -> Rest | None:
-        """Take over from a connection that is not read, so that it can not be seen to be over."""
+        """Take over the call of a connection that is not read, as its end would not be noticed."""
         for each in self._under_way:
             if each.is_unread:
                 return each.take_rest()
@@ -232,7 +235,7 @@ class TimedRecognition:
         self._peaks: deque[tuple[float, int]] = deque(maxlen=LATEST_MESSAGES)
 
     def watch(self, connection: ConnectionRecord) -> None:
-        """Go by when the messages of a connection arrive."""
+        """Take the arrival times of messages from this record."""
         self._connection = connection
 
     @property
@@ -258,11 +261,11 @@ class TimedRecognition:
         return self._place.start is not None
 
     def give_up_placing(self) -> None:
-        """Have what waits said from where the last final ends, as no more audio comes."""
+        """Let the connection begin where the last final ends, as no more audio comes."""
         self._place.give_up()
 
     def attend(self, samples: Samples, start: float) -> bool:
-        """Go on by the message; ask for a segment while there is anything to be said in it."""
+        """Advance to the end of the message; ask for a segment if there are words."""
         self._go_in_line()
         added = self._silences.popleft()
         now = start + len(samples) / RECOGNIZER_RATE - added - self._shift
@@ -292,17 +295,17 @@ class TimedRecognition:
         self._now = start + len(samples) / RECOGNIZER_RATE
 
     def silence(self) -> float | None:
-        """Seconds after the last word that has begun, 0 while it lasts; None without one."""
+        """Return the seconds after the last word that has begun, 0 during it; None without one."""
         ends = [word.end for word in self._words() if word.start < self._now]
         return max(0.0, self._now - ends[-1]) if ends else None
 
     def ending(self) -> Ending:
-        """By the marks of the last word that is over."""
+        """Judge by the punctuation marks of the last word that is over."""
         over = [cue for cue, word in self._heard if word.end <= self._now + ROOM]
         return over[-1].word.ending if over else Ending.COMPLETE
 
     def partial(self) -> Hypothesis:
-        """The words so far, and the first half of the next once half of it is over."""
+        """Return the words so far, and the first half of the next once half of it is over."""
         words = []
         for word in self._words():
             if word.end <= self._now + ROOM:
@@ -313,7 +316,7 @@ class TimedRecognition:
         return tuple(words)
 
     def final(self, alternatives: int) -> Sequence[Hypothesis]:
-        """The words that are over; one that is not is left to the next segment."""
+        """Return the words that are over; leave the others to the next segment."""
         words = []
         while self._heard and self._heard[0][1].end <= self._now + ROOM:
             cue, word = self._heard.popleft()
@@ -323,18 +326,18 @@ class TimedRecognition:
         return [variant(tuple(words), n) for n in range(alternatives)] if words else []
 
     def delivered(self) -> None:
-        """What was final is settled."""
+        """Take note that the words of the finals so far need not be said again."""
         if self._undelivered:
             self._final_to = self._undelivered[-1].end
             self._place.audio.forget(round(self._final_to * RECOGNIZER_RATE))
             self._undelivered.clear()
 
     def ended(self, *, hung_up: bool) -> None:
-        """Only a client that hung up may be back, or one whose last sound is not settled."""
+        """Set how long to wait for the client: after an end marker `close` decides."""
         self._patience = BACK_AT_ONCE if hung_up else 0.0
 
     def close(self) -> None:
-        """Leave what is not settled to the connection that goes on with the call."""
+        """Leave the words that were not delivered to the connection that goes on with the call."""
         patience = self._patience or self._patience_at_the_end()
         if patience and not self.is_over:
             found_nothing = 0 if self._patience else self._found_nothing
@@ -352,7 +355,7 @@ class TimedRecognition:
         return Rest(cues, self._final_to, self._place.audio, self._place.call_began)
 
     def _patience_at_the_end(self) -> float:
-        """Seconds in which the client is back after an end marker; 0 if it need not come back."""
+        """Return the seconds in which the client may reconnect after an end marker; 0 if none."""
         if self._undelivered:
             # What had to be said to it did not go out.
             return BACK_AFTER_BREAKING_OFF
@@ -372,7 +375,7 @@ class TimedRecognition:
         return max((peak for end, peak in self._peaks if end > after), default=0)
 
     def _words(self) -> list[Word]:
-        """The words that have begun, or are about to."""
+        """Return the words whose audio has arrived, and the next one."""
         return [word for _, word in self._heard] + [self._say(cue) for cue in list(self._ahead)[:1]]
 
     def _say(self, cue: Cue) -> Word:
@@ -380,12 +383,12 @@ class TimedRecognition:
         return Word(text, cue.start + self._shift, cue.end + self._shift, speaker)
 
     def _interrupt(self, now: float) -> None:
-        """Have a word that has begun said when the caller goes on."""
+        """Move the start of a word that has begun to where the caller goes on."""
         if self._ahead and self._ahead[0].start < now:
             self._ahead[0] = replace(self._ahead[0], start=now)
 
     def _added_silence(self, samples: Samples) -> float:
-        """Seconds of zeros at the end of a message with which a client brings a final on."""
+        """Return the seconds of zeros at the end of a message that a client adds to get a final."""
         size = len(samples)
         self._usual = min(self._usual or size, size)
         shortest, longest = (seconds * RECOGNIZER_RATE for seconds in ADDED_SILENCE)
@@ -395,7 +398,7 @@ class TimedRecognition:
 
 
 def _in_line(cues: Iterable[Cue], clock: float) -> list[Cue]:
-    """The words one after the other, none before `clock`."""
+    """Return the words one after the other, none before `clock`."""
     line: list[Cue] = []
     for cue in cues:
         start = max(cue.start, clock)

@@ -205,12 +205,12 @@ def _skip_white_space(text: str, at: int) -> int:
 
 
 def _depth(frame: str) -> int:
-    """How many more objects and lists a frame opens than it closes."""
+    """Return how many more objects and lists a frame opens than it closes."""
     return sum(_STEPS.get(token, 0) for token in _STRUCTURE.findall(frame))
 
 
 def _read_value(text: str, at: int) -> tuple[Any, int] | None:
-    """The JSON value that starts at `at`, and where it ends; None if it is not all there.
+    """Return the JSON value that starts at `at`, and where it ends; None if it is not complete.
 
     Raises:
         GatewayError: It is not JSON.
@@ -299,7 +299,7 @@ def _phrases(contexts: Any) -> Iterator[str]:
 
 
 def _get(message: Json, name: str) -> Any:
-    """A field by its camel case name or by the definition's own; None if unset."""
+    """Return a field by its camel case name or its snake case one; None if unset."""
     if name in message:
         return message[name]
     return message.get(_snake(name))
@@ -307,7 +307,7 @@ def _get(message: Json, name: str) -> Any:
 
 @functools.cache
 def _snake(name: str) -> str:
-    """A name of the definition's JSON as it is in the definition itself."""
+    """Return a camel case name in snake case."""
     return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
@@ -369,7 +369,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def check_first(message: ClientMessage) -> SpeechConfig:
-    """The config of a connection's first message.
+    """Return the config of a connection's first message.
 
     Raises:
         StatusError: It is no streaming config, or holds none; the language is not looked at.
@@ -416,7 +416,7 @@ def check_config(config: SpeechConfig, *, known_language: bool) -> None:
 
 
 def invalid(problems: Sequence[Violation]) -> StatusError:
-    """The INVALID_ARGUMENT that lists fields."""
+    """Return the INVALID_ARGUMENT that lists fields."""
     return StatusError(INVALID_ARGUMENT, "request not valid, the details say why", problems)
 
 
@@ -464,7 +464,7 @@ class FrameStyle:
     emit_unpopulated: bool = True
 
     def result(self, alternatives: Sequence[Alternative], *, final: bool) -> str:
-        """The frame of one result; of an empty response if there are no alternatives."""
+        """Return the frame of one result; of an empty response if there are no alternatives."""
         results = []
         if alternatives:
             result: dict[str, Any] = {
@@ -474,11 +474,11 @@ class FrameStyle:
         return self._response({"results": results})
 
     def end_of_utterance(self) -> str:
-        """The frame that follows the final of a single utterance."""
+        """Return the frame that follows the final of a single utterance."""
         return self._response({"results": [], "speechEventType": "END_OF_SINGLE_UTTERANCE"})
 
     def error(self, status: StatusError) -> str:
-        """The frame of a status that came from the service behind the gateway."""
+        """Return the frame of a status that came from the service behind the gateway."""
         body: dict[str, Any]
         details = self._details(status)
         if self.errors == "v2":
@@ -494,7 +494,7 @@ class FrameStyle:
         return _dump({"error": body | details})
 
     def gateway_error(self, message: str, code: int = UNKNOWN) -> str:
-        """The frame of a failure in the gateway itself, before the stream stood."""
+        """Return the frame of a failure in the gateway itself, before the stream was open."""
         body: dict[str, Any] = {"message": message, "code": code}
         if self.errors == "v2":
             body = {"code": code, "message": message}
@@ -503,7 +503,7 @@ class FrameStyle:
         return _dump(body | self._details(None))
 
     def not_found(self) -> str:
-        """The frame that a wrong path gets."""
+        """Return the frame that a wrong path gets."""
         return self.gateway_error("Not Found", NOT_FOUND) if self.errors == "v2" else "Not Found"
 
     def _response(self, fields: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ class Refusal(NamedTuple):
 
 
 def _has_code(error: ServiceError, codes: tuple[int, ...]) -> bool:
-    """Whether an error has one of the codes or, without a code, the HTTP status for one of them."""
+    """Tell whether an error has one of the codes or, without a code, the HTTP status of one."""
     http = {16: 401, 7: 403, 3: 400, 5: 404}
     if error.code is None:
         return error.http_status in [http[code] for code in codes]
