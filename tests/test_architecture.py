@@ -316,6 +316,17 @@ def test_no_named_tuple_has_another_base() -> None:
     assert not found
 
 
+def test_no_two_classes_of_the_tests_have_one_name() -> None:
+    """Top-level classes only; a name says what a fake or a hook is, wherever it is imported."""
+    files: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert files
+    assert {name: found for name, found in files.items() if len(found) > 1} == {}
+
+
 def test_the_namespace_packages_have_no_init() -> None:
     """PEP 420: one would hide all other plugins."""
     assert not (ROOT / "livekit" / "__init__.py").exists()

@@ -422,7 +422,7 @@ def test_a_slow_service_behind_a_slow_network_is_waited_for(seconds: float, word
     exact([hear(said, Combined(Latency(seconds), Pace(0.5)))], errors=True)
 
 
-class TalksOn(Hooks):
+class NeverHangsUp(Hooks):
     """Never hangs up after the end marker, and goes on sending."""
 
     def __init__(self, says: Callable[[int], str]) -> None:
@@ -452,7 +452,7 @@ def test_l1_a_service_that_talks_on_after_the_end_is_left(
     says: Callable[[int], str], longest: float
 ) -> None:
     async def main() -> None:
-        outcome = await hear(SAID, TalksOn(says), max_retry=0)
+        outcome = await hear(SAID, NeverHangsUp(says), max_retry=0)
         assert outcome.heard[: len(SAID.words)] == SAID.texts
         assert outcome.seconds < longest
 

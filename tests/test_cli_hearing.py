@@ -136,7 +136,7 @@ class Notebook:
         self.seconds.append(seconds)
 
 
-class Room:
+class HearingSetup:
     """One hearing and all that belongs to it."""
 
     def __init__(self, *items: Any, realtime: bool = False, shortfall: str | None = None) -> None:
@@ -163,16 +163,16 @@ class Room:
 
 
 async def test_a_long_file_is_never_far_ahead_of_the_service() -> None:
-    room = Room(*sound(300.0))
-    assert await room.run()
-    (stream,) = room.streams
+    setup = HearingSetup(*sound(300.0))
+    assert await setup.run()
+    (stream,) = setup.streams
     assert stream.pushed == pytest.approx(300.0)
     assert 40.0 < stream.most_ahead < 55.0
     assert stream.closed
-    assert room.transcript.complete
-    assert room.transcript.duration == pytest.approx(300.0)
-    assert room.notebook.seconds == sorted(room.notebook.seconds)
-    assert room.notebook.seconds[-1] == pytest.approx(300.0)
+    assert setup.transcript.complete
+    assert setup.transcript.duration == pytest.approx(300.0)
+    assert setup.notebook.seconds == sorted(setup.notebook.seconds)
+    assert setup.notebook.seconds[-1] == pytest.approx(300.0)
 
 
 @pytest.fixture
@@ -199,18 +199,18 @@ async def test_audio_goes_on_at_least_as_fast_as_speech_however_slow_the_service
             for event in self.last_words():
                 yield event
 
-    room = Room(*sound(100.0))
-    room.make = Mute
-    await room.run()
-    (stream,) = room.streams
+    setup = HearingSetup(*sound(100.0))
+    setup.make = Mute
+    await setup.run()
+    (stream,) = setup.streams
     assert stream.pushed == pytest.approx(100.0)
     assert clock.now == pytest.approx(100.0 - hearing._MAX_AHEAD, abs=0.5)
 
 
 async def test_real_time_is_the_pace_of_speech(clock: SimpleNamespace) -> None:
-    room = Room(*sound(2.0), realtime=True)
-    await room.run()
-    assert {frame.duration for frame in room.streams[0].frames} == {0.05}
+    setup = HearingSetup(*sound(2.0), realtime=True)
+    await setup.run()
+    assert {frame.duration for frame in setup.streams[0].frames} == {0.05}
     assert clock.now == pytest.approx(2.0, abs=0.1)
 
 
@@ -228,27 +228,27 @@ async def test_words_have_the_times_of_the_file() -> None:
                 stt.SpeechEvent(Kind.END_OF_SPEECH),
             ]
 
-    room = Room(*sound(1.0, at=10.0), *sound(1.0, at=70.0))
-    room.make = Speaks
-    await room.run()
-    assert room.notebook.interims == ["já já"]
-    times = [(segment.text, round(segment.start, 3)) for segment in room.notebook.finals]
+    setup = HearingSetup(*sound(1.0, at=10.0), *sound(1.0, at=70.0))
+    setup.make = Speaks
+    await setup.run()
+    assert setup.notebook.interims == ["já já"]
+    times = [(segment.text, round(segment.start, 3)) for segment in setup.notebook.finals]
     assert times == [("Já", 10.2), ("nei", 70.2)]
-    assert room.transcript.segments == room.notebook.finals
-    assert room.transcript.duration == pytest.approx(71.0)
-    assert room.notebook.seconds[-1] == pytest.approx(71.0)
+    assert setup.transcript.segments == setup.notebook.finals
+    assert setup.transcript.duration == pytest.approx(71.0)
+    assert setup.notebook.seconds[-1] == pytest.approx(71.0)
 
 
 async def test_a_file_that_is_shorter_than_it_says_is_not_complete() -> None:
-    room = Room(*sound(1.0), shortfall="it ends at 1.0 of 3.0 s")
-    assert await room.run()
-    assert not room.transcript.complete
+    setup = HearingSetup(*sound(1.0), shortfall="it ends at 1.0 of 3.0 s")
+    assert await setup.run()
+    assert not setup.transcript.complete
 
 
 async def test_a_file_without_a_block_needs_no_service() -> None:
-    room = Room()
-    assert await room.run()
-    assert room.streams == []
+    setup = HearingSetup()
+    assert await setup.run()
+    assert setup.streams == []
 
 
 # -- live input ----------------------------------------------------------------------------------
@@ -266,48 +266,48 @@ async def test_an_input_that_pauses_brings_its_words_and_goes_on_at_its_own_time
             more.set()
             return [said(Kind.FINAL_TRANSCRIPT, "já", 0.2, 0.3)]
 
-    room = Room(*sound(0.4), more, *sound(0.4, at=0.4))
-    room.make = Speaks
-    await room.run()
-    assert [stream.pushed for stream in room.streams] == pytest.approx([0.4, 0.4])
-    assert [segment.start for segment in room.notebook.finals] == pytest.approx([0.2, 0.6])
-    assert room.transcript.complete
+    setup = HearingSetup(*sound(0.4), more, *sound(0.4, at=0.4))
+    setup.make = Speaks
+    await setup.run()
+    assert [stream.pushed for stream in setup.streams] == pytest.approx([0.4, 0.4])
+    assert [segment.start for segment in setup.notebook.finals] == pytest.approx([0.2, 0.6])
+    assert setup.transcript.complete
 
 
 async def test_audio_that_comes_late_all_the_same_begins_a_new_stream(
     clock: SimpleNamespace,
 ) -> None:
     """Such as when the computer slept."""
-    room = Room(*sound(0.9), Block(bytes(4 * RATE), 0.9), *sound(1.0, at=2.9))
-    wait = room.hearing._wait_for_room
+    setup = HearingSetup(*sound(0.9), Block(bytes(4 * RATE), 0.9), *sound(1.0, at=2.9))
+    wait = setup.hearing._wait_for_room
 
     async def sleep_once() -> None:
         await wait()
-        if len(room.streams) == 1 and room.streams[0].pushed > 0.95:
+        if len(setup.streams) == 1 and setup.streams[0].pushed > 0.95:
             clock.now += 5.0
 
-    room.hearing._wait_for_room = sleep_once  # type: ignore[method-assign]
-    await room.run()
-    assert [stream.pushed for stream in room.streams] == pytest.approx([1.0, 2.9])
-    assert room.transcript.duration == pytest.approx(3.9)
+    setup.hearing._wait_for_room = sleep_once  # type: ignore[method-assign]
+    await setup.run()
+    assert [stream.pushed for stream in setup.streams] == pytest.approx([1.0, 2.9])
+    assert setup.transcript.duration == pytest.approx(3.9)
 
 
 async def test_audio_that_is_there_is_not_cut_because_the_program_had_no_turn(
     clock: SimpleNamespace,
 ) -> None:
     """On a busy machine."""
-    room = Room(*sound(3.0))
-    room.reader.is_file = True
-    wait = room.hearing._wait_for_room
+    setup = HearingSetup(*sound(3.0))
+    setup.reader.is_file = True
+    wait = setup.hearing._wait_for_room
 
     async def be_held_up() -> None:
         await wait()
-        if room.streams[0].pushed == pytest.approx(0.5):
+        if setup.streams[0].pushed == pytest.approx(0.5):
             clock.now += 2.0
 
-    room.hearing._wait_for_room = be_held_up  # type: ignore[method-assign]
-    await room.run()
-    assert [stream.pushed for stream in room.streams] == pytest.approx([3.0])
+    setup.hearing._wait_for_room = be_held_up  # type: ignore[method-assign]
+    await setup.run()
+    assert [stream.pushed for stream in setup.streams] == pytest.approx([3.0])
 
 
 # -- failures ------------------------------------------------------------------------------------
@@ -321,41 +321,41 @@ async def test_a_failure_of_the_service_ends_the_pushing() -> None:
                 yield event
             raise APIConnectionError("gone")
 
-    room = Room(*sound(100.0))
-    room.make = Fails
+    setup = HearingSetup(*sound(100.0))
+    setup.make = Fails
     tasks = asyncio.all_tasks()
     with pytest.raises(APIConnectionError):
-        await room.run()
-    (stream,) = room.streams
+        await setup.run()
+    (stream,) = setup.streams
     assert stream.closed
     assert stream.pushed < 5.0, "the failure had no chance to be seen"
     assert asyncio.all_tasks() == tasks
 
 
 async def test_a_file_that_breaks_off_is_heard_up_to_there() -> None:
-    room = Room(*sound(0.5), FileError(Exit.NO_FILE, "cannot be read"))
+    setup = HearingSetup(*sound(0.5), FileError(Exit.NO_FILE, "cannot be read"))
     with pytest.raises(FileError):
-        await room.run()
-    (stream,) = room.streams
+        await setup.run()
+    (stream,) = setup.streams
     assert stream.ended.is_set() and stream.closed
     assert stream.pushed == pytest.approx(0.5)
-    assert room.transcript.duration == pytest.approx(0.5)
-    assert not room.transcript.complete
+    assert setup.transcript.duration == pytest.approx(0.5)
+    assert not setup.transcript.complete
 
 
 # -- signals -------------------------------------------------------------------------------------
 
 
-async def interrupted(room: Room) -> None:
-    running = asyncio.create_task(room.run())
-    while not (room.streams and room.streams[0].pushed):
+async def interrupted(setup: HearingSetup) -> None:
+    running = asyncio.create_task(setup.run())
+    while not (setup.streams and setup.streams[0].pushed):
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.01)
-    room.interruption.came.set()
+    setup.interruption.came.set()
     assert await running is False
-    assert not room.transcript.complete
+    assert not setup.transcript.complete
     await asyncio.sleep(0.01)
-    assert room.streams[0].closed
+    assert setup.streams[0].closed
 
 
 async def test_a_signal_brings_the_words_so_far() -> None:
@@ -363,10 +363,10 @@ async def test_a_signal_brings_the_words_so_far() -> None:
         def last_words(self) -> list[stt.SpeechEvent]:
             return [said(Kind.FINAL_TRANSCRIPT, "já", 0.2, 0.4)]
 
-    room = Room(*sound(1.0), asyncio.Event())
-    room.make = Speaks
-    await interrupted(room)
-    assert [segment.text for segment in room.transcript.segments] == ["já"]
+    setup = HearingSetup(*sound(1.0), asyncio.Event())
+    setup.make = Speaks
+    await interrupted(setup)
+    assert [segment.text for segment in setup.transcript.segments] == ["já"]
 
 
 async def test_a_signal_keeps_what_was_shown_if_the_service_is_too_slow(
@@ -378,21 +378,21 @@ async def test_a_signal_keeps_what_was_shown_if_the_service_is_too_slow(
             await asyncio.Event().wait()
 
     monkeypatch.setattr(hearing, "ANSWERS", 0.02)
-    room = Room(*sound(1.0, at=5.0), asyncio.Event())
-    room.make = Slow
-    await interrupted(room)
-    (segment,) = room.transcript.segments
+    setup = HearingSetup(*sound(1.0, at=5.0), asyncio.Event())
+    setup.make = Slow
+    await interrupted(setup)
+    (segment,) = setup.transcript.segments
     assert (segment.text, round(segment.start, 3)) == ("já já", 5.2)
-    assert room.notebook.finals == [segment]
+    assert setup.notebook.finals == [segment]
 
 
 async def test_a_signal_ends_the_wait_for_the_first_sound() -> None:
-    room = Room(asyncio.Event())
-    running = asyncio.create_task(room.run())
+    setup = HearingSetup(asyncio.Event())
+    running = asyncio.create_task(setup.run())
     await asyncio.sleep(0.01)
-    room.interruption.came.set()
+    setup.interruption.came.set()
     assert await running is False
-    assert room.streams == []
+    assert setup.streams == []
 
 
 async def test_a_failure_after_a_signal_is_nobodys_concern(
@@ -405,6 +405,6 @@ async def test_a_failure_after_a_signal_is_nobodys_concern(
                 yield event
             raise APIConnectionError("gone")
 
-    room = Room(*sound(1.0), asyncio.Event())
-    room.make = Fails
-    await interrupted(room)
+    setup = HearingSetup(*sound(1.0), asyncio.Event())
+    setup.make = Fails
+    await interrupted(setup)

@@ -365,7 +365,7 @@ async def test_a_signal_ends_the_batch_after_the_file_of_the_moment(
 # -- the terminal --------------------------------------------------------------------------------
 
 
-class Terminal(io.StringIO):
+class FakeTerminal(io.StringIO):
     """A file that says that it is a terminal."""
 
     def isatty(self) -> bool:
@@ -373,7 +373,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_is_found_on_stdout_then_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
+    terminal = FakeTerminal()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", None)
         patch.setattr(sys, "stderr", io.StringIO())
@@ -388,7 +388,7 @@ def test_a_terminal_is_found_on_stdout_then_on_stderr(monkeypatch: pytest.Monkey
 async def test_finals_are_printed_above_the_screen_as_they_are(
     server: TiroServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = Terminal()
+    terminal = FakeTerminal()
     monkeypatch.setenv("TERM", "xterm")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
@@ -399,7 +399,7 @@ async def test_finals_are_printed_above_the_screen_as_they_are(
 async def test_finals_go_to_the_pipe_and_progress_to_the_terminal(
     server: TiroServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe, terminal = io.StringIO(), Terminal()
+    pipe, terminal = io.StringIO(), FakeTerminal()
     monkeypatch.setenv("TERM", "xterm")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", pipe)
@@ -411,7 +411,7 @@ async def test_finals_go_to_the_pipe_and_progress_to_the_terminal(
 
 
 def test_the_terminal_shows_interims_progress_and_then_the_final() -> None:
-    terminal = Terminal()
+    terminal = FakeTerminal()
     console = Console(file=terminal, force_terminal=True, width=80, color_system=None)
     document = Document(TerminalTarget(console), Format.TEXT, Style(), many=False)
     with Screen(console, 60.0) as lines:

@@ -18,7 +18,7 @@ FARTHEST_AHEAD = 30.0
 """Seconds; audio farther ahead of the present is a file."""
 
 
-class Microphone:
+class SimulatedMicrophone:
     """A microphone that pushes 50 ms frames into a clock; time is what the test says it is."""
 
     def __init__(self, clock: Clock, start: float = 1000.0) -> None:
@@ -51,18 +51,18 @@ class Microphone:
 
 
 @pytest.fixture
-def microphone() -> Microphone:
-    return Microphone(Clock())
+def microphone() -> SimulatedMicrophone:
+    return SimulatedMicrophone(Clock())
 
 
-def test_time_is_audio_while_there_is_no_pause(microphone: Microphone) -> None:
+def test_time_is_audio_while_there_is_no_pause(microphone: SimulatedMicrophone) -> None:
     microphone.talk(10)
     assert microphone.clock.pushed == pytest.approx(10)
     assert microphone.clock.pause_around(10)[0] == 0
     assert microphone.clock.recorded_at(0.0) == pytest.approx(microphone.started)
 
 
-def test_a_mute_takes_time(microphone: Microphone) -> None:
+def test_a_mute_takes_time(microphone: SimulatedMicrophone) -> None:
     microphone.talk(10)
     microphone.mute(20)
     microphone.talk(10)
@@ -71,7 +71,7 @@ def test_a_mute_takes_time(microphone: Microphone) -> None:
     assert microphone.time(20) == pytest.approx(40) == microphone.elapsed
 
 
-def test_several_mutes_add_up(microphone: Microphone) -> None:
+def test_several_mutes_add_up(microphone: SimulatedMicrophone) -> None:
     for _ in range(5):
         microphone.talk(2)
         microphone.mute(3)
@@ -81,7 +81,9 @@ def test_several_mutes_add_up(microphone: Microphone) -> None:
 
 
 @pytest.mark.parametrize("late", [0.02, 0.1, 0.15])
-def test_what_is_a_little_late_is_the_networks(microphone: Microphone, late: float) -> None:
+def test_what_is_a_little_late_is_the_networks(
+    microphone: SimulatedMicrophone, late: float
+) -> None:
     microphone.talk(1)
     microphone.mute(late)
     microphone.talk(1)
@@ -90,7 +92,7 @@ def test_what_is_a_little_late_is_the_networks(microphone: Microphone, late: flo
 
 
 @pytest.mark.parametrize("gap", [0.16, 0.3, 0.9])
-def test_short_gaps_add_up(microphone: Microphone, gap: float) -> None:
+def test_short_gaps_add_up(microphone: SimulatedMicrophone, gap: float) -> None:
     """Silence suppression: the times of the words stay those of the call (T1)."""
     for _ in range(60):
         microphone.talk(1)
@@ -101,7 +103,7 @@ def test_short_gaps_add_up(microphone: Microphone, gap: float) -> None:
     assert microphone.time(61) == pytest.approx(microphone.elapsed)
 
 
-def test_a_loop_that_pushes_too_slowly_makes_no_pauses(microphone: Microphone) -> None:
+def test_a_loop_that_pushes_too_slowly_makes_no_pauses(microphone: SimulatedMicrophone) -> None:
     for _ in range(400):
         microphone.now += 0.055
         microphone.frame()
@@ -111,7 +113,7 @@ def test_a_loop_that_pushes_too_slowly_makes_no_pauses(microphone: Microphone) -
     assert microphone.time(20.05) == pytest.approx(23, abs=0.06), "then it shows"
 
 
-def test_a_long_frame_takes_its_own_time(microphone: Microphone) -> None:
+def test_a_long_frame_takes_its_own_time(microphone: SimulatedMicrophone) -> None:
     """2 s frames every 2 s; one of them is late, and the next one catches up."""
     for late in (0.0, 0.0, 0.5, -0.5, 0.0):
         microphone.mute(2 + late)
@@ -124,7 +126,7 @@ def test_a_long_frame_takes_its_own_time(microphone: Microphone) -> None:
     assert microphone.time(11) == 11.5
 
 
-def test_late_audio_that_comes_in_a_burst_is_no_pause(microphone: Microphone) -> None:
+def test_late_audio_that_comes_in_a_burst_is_no_pause(microphone: SimulatedMicrophone) -> None:
     microphone.talk(10)
     microphone.mute(3)
     microphone.burst(3)
@@ -133,7 +135,9 @@ def test_late_audio_that_comes_in_a_burst_is_no_pause(microphone: Microphone) ->
         assert microphone.time(audio) == pytest.approx(audio, abs=0.06)
 
 
-def test_what_a_burst_makes_up_for_in_part_is_a_pause_in_part(microphone: Microphone) -> None:
+def test_what_a_burst_makes_up_for_in_part_is_a_pause_in_part(
+    microphone: SimulatedMicrophone,
+) -> None:
     """Muted for 20 s, and the first second after it was late."""
     microphone.talk(10)
     microphone.mute(21)
@@ -142,7 +146,7 @@ def test_what_a_burst_makes_up_for_in_part_is_a_pause_in_part(microphone: Microp
     assert microphone.time(12) == pytest.approx(32, abs=0.06)
 
 
-def test_late_audio_in_two_bursts_is_no_pause_either(microphone: Microphone) -> None:
+def test_late_audio_in_two_bursts_is_no_pause_either(microphone: SimulatedMicrophone) -> None:
     microphone.talk(5)
     microphone.mute(5)
     microphone.frame()
@@ -152,7 +156,7 @@ def test_late_audio_in_two_bursts_is_no_pause_either(microphone: Microphone) -> 
     assert microphone.time(7) == pytest.approx(7)
 
 
-def test_a_true_mute_survives_a_false_one(microphone: Microphone) -> None:
+def test_a_true_mute_survives_a_false_one(microphone: SimulatedMicrophone) -> None:
     microphone.talk(5)
     microphone.mute(20)
     microphone.talk(5)
@@ -162,7 +166,7 @@ def test_a_true_mute_survives_a_false_one(microphone: Microphone) -> None:
     assert microphone.time(14) == pytest.approx(34) == microphone.elapsed
 
 
-def test_a_file_pushed_at_once_never_jumps(microphone: Microphone) -> None:
+def test_a_file_pushed_at_once_never_jumps(microphone: SimulatedMicrophone) -> None:
     microphone.burst(100)
     microphone.mute(5)
     microphone.burst(100)
@@ -171,7 +175,9 @@ def test_a_file_pushed_at_once_never_jumps(microphone: Microphone) -> None:
     assert [microphone.time(audio) for audio in (50, 150, 250, 300)] == [50, 150, 250, 300]
 
 
-def test_audio_from_before_the_connection_is_a_lead_and_no_pause(microphone: Microphone) -> None:
+def test_audio_from_before_the_connection_is_a_lead_and_no_pause(
+    microphone: SimulatedMicrophone,
+) -> None:
     microphone.burst(5)
     microphone.talk(10)
     assert microphone.time(15) == pytest.approx(15)
@@ -180,7 +186,7 @@ def test_audio_from_before_the_connection_is_a_lead_and_no_pause(microphone: Mic
     assert microphone.time(16) == pytest.approx(microphone.elapsed, abs=0.06), "not in the future"
 
 
-def test_the_time_of_recording_runs_with_the_audio(microphone: Microphone) -> None:
+def test_the_time_of_recording_runs_with_the_audio(microphone: SimulatedMicrophone) -> None:
     """T6."""
     assert microphone.clock.recorded_at(0) is None
     microphone.talk(10)
@@ -191,7 +197,9 @@ def test_the_time_of_recording_runs_with_the_audio(microphone: Microphone) -> No
         assert microphone.clock.recorded_at(time) == pytest.approx(began + time, abs=1e-3)
 
 
-def test_audio_from_before_the_connection_was_said_before_it(microphone: Microphone) -> None:
+def test_audio_from_before_the_connection_was_said_before_it(
+    microphone: SimulatedMicrophone,
+) -> None:
     """T6: 5 s come at once, and the audio after them is live."""
     microphone.burst(5)
     assert microphone.clock.recorded_at(5) == pytest.approx(microphone.now)
@@ -206,7 +214,9 @@ def test_audio_from_before_the_connection_was_said_before_it(microphone: Microph
     assert microphone.clock.recorded_at(0) == pytest.approx(microphone.started - 5)
 
 
-def test_a_pause_is_settled_when_audio_has_gone_on_for_a_second(microphone: Microphone) -> None:
+def test_a_pause_is_settled_when_audio_has_gone_on_for_a_second(
+    microphone: SimulatedMicrophone,
+) -> None:
     """Then it is known not to be late."""
     assert microphone.clock.settled_to == math.inf
     microphone.talk(2)
@@ -220,7 +230,7 @@ def test_a_pause_is_settled_when_audio_has_gone_on_for_a_second(microphone: Micr
     assert microphone.clock.pauses_after(0) == pytest.approx([2, 2.5])
 
 
-def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None:
+def test_a_burst_takes_no_mute_back_that_is_over(microphone: SimulatedMicrophone) -> None:
     """T1, T6: a room pushes 0.5 s of silence at once where a track ends."""
     for at_once in (False, True):
         before, began = microphone.clock.pushed, microphone.now
@@ -236,7 +246,7 @@ def test_a_burst_takes_no_mute_back_that_is_over(microphone: Microphone) -> None
             assert microphone.clock.recorded_at(time) == pytest.approx(began + since, abs=0.01)
 
 
-def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: Microphone) -> None:
+def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: SimulatedMicrophone) -> None:
     """And no more than that: a pause that was settled before stays where it is."""
     microphone.talk(5)
     microphone.mute(0.3)
@@ -247,7 +257,7 @@ def test_a_burst_takes_back_the_pause_that_is_not_over(microphone: Microphone) -
     assert microphone.time(8) == pytest.approx(8)
 
 
-def test_a_mute_after_a_lead_is_a_mute(microphone: Microphone) -> None:
+def test_a_mute_after_a_lead_is_a_mute(microphone: SimulatedMicrophone) -> None:
     """T4, T6: a mute of 4 s makes up for a part of a lead of 5 s, one of 10 s more for the rest."""
     microphone.burst(5)
     microphone.talk(1.2)
@@ -265,7 +275,7 @@ def test_a_mute_after_a_lead_is_a_mute(microphone: Microphone) -> None:
     assert microphone.clock.recorded_at(microphone.time(10.2)) == pytest.approx(microphone.now)
 
 
-def test_a_mute_soon_after_a_lead_is_found_out_later(microphone: Microphone) -> None:
+def test_a_mute_soon_after_a_lead_is_found_out_later(microphone: SimulatedMicrophone) -> None:
     """T6: only as audio goes on does it show that the audio is live, and no file."""
     microphone.burst(5)
     microphone.talk(0.5)
@@ -281,7 +291,7 @@ def test_a_mute_soon_after_a_lead_is_found_out_later(microphone: Microphone) -> 
 @pytest.mark.parametrize("piece", [0.05, 1.0])
 @pytest.mark.parametrize("pace", [1.05, 1.2, 2.0, 10.0])
 def test_a_file_at_a_steady_pace_never_jumps(
-    microphone: Microphone, pace: float, piece: float
+    microphone: SimulatedMicrophone, pace: float, piece: float
 ) -> None:
     """Its lead is never settled: the file may be late by as much as it is ahead."""
     for _ in range(4):
@@ -297,7 +307,7 @@ def test_a_file_at_a_steady_pace_never_jumps(
     assert microphone.clock.is_live(microphone.now) == (240 < microphone.elapsed + FARTHEST_AHEAD)
 
 
-def test_a_jitter_is_no_pause_and_hides_none(microphone: Microphone) -> None:
+def test_a_jitter_is_no_pause_and_hides_none(microphone: SimulatedMicrophone) -> None:
     """T1, T6: frames that are late by up to 0.1 s."""
     late = random.Random(7).uniform
     for _ in range(5):
@@ -313,7 +323,7 @@ def test_a_jitter_is_no_pause_and_hides_none(microphone: Microphone) -> None:
     assert microphone.clock.pauses_after(0) == pytest.approx([10, 20, 30, 40])
 
 
-def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:
+def test_live_audio_is_told_from_a_file(microphone: SimulatedMicrophone) -> None:
     assert not microphone.clock.is_live(microphone.now)
     microphone.talk(3)
     assert microphone.clock.is_live(microphone.now)
@@ -324,12 +334,12 @@ def test_live_audio_is_told_from_a_file(microphone: Microphone) -> None:
     assert not microphone.clock.is_live(microphone.now)
 
 
-def test_a_single_long_frame_is_a_file(microphone: Microphone) -> None:
+def test_a_single_long_frame_is_a_file(microphone: SimulatedMicrophone) -> None:
     microphone.frame(FARTHEST_AHEAD * 2 + 1)
     assert not microphone.clock.is_live(microphone.now)
 
 
-def test_a_pause_is_noticed_while_it_lasts(microphone: Microphone) -> None:
+def test_a_pause_is_noticed_while_it_lasts(microphone: SimulatedMicrophone) -> None:
     clock = microphone.clock
     assert not clock.is_paused(microphone.now)
     microphone.talk(3)
@@ -341,7 +351,7 @@ def test_a_pause_is_noticed_while_it_lasts(microphone: Microphone) -> None:
     assert clock.is_paused(microphone.now + 1.1)
 
 
-def test_audio_that_lags_is_not_paused(microphone: Microphone) -> None:
+def test_audio_that_lags_is_not_paused(microphone: SimulatedMicrophone) -> None:
     for _ in range(5):
         microphone.talk(1)
         microphone.mute(0.9)
@@ -349,7 +359,7 @@ def test_audio_that_lags_is_not_paused(microphone: Microphone) -> None:
     assert microphone.clock.is_paused(microphone.now + 0.2)
 
 
-def test_a_file_that_was_pushed_ahead_is_not_paused(microphone: Microphone) -> None:
+def test_a_file_that_was_pushed_ahead_is_not_paused(microphone: SimulatedMicrophone) -> None:
     microphone.burst(30)
     assert not microphone.clock.is_paused(microphone.now + 20)
 
@@ -451,7 +461,7 @@ def test_audio_that_stalls_and_all_comes_is_no_pause(seed: int) -> None:
     assert clock.pause_around(recorded)[0] <= 0.1
 
 
-def test_audio_is_early_until_it_has_come_at_its_own_pace(microphone: Microphone) -> None:
+def test_audio_is_early_until_it_has_come_at_its_own_pace(microphone: SimulatedMicrophone) -> None:
     microphone.talk(5)
     assert not microphone.clock.is_early
     microphone.burst(3)
@@ -460,7 +470,7 @@ def test_audio_is_early_until_it_has_come_at_its_own_pace(microphone: Microphone
     assert not microphone.clock.is_early
 
 
-def test_audio_that_was_late_is_not_early(microphone: Microphone) -> None:
+def test_audio_that_was_late_is_not_early(microphone: SimulatedMicrophone) -> None:
     microphone.talk(5)
     microphone.mute(0.5)
     microphone.burst(0.5)

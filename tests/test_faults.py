@@ -417,7 +417,7 @@ async def test_a_connection_without_audio_ends(code: int | None) -> None:
 # -- frames ----------------------------------------------------------------------------------------
 
 
-class Times(Hooks):
+class SendTimes(Hooks):
     """Notes when each frame goes out, in seconds of its connection."""
 
     def __init__(self) -> None:
@@ -429,7 +429,7 @@ class Times(Hooks):
 
 async def live(hooks: Hooks) -> dict[str, float]:
     """When each frame goes out to a client that sends its audio as it is said."""
-    times = Times()
+    times = SendTimes()
     async with serving(Combined(hooks, times), interim_interval=0.35) as server:
         async with connect(server, TEST) as client:
             await client.send(CONFIG)

@@ -81,7 +81,7 @@ def first_sound(pcm: Pcm) -> int:
     return int(np.flatnonzero(level >= AUDIBLE * level.max())[0])
 
 
-class Receiver:
+class SegmentGate:
     """The gate of one segment: where in the audio it was opened."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def lost(speech: list[Pcm], phase: int, cut: type[Onset], told: bool) -> Iterato
             (np.zeros(LEAD + phase * MS, np.int16), pcm, np.zeros(LEAD, np.int16))
         )
         said = said[: len(said) // PUSHED * PUSHED]
-        receiver, position = Receiver(), feed.sent_to
+        receiver, position = SegmentGate(), feed.sent_to
         for at in range(0, len(said), PUSHED):
             backlog.push(said[at : at + PUSHED].tobytes(), RATE)
             while (message := feed.next_chunk(backlog.end / RATE)) is not None:

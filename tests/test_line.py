@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from livekit.plugins.tiro.testing.line import Line
 
 
-class Held(Hooks):
+class HeldOpen(Hooks):
     """Leaves the connection to the test."""
 
     async def opened(self, connection: ConnectionRecord) -> None:
@@ -30,7 +30,7 @@ class Held(Hooks):
 @asynccontextmanager
 async def line() -> AsyncIterator[tuple[Line, RawClient]]:
     """The line of a connection, and its client."""
-    async with TiroServer(hooks=Held()) as server, raw_client(server, "?token=test") as client:
+    async with TiroServer(hooks=HeldOpen()) as server, raw_client(server, "?token=test") as client:
         connection = await server.wait_for_connection()
         await asyncio.sleep(0.01)
         yield connection.line, client

@@ -63,7 +63,7 @@ QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
 
 
-class Cuts(Hooks):
+class DropsAfter(Hooks):
     """Drops each connection after so many seconds of its audio; None lets it live."""
 
     def __init__(self, *seconds: float | None) -> None:
@@ -114,7 +114,7 @@ async def test_words_and_times_without_a_fault() -> None:
 @in_virtual_time
 async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> None:
     said = talk(4, 5)
-    async with numbered_server(said, Cuts(cut)) as server, new_stt(server) as stt:
+    async with numbered_server(said, DropsAfter(cut)) as server, new_stt(server) as stt:
         events = await collect(
             stt.stream(conn_options=QUICK),
             frames(said.pcm()),
@@ -133,7 +133,7 @@ async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> N
 async def test_many_cuts_change_nothing(seed: int) -> None:
     chance = random.Random(seed)
     said = talk(*(chance.randint(1, 6) for _ in range(5)), word=chance.choice([0.2, 0.3, 0.5]))
-    cuts = Cuts(*(chance.uniform(1.0, 6.0) for _ in range(chance.randint(1, 4))))
+    cuts = DropsAfter(*(chance.uniform(1.0, 6.0) for _ in range(chance.randint(1, 4))))
     async with numbered_server(said, cuts) as server, new_stt(server) as stt:
         events = await collect(
             stt.stream(conn_options=QUICK),

@@ -102,7 +102,7 @@ class _PatientRecognition(NumberedRecognition):
 
 
 @dataclass
-class Call:
+class WorkerCall:
     """One of the calls, as seen from outside."""
 
     name: str
@@ -185,10 +185,10 @@ class Belongings:
 
 
 @dataclass
-class Outcome:
+class PoolOutcome:
     """What came of the run."""
 
-    calls: dict[str, Call]
+    calls: dict[str, WorkerCall]
     at_drain: list[str] = field(default_factory=list)
     """The calls that were under way when the server was told to drain."""
     closed_at: float = 0.0
@@ -245,7 +245,7 @@ async def _join(process: Any, join: Any = SupervisedProc.join) -> None:
 
 
 @asynccontextmanager
-async def agent_server(calls: dict[str, Call]) -> AsyncIterator[AgentServer]:
+async def agent_server(calls: dict[str, WorkerCall]) -> AsyncIterator[AgentServer]:
     """Run a worker that no LiveKit server knows of, and note how its jobs end."""
     server = AgentServer(
         host="127.0.0.1",
@@ -285,7 +285,7 @@ def _name(info: Any) -> str:
     return os.path.basename(report).partition(".")[0]
 
 
-async def run(outcome: Outcome) -> None:
+async def run(outcome: PoolOutcome) -> None:
     """Have five calls at once."""
     calls = outcome.calls
     async with (
@@ -310,14 +310,14 @@ async def run(outcome: Outcome) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> PoolOutcome:
     """Return what came of five calls at once."""
     path = tmp_path_factory.mktemp("calls")
     words = iter(TALK.words)
-    outcome = Outcome({})
+    outcome = PoolOutcome({})
     for name, second in CALLS.items():
         own = tuple(next(words) for _ in range(FIRST + second))
-        outcome.calls[name] = Call(name, path, own)
+        outcome.calls[name] = WorkerCall(name, path, own)
     before = Belongings.now()
     with forkserver(outcome.errors):
         asyncio.run(run(outcome))
@@ -331,7 +331,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_call_hears_its_own_words(outcome: Outcome, name: str) -> None:
+def test_each_call_hears_its_own_words(outcome: PoolOutcome, name: str) -> None:
     call = outcome.calls[name]
     assert call.heard == call.said
     assert call.exit_code == 0
@@ -340,7 +340,7 @@ def test_each_call_hears_its_own_words(outcome: Outcome, name: str) -> None:
     assert took < jobs.LAST_FINAL, "or the flush at its end went unanswered"
 
 
-def test_the_call_that_is_killed_takes_nobody_with_it(outcome: Outcome) -> None:
+def test_the_call_that_is_killed_takes_nobody_with_it(outcome: PoolOutcome) -> None:
     killed = outcome.calls["killed"]
     assert killed.exit_code == jobs.KILLED
     assert killed.heard == killed.said[:FIRST]
@@ -351,7 +351,7 @@ def test_the_call_that_is_killed_takes_nobody_with_it(outcome: Outcome) -> None:
 
 
 def test_a_call_that_is_closed_in_mid_sentence_yields_its_words_before_it_ends(
-    outcome: Outcome,
+    outcome: PoolOutcome,
 ) -> None:
     closed = outcome.calls["closed"]
     count = len(closed.heard)
@@ -364,19 +364,19 @@ def test_a_call_that_is_closed_in_mid_sentence_yields_its_words_before_it_ends(
     assert closed.exit_code == 0
 
 
-def test_drain_waits_for_the_calls(outcome: Outcome) -> None:
+def test_drain_waits_for_the_calls(outcome: PoolOutcome) -> None:
     assert {*EXAMPLES, "closed"} <= set(outcome.at_drain)
     assert outcome.at_drained == []
     assert [outcome.calls[name].noted("ended") for name in EXAMPLES] == [["hung up"]] * 3
 
 
-def test_no_process_socket_or_thread_is_left(outcome: Outcome) -> None:
+def test_no_process_socket_or_thread_is_left(outcome: PoolOutcome) -> None:
     assert outcome.left == []
     pids = [call.pid for call in outcome.calls.values()]
     assert all(pids)
     assert not any(map(psutil.pid_exists, pids))
 
 
-def test_the_certificates_are_read_before_the_call(outcome: Outcome) -> None:
+def test_the_certificates_are_read_before_the_call(outcome: PoolOutcome) -> None:
     """By `prewarm` of examples/voice_agent.py."""
     assert [call.noted("certificates") for call in outcome.calls.values()] == [[1]] * len(CALLS)
