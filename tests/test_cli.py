@@ -12,13 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -47,6 +46,9 @@ from .support.command import (
     wait_until,
 )
 from .support.recordings import Sound, silence, tone, write, write_late_camera, write_wav
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture

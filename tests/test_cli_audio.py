@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ import pytest
 
 from livekit.plugins.tiro.cli import audio as audio_module
 from livekit.plugins.tiro.cli.audio import AudioFile, Selection, open_audio
-from livekit.plugins.tiro.cli.blocks import Block
 from livekit.plugins.tiro.cli.exits import Exit, FileError
 from livekit.plugins.tiro.cli.source import STDIN, Source
 
@@ -32,6 +30,12 @@ from .support.recordings import (
     write,
     write_wav,
 )
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Iterator, Sequence
+
+    from livekit.plugins.tiro.cli.blocks import Block
 
 DATA = Path(__file__).parent / "data"
 TONE = 440.0

@@ -68,7 +68,7 @@ async def rounds(count: int) -> None:
 
 
 def opening(socket: FakeSocket, timeout: float = 5.0) -> asyncio.Task[Connection]:
-    session = cast(aiohttp.ClientSession, socket)
+    session = cast("aiohttp.ClientSession", socket)
     return asyncio.create_task(Connection.open(session, OPTIONS, timeout))
 
 
@@ -157,8 +157,8 @@ async def test_a_path_at_which_nothing_is_is_compared_with_tiros_own(path: str, 
     refusing, answering = Refusing(), FakeSocket()
     refusing.fault = aiohttp.WSServerHandshakeError(REQUEST, (), status=404)
     with pytest.raises(APIStatusError) as raised:
-        await Connection.open(cast(aiohttp.ClientSession, refusing), options, 5.0)
-    connection = await Connection.open(cast(aiohttp.ClientSession, answering), options, 5.0)
+        await Connection.open(cast("aiohttp.ClientSession", refusing), options, 5.0)
+    connection = await Connection.open(cast("aiohttp.ClientSession", answering), options, 5.0)
     answering.inbox.put_nowait(FakeMessage(b"Not Found"))
     response = await connection.receive()
     assert response is not None and response.error is not None
@@ -235,7 +235,7 @@ async def test_a_session_that_can_not_be_used_is_told_as_such() -> None:
     closed.closed = True
 
     class Foreign(FakeSocket):
-        _loop = cast(asyncio.AbstractEventLoop, None)
+        _loop = cast("asyncio.AbstractEventLoop", None)
 
     for session, why in ((closed, "it is closed"), (Foreign(), "another event loop")):
         with pytest.raises(APIConnectionError, match=why) as raised:
@@ -269,9 +269,9 @@ async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
             asked.update(options, method=method, url=url)
             return "answer"
 
-    session = _OneAddress(cast(aiohttp.ClientSession, Session()))
+    session = _OneAddress(cast("aiohttp.ClientSession", Session()))
     assert session.closed is False, "in all else it is the session"
-    assert await session.request("GET", "wss://host", headers={}) == cast(Any, "answer")
+    assert await session.request("GET", "wss://host", headers={}) == cast("Any", "answer")
     assert asked == {
         "method": "GET",
         "url": "wss://host",
@@ -285,7 +285,7 @@ async def test_a_redirect_is_not_followed_whatever_the_session_does() -> None:
 
 
 def on(wire: Wire) -> Connection:
-    return Connection(cast(Any, wire), 0.1)
+    return Connection(cast("Any", wire), 0.1)
 
 
 async def test_messages_go_out_in_order() -> None:

@@ -12,13 +12,10 @@ import json
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
-from unittest.mock import Mock
 
 import pytest
 
@@ -33,6 +30,11 @@ from livekit.plugins.tiro.log import logger
 from .support.fake_socket import RATE, calling, frame
 from .support.harness import FINAL, INTERIM
 from .support.session_fakes import in_virtual_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from unittest.mock import Mock
 
 PACKAGE = str(Path(tiro.__file__).parent)
 CHUNK_BYTES = 2 * RATE // 20

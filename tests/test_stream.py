@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
@@ -20,7 +20,6 @@ from livekit.agents import (
     APIStatusError,
     APITimeoutError,
 )
-from livekit.agents.stt import SpeechEvent, STTError
 from livekit.plugins import tiro
 from livekit.plugins.tiro.testing import (
     ConnectionRecord,
@@ -41,7 +40,6 @@ from livekit.plugins.tiro.testing.faults import (
 from livekit.plugins.tiro.transcript import Transcript
 
 from .support import virtual
-from .support.fake_socket import FakeSocket
 from .support.harness import (
     FINAL,
     assert_alternating,
@@ -58,6 +56,11 @@ from .support.session_fakes import in_virtual_time
 from .support.trial import hear
 from .support.wire import Wires
 from .support.wired import EMPTY, hypothesis, wired
+
+if TYPE_CHECKING:
+    from livekit.agents.stt import SpeechEvent, STTError
+
+    from .support.fake_socket import FakeSocket
 
 QUICK = APIConnectOptions(max_retry=3, retry_interval=0.05, timeout=2)
 ONCE = APIConnectOptions(max_retry=0, timeout=2)
@@ -531,7 +534,8 @@ async def test_an_interim_that_never_became_final_is_not_lost() -> None:
         stream.end_input()
         with pytest.raises(APITimeoutError, match="did not answer"):
             async for event in stream:
-                events.append(event)
+                # One by one: those before the error count.
+                events.append(event)  # noqa: PERF401
         await stream.aclose()
     assert finals(events) and finals(events)[0].startswith("w0")
     assert_alternating(events)

@@ -4,13 +4,12 @@ with the framework (E: events, T: times)."""
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from livekit.agents.stt import SpeechData, SpeechEvent
 from livekit.agents.types import NOT_GIVEN, TimedString
 from livekit.plugins.tiro.protocol import Alternative, Response, Result, ServiceError, Word
 from livekit.plugins.tiro.transcript import Transcript
@@ -18,6 +17,9 @@ from livekit.plugins.tiro.transcript import Transcript
 from .support.caller import Caller, quiet, tone
 from .support.examples import examples
 from .support.harness import END, FINAL, INTERIM, START
+
+if TYPE_CHECKING:
+    from livekit.agents.stt import SpeechData, SpeechEvent
 
 EMPTY = Response()
 

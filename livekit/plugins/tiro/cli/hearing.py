@@ -196,7 +196,8 @@ class Hearing:
         that was muted, and move the times of all that follows.
         """
         await asyncio.sleep(0)
-        while (early := self._ahead()) > 0:
+        # Room comes with time, not only with what is sent, so there is no event to wait for.
+        while (early := self._ahead()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(_LOOK, early))
 
     def _ahead(self) -> float:
