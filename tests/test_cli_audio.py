@@ -195,6 +195,9 @@ def test_damaged_packets_are_passed_over_and_counted(tmp_path: Path) -> None:
     audio, blocks = read(path)
     assert audio.damaged >= 1
     assert end_of(audio, blocks) == pytest.approx(30.0, abs=TRUE)
+    # It is noted once in a part too, and not in one that is behind it.
+    assert read(path, start=6.0)[0].damaged == audio.damaged
+    assert read(path, start=25.0)[0].damaged == 0
 
 
 def test_a_picture_that_appears_late_is_no_end(tmp_path: Path) -> None:
@@ -310,7 +313,7 @@ def test_a_part_of_a_file_has_the_times_of_the_file(tmp_path: Path, name: str, c
     assert blocks[0].time == pytest.approx(12.5, abs=0.001)
     assert end_of(audio, blocks) == pytest.approx(22.5, abs=0.001)
     assert onsets(blocks, audio.sample_rate) == pytest.approx([14.1, 21.9], abs=TRUE)
-    assert audio.shortfall is None
+    assert (audio.damaged, audio.shortfall) == (0, None)
 
 
 def test_a_part_may_begin_or_end_in_a_gap(tmp_path: Path) -> None:

@@ -181,6 +181,29 @@ def test_a_recording_may_change_its_kind() -> None:
     assert found.damaged == 0
 
 
+def test_what_was_not_given_before_a_jump_is_no_damage() -> None:
+    """The second frame of a kind waits until the first one is taken."""
+    found = decoder()
+    before: list[Any] = [[frame()], [frame()]]
+    assert list(found.decode(before[0])) == []
+    assert next(found.decode(before[1])) is before[0][0]
+    found.restart()
+    later = [frame(), frame()]
+    assert decoded(found, later) == later
+    assert found.damaged == 0
+
+
+@pytest.mark.parametrize("odd", [BROKEN, [frame(rate=1)], [frame("43 channels")]])
+def test_damage_counts_again_from_the_first_frame_after_a_jump(odd: Any) -> None:
+    found = decoder()
+    assert len(decoded(found, [frame(), frame()])) == 2
+    found.restart()
+    assert len(decoded(found, odd, [frame()])) == 1
+    assert found.damaged == 0
+    assert len(decoded(found, odd, [frame()])) == 1
+    assert found.damaged == 1
+
+
 def test_a_recording_of_a_single_frame_is_all_there_is() -> None:
     only = frame()
     found = decoder()

@@ -86,6 +86,8 @@ def test_a_place_far_into_a_file_is_found(tmp_path: Path, name: str) -> None:
         assert next(track.frames()).start == track.start
         assert [found.start for found in track.frames()][-1] == pytest.approx(19.97, abs=0.07)
         assert track.end == pytest.approx(20.0, abs=0.01)
+        # What the jump left behind is no damage.
+        assert track.damaged == 0
 
 
 def test_a_place_at_the_beginning_is_not_looked_for(tmp_path: Path) -> None:
@@ -135,6 +137,7 @@ def test_a_place_that_is_found_wrongly_is_reached_from_the_start(
         track.seek(12.0)
         assert track.start == 0.0
         assert len(list(track.frames())) == 313
+        assert track.damaged == 0
 
 
 def test_a_file_that_cannot_seek_is_read_on(tmp_path: Path) -> None:

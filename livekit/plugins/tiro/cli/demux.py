@@ -81,6 +81,16 @@ class Decoder:
         self._shapes: set[tuple[str, int, int]] = set()
         # The first frame of a shape that was not seen before; a second one has to confirm it.
         self._odd: AudioFrame | None = None
+        self._is_settled = True
+
+    def restart(self) -> None:
+        """Begin anew at some other place of the file: what was not given yet is forgotten.
+
+        Up to the next frame nothing counts as damage: many a codec cannot decode what follows a
+        jump, and what comes from a place for the second time was counted at the first.
+        """
+        self._odd = None
+        self._is_settled = False
 
     def decode(self, packet: Packet[Any] | None) -> Iterator[AudioFrame]:
         """Yield the frames of a packet; None brings the last ones."""
@@ -89,7 +99,7 @@ class Decoder:
         except Exception as error:
             # Players skip what cannot be decoded, whatever the error is.
             if packet is not None:
-                self.damaged += 1
+                self._note_damage()
             if isinstance(error, EOFError):
                 self._stream.codec_context.flush_buffers()
             return
@@ -104,7 +114,7 @@ class Decoder:
             # All of a very short file.
             yield self._odd
         elif self._odd is not None:
-            self.damaged += 1
+            self._note_damage()
         self._odd = None
 
     def time_of(self, frame: AudioFrame) -> float | None:
@@ -116,19 +126,25 @@ class Decoder:
         """Yield a frame unless damage made up its shape: such a shape comes only once."""
         shape = _shape(frame)
         if not _MIN_RATE <= frame.sample_rate <= _MAX_RATE:
-            self.damaged += 1
+            self._note_damage()
             return
         if shape not in self._shapes:
             odd, self._odd = self._odd, frame
             if odd is None or _shape(odd) != shape:
-                self.damaged += odd is not None
+                if odd is not None:
+                    self._note_damage()
                 return
             self._shapes.add(shape)
+            self._is_settled = True
             yield odd
         elif self._odd is not None:
-            self.damaged += 1
+            self._note_damage()
         self._odd = None
+        self._is_settled = True
         yield frame
+
+    def _note_damage(self) -> None:
+        self.damaged += self._is_settled
 
 
 def _shape(frame: AudioFrame) -> tuple[str, int, int]:

@@ -42,7 +42,7 @@ class Track:
         self._container = container
         self._stream = stream
         self._decoder = Decoder(stream)
-        self._restart()
+        self._read_on()
         first = next(self._decoded, None)
         if first is None:
             raise FileError(Exit.NO_AUDIO, self._why_none())
@@ -77,7 +77,8 @@ class Track:
     def _go_to(self, seconds: float) -> bool:
         with suppress(av.error.FFmpegError):
             self._container.seek(round((seconds + self.origin) * av.time_base))
-        self._restart()
+        self._decoder.restart()
+        self._read_on()
         first = next(self._decoded, None)
         time = None if first is None else self._decoder.time_of(first)
         if first is None or time is None:
@@ -86,7 +87,7 @@ class Track:
         self.start = self.end = time - self.origin
         return True
 
-    def _restart(self) -> None:
+    def _read_on(self) -> None:
         self._demuxer = Demuxer(self._container, [self._stream])
         self._decoded = self._decode()
 
