@@ -104,7 +104,15 @@ def test_a_local_server_is_asked_for(asked: list[tuple[Task, Plan]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("time", "seconds"), [("90", 90.0), ("0.5", 0.5), ("1:30", 90.0), (" 1:00:00 ", 3600.0)]
+    ("time", "seconds"),
+    [
+        ("90", 90.0),
+        ("0.5", 0.5),
+        ("1:30", 90.0),
+        (" 1:00:00 ", 3600.0),
+        ("75:59.9", 4559.9),
+        ("100:59:59", 363599.0),
+    ],
 )
 def test_times_as_people_write_them(
     asked: list[tuple[Task, Plan]], time: str, seconds: float
@@ -117,9 +125,13 @@ def test_times_as_people_write_them(
     ("options", "reason"),
     [
         ("--local --base-url ws://x", "--local and --base-url exclude each other"),
-        ("--start now", "--start must be a time like 90, 1:30 or 1:02:03.5"),
-        ("--end -1", "--end must be a time"),
-        ("--end 1:2:3:4", "--end must be a time"),
+        ("--start now", "--start must be a time like 90, 1:30 or 1:02:03.5, not 'now'"),
+        ("--end -1", "--end must be a time like 90, 1:30 or 1:02:03.5, not '-1'"),
+        ("--end 1:2:3:4", "--end must be a time like 90, 1:30 or 1:02:03.5, not '1:2:3:4'"),
+        ("--start 1:75", "not '1:75': what comes after a colon must be below 60"),
+        ("--start 1:60", "not '1:60': what comes after a colon must be below 60"),
+        ("--end 1:60:00", "not '1:60:00': what comes after a colon must be below 60"),
+        ("--end 1:00:60.5", "not '1:00:60.5': what comes after a colon must be below 60"),
         ("--start 2 --end 2", "--end must be later than --start"),
         ("--skip-existing", "--skip-existing needs --output"),
         ("--skip-existing -o -", "--skip-existing needs --output"),

@@ -318,8 +318,11 @@ def _selection(
 
 
 def _seconds(option: str, time: str) -> float:
+    wrong = f"{option} must be a time like 90, 1:30 or 1:02:03.5, not '{time}'"
     match = _TIME.fullmatch(time.strip())
     if match is None:
-        raise CliError(Exit.USAGE, f"{option} must be a time like 90, 1:30 or 1:02:03.5")
+        raise CliError(Exit.USAGE, wrong)
     hours, minutes, seconds = match.groups(default="0")
+    if (match[1] and int(minutes) >= 60) or (match[2] and float(seconds) >= 60):
+        raise CliError(Exit.USAGE, f"{wrong}: what comes after a colon must be below 60")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
