@@ -12,6 +12,8 @@ from livekit.plugins.tiro.cli.exits import CliError, Exit
 from livekit.plugins.tiro.cli.formats import Format
 from livekit.plugins.tiro.cli.plan import Group, Place, Plan, names, plan
 
+from .fuzz_media import KINDS
+
 TEXT, JSON, SRT = Format.TEXT, Format.JSON, Format.SRT
 
 
@@ -131,6 +133,36 @@ def test_a_file_is_never_overwritten_by_a_transcript(tmp_path: Path) -> None:
     with pytest.raises(CliError, match=r"a.txt is one of the FILEs"):
         plan([str(path)], [], str(tmp_path))
     assert plan(["a\0b"], [], str(tmp_path)).groups
+
+
+@pytest.mark.parametrize(
+    ("output", "forms", "other"),
+    [
+        ("fox2.wav", [], "fox2.txt"),
+        ("x/a.b.MP4", [JSON], "x/a.b.json"),
+        (".x.wav", [SRT], ".x.srt"),
+    ],
+)
+def test_no_document_gets_the_name_of_a_recording(
+    output: str, forms: list[Format], other: str
+) -> None:
+    told = f"{output} has the name of a recording, .*: name another .* --output, such as {other}$"
+    with pytest.raises(CliError, match=told) as caught:
+        plan(["fox.wav"], forms, output)
+    assert caught.value.code is Exit.USAGE
+
+
+def test_the_name_of_every_recording_that_is_read_is_known() -> None:
+    for ending in {kind.ending for kind in KINDS}:
+        with pytest.raises(CliError, match="has the name of a recording"):
+            plan(["fox"], [], f"a.{ending}")
+
+
+def test_a_directory_may_be_named_like_a_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "call.wav"
+    folder.mkdir()
+    assert written(plan(["fox.wav"], [], str(folder))) == ["fox.txt"]
+    assert written(plan(["fox.wav"], [], "new.mp3/")) == ["fox.txt"]
 
 
 @pytest.mark.many

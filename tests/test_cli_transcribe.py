@@ -140,6 +140,7 @@ def test_times_as_people_write_them(
         ("--max-line-count 1 -f json", "--max-line-count is for --format srt or vtt"),
         ("--word-cues -f tsv", "--word-cues is for --format srt or vtt"),
         ("-f srt -f vtt", "several formats make several documents"),
+        ("-o fox2.wav", "fox2.wav has the name of a recording, and gets text: name another file"),
         (f"{TWO} -f srt", "srt makes one document of each FILE"),
     ],
 )

@@ -23,6 +23,13 @@ _FOREIGN = frozenset(
     ".ass .csv .dfxp .doc .docx .htm .jsonl .odt .ods .pdf .rtf .sbv .ssa .sub .ttml .xhtml .xls "
     ".xlsx .xml".split()
 )
+# Endings of recordings: a document is none, and may well be written over one.
+_RECORDINGS = frozenset(
+    ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dts .eac3 .f4v .flac "
+    ".flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf .nut .oga "
+    ".ogg .ogv .opus .pcm .ra .raw .rm .snd .spx .ts .tta .vob .voc .w64 .wav .wave .webm .wma "
+    ".wmv .wv".split()
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
         output: A path, `STDOUT`, or None for the standard output as well.
 
     Raises:
-        CliError: Several documents would go to one place, or one would overwrite a file.
+        CliError: Several documents would go to one place, or one would overwrite a file, or has
+            the name of a recording.
     """
     if files.count(STDIN) > 1:
         raise CliError(Exit.USAGE, "the standard input (-) can be read only once")
@@ -83,6 +91,7 @@ def plan(files: Sequence[str], forms: Sequence[Format], output: str | None) -> P
         remark = "" if path is None else _odd_ending(path, formats[0], is_asked=bool(forms))
         found = Plan([Group(files, [Place(formats[0], path)])], remark=remark)
     _check_overwriting(files, found)
+    _check_endings(found)
     return found
 
 
@@ -131,6 +140,19 @@ def _check_overwriting(files: Sequence[str], found: Plan) -> None:
                 raise CliError(
                     Exit.USAGE, f"{place.path} is one of the FILEs and would be overwritten"
                 )
+
+
+def _check_endings(found: Plan) -> None:
+    """Raise CliError if a document would have the name of a recording."""
+    for place in (place for group in found.groups for place in group.places):
+        path = place.path
+        if path is not None and path.suffix.lower() in _RECORDINGS:
+            other = path.with_suffix(place.form.suffix)
+            raise CliError(
+                Exit.USAGE,
+                f"{path} has the name of a recording, and gets {place.form.value}: "
+                f"name another file with --output, such as {other}",
+            )
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
