@@ -27,7 +27,6 @@ SHARED = {
     "journal.py": ["test_stats.py"],
     "loudness.py": ["test_endpointing.py"],
     "stt.py": ["test_prewarm.py", "test_stats.py"],
-    "watch.py": ["test_endpointing.py"],
 }
 # Modules without decisions of their own.
 EXEMPT = {"__init__", "__main__", "log", "version"}

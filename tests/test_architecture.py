@@ -33,7 +33,7 @@ LAYERS = [
     {"exchange", "dial", "outlet"},
     {"connection", "transcript", "journal", "flusher", "lookout"},
     {"recovery", "feed", "protocol"},
-    {"watch"},
+    {"watch", "endpointing"},
     {"monologue", "replay"},
     {"backlog", "keys", "reach"},
     {"loudness", "drift", "clock", "errors", "onset", "environment"},
@@ -147,7 +147,7 @@ def test_the_map_has_every_module_and_the_layers() -> None:
 
 
 CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "stats"]
-CORE += ["drift", "endpointer", "monologue", "replay", "watch"]
+CORE += ["drift", "endpointer", "endpointing", "monologue", "replay", "watch"]
 
 
 @pytest.mark.parametrize("name", CORE)

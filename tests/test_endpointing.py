@@ -12,12 +12,13 @@ import pytest
 
 from livekit import rtc
 from livekit.plugins import tiro
+from livekit.plugins.tiro.backlog import Backlog
+from livekit.plugins.tiro.endpointing import NEXT_PAUSE, QuietWatch
 from livekit.plugins.tiro.loudness import Loudness
 from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.faults import Disconnect, PerConnection, Refuse, StalledHandshake
-from livekit.plugins.tiro.watch import QuietWatch
 
-from .support.caller import tone
+from .support.caller import noise, tone
 from .support.harness import FINAL, frames
 from .support.numbered import RATE, NumberedRecognizer, Spoken, Talk, talk
 from .support.session_fakes import in_virtual_time, local_server, new_stt
@@ -506,6 +507,59 @@ def test_a_monologue_is_cut_at_the_first_short_quiet(endpointing: float | None, 
     call.push(11)
     call.push(0.05, quiet=True)
     assert len(call.asked) == 1, "the time is that since the final"
+
+
+# -- a flush that waits for a pause ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ms", [5, 10, 15, 20])
+@pytest.mark.parametrize("peak", [0, 300])
+def test_the_next_word_ends_the_quiet_from_its_first_samples(peak: int, ms: int) -> None:
+    """Less than 20 ms of it is not measured yet."""
+    backlog, watch = Backlog(), QuietWatch()
+    backlog.push(noise(0.5, peak) + tone(0.5), RATE)
+    watch.wait_for_pause(backlog)
+    backlog.push(noise(0.19, peak), RATE)
+    assert watch.quiet_from(backlog) == RATE
+    backlog.push(tone(ms / 1000), RATE)
+    assert watch.quiet_from(backlog) == backlog.end
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("somebody_waits", [False, True])
+def test_a_new_connection_waits_for_a_pause_after_what_nobody_has_asked_for(
+    somebody_waits: bool, flushed: bool
+) -> None:
+    backlog, watch = Backlog(), QuietWatch()
+    backlog.push(noise(0.5, 0) + tone(0.5), RATE)
+    if flushed:
+        backlog.flush()
+        backlog.push(noise(0.1, 0), RATE)
+    watch.take_over(backlog, somebody_waits=somebody_waits)
+    assert watch.is_waiting == (somebody_waits and not flushed)
+    assert watch.waits_from == (RATE // 2 if watch.is_waiting else 0)
+    assert watch.look_from == watch.due_from == (RATE // 2 if watch.is_waiting else inf)
+
+
+def test_a_flush_waits_for_so_much_quiet_and_looks_no_sooner() -> None:
+    backlog, watch = Backlog(), QuietWatch()
+    backlog.push(tone(1.0), RATE)
+    watch.wait_for_pause(backlog)
+    watch.look_again(None, STEP)
+    assert watch.look_from == RATE, "no quiet is known"
+    watch.look_again(RATE, STEP)
+    assert watch.look_from == RATE + NEXT_PAUSE * RATE - STEP / 2
+
+    def due(seconds: float) -> bool:
+        return watch.is_due(round((1 + seconds) * RATE), RATE, 99.0, STEP, silent=False)
+
+    assert not due(NEXT_PAUSE - 0.026)
+    assert due(NEXT_PAUSE - 0.024)
+    watch.asked(2 * RATE, 101.5)
+    assert not watch.is_waiting and not due(5.0)
+
+
+# -- in a monologue -------------------------------------------------------------------------------
 
 
 @in_virtual_time

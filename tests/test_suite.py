@@ -21,7 +21,7 @@ def test_each_module_has_tests_of_its_own() -> None:
     ("module", "tests"),
     [
         ("feed.py", ["test_feed.py"]),
-        ("watch.py", ["test_watch.py", "test_endpointing.py"]),
+        ("watch.py", ["test_watch.py"]),
         ("cli/audio.py", ["test_cli_audio.py"]),
         ("cli/doctor.py", ["test_doctor.py"]),
         ("testing/server.py", ["test_server.py"]),

@@ -6,10 +6,7 @@ from functools import partial
 
 import pytest
 
-from livekit.plugins.tiro.backlog import Backlog
-from livekit.plugins.tiro.watch import DRAIN_TIMEOUT, AnswerWatch, PauseWatch, QuietWatch
-
-from .support.caller import RATE, noise, tone
+from livekit.plugins.tiro.watch import DRAIN_TIMEOUT, AnswerWatch, PauseWatch
 
 NEVER = 0.0
 
@@ -119,19 +116,3 @@ def test_audio_between_two_looks_is_no_pause() -> None:
 def test_before_any_audio_there_is_no_pause() -> None:
     watch = PauseWatch()
     assert not any(watch.look(0.0, now) for now in (1.0, 2.0, 3.0))
-
-
-# -- a flush that waits for a pause ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ms", [5, 10, 15, 20])
-@pytest.mark.parametrize("peak", [0, 300])
-def test_the_next_word_ends_the_quiet_from_its_first_samples(peak: int, ms: int) -> None:
-    """Less than 20 ms of it is not measured yet."""
-    backlog, watch = Backlog(), QuietWatch()
-    backlog.push(noise(0.5, peak) + tone(0.5), RATE)
-    watch.wait_for_pause(backlog)
-    backlog.push(noise(0.19, peak), RATE)
-    assert watch.quiet_from(backlog) == RATE
-    backlog.push(tone(ms / 1000), RATE)
-    assert watch.quiet_from(backlog) == backlog.end

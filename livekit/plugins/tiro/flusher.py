@@ -8,8 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from .endpointer import DECIDED_AFTER, FLUSH_SILENCE
+from .endpointing import NEXT_PAUSE, QuietWatch
 from .loudness import FRAMES_PER_SECOND
-from .watch import NEXT_PAUSE, QuietWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
