@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from livekit.plugins.tiro import onset
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST, chunk_samples
+from livekit.plugins.tiro.feed import TRIM_INTERVAL
 from livekit.plugins.tiro.testing import placing
 from livekit.plugins.tiro.testing.placing import CallAudio, Pace, Place
+
+from .support.caller import RATES
 
 if TYPE_CHECKING:
     from .support.harness import Pcm
@@ -100,6 +105,23 @@ def test_no_more_audio_is_kept_than_comes_again(monkeypatch: pytest.MonkeyPatch)
         assert len(audio._pcm) <= 2 * 1.5 * RATE
     assert audio.find(said[:800]) is None
     assert audio.find(said[50000:50800]) == 50000
+
+
+def test_a_minute_of_a_call_is_found_when_it_comes_again() -> None:
+    """No more is sent again, however long the call."""
+    audio, said = CallAudio(), noise(2 * KEEP_AT_MOST)
+    for start in range(0, len(said), RATE):
+        audio.add(start, said[start : start + RATE])
+    oldest = len(said) - round((KEEP_AT_MOST + TRIM_INTERVAL) * RATE)
+    assert audio.find(said[oldest : oldest + 800]) == oldest
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_what_is_assumed_of_the_plugin_holds(rate: int) -> None:
+    assert placing.HELD_BACK == onset._HELD_BACK
+    shortest, longest = placing.GATHERED
+    assert shortest < onset._held(rate, chunk_samples(rate)) / rate < longest
+    assert placing.KEPT >= KEEP_AT_MOST + TRIM_INTERVAL
 
 
 # -- the clock -------------------------------------------------------------------------------------

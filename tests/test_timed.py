@@ -14,7 +14,8 @@ from hypothesis import given, strategies as st
 
 from livekit.agents.utils import is_given
 from livekit.plugins import tiro
-from livekit.plugins.tiro import loudness, recovery
+from livekit.plugins.tiro import feed, loudness, recovery
+from livekit.plugins.tiro.backlog import Backlog
 from livekit.plugins.tiro.testing import (
     At,
     ConnectionRecord,
@@ -28,6 +29,7 @@ from livekit.plugins.tiro.testing import (
 )
 from livekit.plugins.tiro.testing.conversation import LONGEST_LINE
 
+from .support.caller import RATES
 from .support.examples import examples
 from .support.harness import (
     END,
@@ -462,6 +464,19 @@ def test_a_last_sound_is_settled_as_soon_as_it_is_for_the_client() -> None:
     assert timed_module.NOTHING_FOR_CERTAIN == recovery._NOTHING_FOR_CERTAIN
     rest = loudness.REST_AT_MOST
     assert timed_module.REST_OF_WORD == rest
+
+
+def test_what_stands_out_does_so_for_the_client_too() -> None:
+    assert timed_module.SOUND == loudness._RATIO
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_silence_of_the_client_is_taken_for_that(rate: int) -> None:
+    backlog = Backlog()
+    backlog.push(bytes(2 * rate), rate)
+    shortest, longest = timed_module.ADDED_SILENCE
+    assert shortest < feed._SILENCE_PIECE < longest
+    assert shortest < feed._silence_piece(backlog) / rate < longest
 
 
 @pytest.mark.parametrize(("back_within", "said_then"), [(30.0, "já takk"), (0.0, "góðan daginn")])
