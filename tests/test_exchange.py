@@ -213,6 +213,19 @@ async def test_a_burst_goes_at_its_pace() -> None:
 
 
 @in_virtual_time
+async def test_a_burst_is_pinged_each_two_seconds_of_it() -> None:
+    """A slow reader can show that it reads."""
+    async with wired(EMPTY) as call:
+        for _ in range(20 * 20):
+            call.stream.push_frame(frame(50))
+        await asyncio.sleep(0.5)
+        pings = call.wires.last.of(aiohttp.WSMsgType.PING)
+        asked = [0, *(int.from_bytes(position, "big") / RATE for position in pings)]
+        assert len(call.wires.last.audio) / 2 / RATE == pytest.approx(20, abs=0.1)
+        assert asked == pytest.approx([2.05 * number for number in range(10)]), "and a message"
+
+
+@in_virtual_time
 async def test_a_frame_of_another_rate_is_refused_in_mid_call() -> None:
     pushed = numbered(0, 10)
     async with calling(QUIET, socket := Recorder()) as call:

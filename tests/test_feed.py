@@ -349,8 +349,10 @@ def test_a_result_tells_how_far_the_service_is(caller: Caller) -> None:
     caller.feed.hear(2, caller.now)
     assert caller.feed.ahead(caller.now) == 18, "slower than taken for"
     caller.now += 18
-    caller.feed.hear(17, caller.now)
+    caller.feed.hear(15.1, caller.now)
     assert caller.feed.ahead(caller.now) == 0, "the usual lag is none"
+    caller.feed.hear(14.9, caller.now)
+    assert caller.feed.ahead(caller.now) == pytest.approx(5.1), "more than that is one"
 
 
 def test_an_empty_response_is_about_five_seconds(caller: Caller) -> None:
@@ -833,6 +835,20 @@ def test_a_sound_after_a_pause_is_one_message() -> None:
     *others, longest = sorted(length for _, length in live.messages)
     assert set(others) == {0.05}
     assert 0.1 <= longest <= 0.2
+
+
+@pytest.mark.parametrize(("behind", "held"), [(0.1, 0.0), (0.5, 0.05)])
+def test_the_newest_of_a_pause_waits_for_a_sound_while_the_service_is_behind(
+    behind: float, held: float
+) -> None:
+    caller = gathering()
+    caller.say(tone(0.5))
+    caller.push(tone(behind), waits=False)
+    caller.send()
+    sent = caller.say(quiet(0.8))
+    assert len(sent) / 2 / RATE == pytest.approx(0.8 - held)
+    caller.push(tone(0.15), waits=False)
+    assert len(caller.send()[0]) / 2 / RATE == pytest.approx(0.1 + held), "all of it at once"
 
 
 # -- long speech, and clocks ---------------------------------------------------------------------

@@ -360,6 +360,16 @@ def test_what_is_much_softer_than_the_word_is_the_rest_of_it() -> None:
     assert loudness.first_sound(RATE // 2, 3 * RATE, after_word=True) is None
 
 
+@pytest.mark.parametrize(("ms", "is_word"), [(60, False), (80, True)])
+def test_what_grows_louder_again_is_a_word_if_it_lasts(ms: int, is_word: bool) -> None:
+    """The service can put the end of a word 60 ms too early."""
+    parts = tone(0.5, 9000), tone(0.08, 9000 // 40), tone(ms / 1000, 9000 // 4), quiet(1)
+    loudness = measured(*parts)
+    loudness.learn_words(0, RATE // 2)
+    first = loudness.first_sound(RATE // 2, loudness.measured_to, after_word=True)
+    assert first == (RATE // 2 if is_word else None)
+
+
 def test_a_sound_that_goes_on_is_no_rest() -> None:
     loudness = measured(tone(0.5), quiet(1))
     assert sound(loudness, after_word=True) == 0.0
