@@ -146,6 +146,28 @@ def test_the_map_has_every_module_and_the_layers() -> None:
     assert layers == LAYERS[1:]
 
 
+def test_a_part_of_the_map_uses_those_below_it() -> None:
+    """Or is given them, and so imports them for their types."""
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    above: list[str] = []
+    edges = []
+    for line in told.split("```")[1].splitlines():
+        part = re.match(r"([│ ├└─]*)(\w+)\.py", line)
+        if part is None:
+            # The second half of the map is no tree.
+            if above:
+                break
+            continue
+        depth = len(part[1]) // 4
+        del above[depth:]
+        edges += [(parent, part[2]) for parent in above[-1:]]
+        above.append(part[2])
+    assert len(edges) > 20
+    for parent, child in edges:
+        found = imports(PACKAGE / f"{parent}.py")
+        assert child in own(found.at_run_time | found.for_types), (parent, child)
+
+
 CORE = ["backlog", "clock", "feed", "loudness", "onset", "options", "protocol", "recovery", "stats"]
 CORE += ["drift", "endpointer", "endpointing", "monologue", "replay", "watch"]
 

@@ -43,7 +43,8 @@ ANSWERS_WITHIN = 1.0
 _REFUSAL_WAIT = 0.05
 # s of audio that the service has yet to process: only a burst puts it this far behind.
 _BURST = 1.0
-# s of audio after which a limit of the service for silence can strike.
+# s of audio after which a limit of the service for silence can strike: README promises that those
+# of 8 s cost nothing, and times are not exact.
 _SHORTEST_LIMIT = 7.0
 # How many times the pace of speech a service works at most, if it says nothing of what it hears.
 _FASTEST = 4.0

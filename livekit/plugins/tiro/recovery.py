@@ -27,7 +27,7 @@ _NOTHING_FOR_CERTAIN = 3
 _DRAIN_DOUBLINGS = 2
 # s; a connection this short counts as failed unless it brought a final.
 _SHORT_CONNECTION = 1.0
-# s; a connection that ends in silence sooner than this has failed: no limit for silence is shorter.
+# s; a connection that ends in silence sooner than this failed: limits for silence are longer.
 _SHORTEST_SILENCE = 5.0
 # s that a connection waited for its first audio, in which its key can have run out.
 _IDLE = 5.0
