@@ -43,7 +43,7 @@ CHECKS = [
     "connect",
     "tls",
     "clock",
-    "session",
+    "stream",
     "audio",
 ]
 
@@ -151,7 +151,7 @@ async def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["key"][0] == "failed"
     assert "TIRO_API_KEY or TIRO_SPEECH_KEY" in found["key"][1]
     assert found["clock"][0] == "ok", "what needs no key is checked all the same"
-    assert found["session"] == ("skipped", "it needs a key")
+    assert found["stream"] == ("skipped", "it needs a key")
     assert server.sessions == []
 
 
@@ -184,9 +184,9 @@ async def test_key_refused_at_the_handshake() -> None:
 
     async with TiroServer(hooks=Guarded()) as server:
         found = await examine("--base-url", server.base_url)
-    assert list(failures(found)) == ["session"]
-    assert "HTTP 401" in found["session"][1] and "Check the key" in found["session"][1]
-    assert found["audio"] == ("skipped", "it needs a session")
+    assert list(failures(found)) == ["stream"]
+    assert "HTTP 401" in found["stream"][1] and "Check the key" in found["stream"][1]
+    assert found["audio"] == ("skipped", "it needs a stream")
 
 
 async def test_service_that_repeats_the_key() -> None:
@@ -253,16 +253,16 @@ async def test_wrong_path(path: str, named: str) -> None:
 async def test_wrong_path_for_the_handshake() -> None:
     async with TiroServer(api_key=KEY, hooks=Absent()) as server:
         found = await examine("--base-url", server.base_url.replace("/v2beta1", ""))
-    assert list(failures(found)) == ["session"]
-    assert "Its path is /, where" in found["session"][1]
+    assert list(failures(found)) == ["stream"]
+    assert "Its path is /, where" in found["stream"][1]
 
 
 @pytest.mark.parametrize("end", ["", "/", "/speech:streamingrecognize"])
 async def test_right_path_is_not_blamed(end: str) -> None:
     async with TiroServer(api_key=KEY, hooks=Absent()) as server:
         found = await examine("--base-url", f"{server.base_url}{end}")
-    assert "HTTP 404" in failures(found)["session"]
-    assert "path" not in found["session"][1]
+    assert "HTTP 404" in failures(found)["stream"]
+    assert "path" not in found["stream"][1]
 
 
 async def test_language_that_the_service_does_not_know() -> None:
@@ -295,7 +295,7 @@ async def test_nobody_listens(scheme: str) -> None:
         found = await examine("--base-url", f"{scheme}://{host}/v2beta1")
     assert list(failures(found)) == ["connect"]
     assert f"could not connect to Tiro at {host}: Connection refused" in found["connect"][1]
-    skipped = ("tls", "clock", "session", "audio")
+    skipped = ("tls", "clock", "stream", "audio")
     assert [found[check][0] for check in skipped] == ["skipped"] * 4
 
 
@@ -317,11 +317,11 @@ async def test_a_handshake_that_takes_longer_than_an_agent_waits(
     monkeypatch.setattr(DOCTOR, "_AGENT_TIMEOUT", 0.2)
     async with TiroServer(api_key=KEY, hooks=StalledHandshake(1.0)) as server:
         found = await examine("--base-url", server.base_url)
-    assert "within 0.2 s" in failures(found)["session"]
+    assert "within 0.2 s" in failures(found)["stream"]
 
 
 async def test_host_that_hangs_up_on_plain_requests() -> None:
-    """It can be a service all the same, so the session is tried."""
+    """It can be a service all the same, so a stream is tried."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -329,7 +329,7 @@ async def test_host_that_hangs_up_on_plain_requests() -> None:
 
     async with listener(hang_up) as host:
         found = await examine("--base-url", f"ws://{host}")
-    assert list(failures(found)) == ["session"]
+    assert list(failures(found)) == ["stream"]
     assert found["clock"] == ("skipped", "it needs a service that tells the time")
 
 
@@ -462,10 +462,10 @@ async def test_clock(date: str, verdict: str, text: str) -> None:
     assert found["clock"][0] == verdict and text in found["clock"][1]
 
 
-# -- the session ---------------------------------------------------------------------------------
+# -- the stream ----------------------------------------------------------------------------------
 
 
-async def test_session_that_drops() -> None:
+async def test_stream_that_drops() -> None:
     class Dropping(Hooks):
         async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
             if connection.seconds >= 0.5:
@@ -476,7 +476,7 @@ async def test_session_that_drops() -> None:
     assert "in the middle of the audio" in failures(found)["audio"]
 
 
-async def test_session_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stream_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stuck(Hooks):
         async def end(self, connection: ConnectionRecord) -> None:
             await asyncio.sleep(60)

@@ -110,7 +110,7 @@ def test_all_questions_against_a_service_that_is_as_assumed(invoke: Invoke, tmp_
     assert found["finished"] and found["sample"] == "own"
     for question in QUESTIONS:
         assert question in result.stdout
-    counts = f"{len(QUESTIONS)} as assumed; {found['sessions']} connections"
+    counts = f"{len(QUESTIONS)} as assumed; {found['connections']} connections"
     assert counts in result.stdout
     hold_secrets(result.output + written)
     words = next(row for row in found["rows"] if row["question"] == "words")

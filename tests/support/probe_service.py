@@ -376,7 +376,7 @@ async def _ask(probe: Probe, knows: bool, settings: dict[str, Any]) -> list[Row]
         assert received <= report.seconds + 0.01, "what was used is said"
         assert report.seconds <= probe.audio(SAMPLE) + 0.01, "and no more than was said before"
         heard = [connection for connection in server.connections if connection.speech]
-        assert len(heard) <= report.sessions
+        assert len(heard) <= report.connections
     assert report.is_finished
     return report.rows
 

@@ -147,7 +147,7 @@ class _Examination:
             self.connect,
             self.tls,
             self.clock,
-            self.session,
+            self.stream,
             self.audio,
         )
         self._http: aiohttp.ClientSession | None = None
@@ -191,7 +191,7 @@ class _Examination:
     async def address(self) -> str:
         try:
             url = url_of_environment() if self._base_url is None else self._base_url
-            # The key is put in later: the checks before `session` do not need it.
+            # The key is put in later: the checks before `stream` do not need it.
             self._valid = Options(
                 api_key="none",
                 base_url=DEFAULT_BASE_URL if url is None else url,
@@ -266,7 +266,7 @@ class _Examination:
             )
         return f"within {max(1, round(abs(ahead)))} s of the service's"
 
-    async def session(self) -> str:
+    async def stream(self) -> str:
         options = _needed(self._reached, "a service that answers")
         options = replace(options, api_key=_needed(self._key, "a key"))
         http = _needed(self._http, "an address")
@@ -278,7 +278,7 @@ class _Examination:
         return f"opened in {self._connection.opened_in:.2f} s"
 
     async def audio(self) -> str:
-        connection = _needed(self._connection, "a session")
+        connection = _needed(self._connection, "a stream")
         async with Call(connection, _SAMPLE_RATE) as call:
             await _stream_silence(call)
         if call.error is not None:

@@ -68,8 +68,8 @@ class Lab:
     sample: Sample
     used: float = 0.0
     """Seconds of audio sent."""
-    sessions: int = 0
-    """Connections opened."""
+    connections: int = 0
+    """How many were opened."""
     open_for: float = 0.0
     """Seconds that connections were open, added up."""
     pings: int = 0
@@ -108,7 +108,7 @@ class Lab:
             APIError: The handshake failed.
         """
         options = options or self.options
-        self.sessions += 1
+        self.connections += 1
         connection = await WatchedConnection.open(self.http, options, HANDSHAKE)
         async with Call(connection, rate, self.spend) as call:
             await connection.configure(options, rate)

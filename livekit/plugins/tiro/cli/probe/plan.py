@@ -49,7 +49,7 @@ async def measure(
         try:
             await _make(lab, probe, report)
         finally:
-            report.seconds, report.sessions = lab.used, lab.sessions
+            report.seconds, report.connections = lab.used, lab.connections
     report.is_finished = True
 
 

@@ -108,7 +108,7 @@ class Hearing:
 @asynccontextmanager
 async def _listening(lab: Lab) -> AsyncIterator[Hearing]:
     """Open a stream with the lab's options."""
-    lab.sessions += 1
+    lab.connections += 1
     async with STT(
         api_key=lab.options.api_key,
         base_url=lab.options.base_url,
@@ -180,7 +180,7 @@ async def reconnect(lab: Lab) -> AsyncIterator[Row]:
     async with _listening(lab) as hearing:
         await hearing.push(faint_noise(LEAD_IN, RATE))
         await hearing.push(samples[:half])
-        lab.sessions += 1
+        lab.connections += 1
         lab.spend(hearing.pushed)
         hearing.stream.update_options(punctuate=False)
         await hearing.push(samples[half:])

@@ -196,7 +196,7 @@ async def _dialled(lab: Lab, options: Options, *, with_key: bool) -> AsyncIterat
         async with lab.call(options=options) as call:
             yield call
         return
-    lab.sessions += 1
+    lab.connections += 1
     try:
         opening = lab.http.ws_connect(options.url, autoping=False, decode_text=False)
         ws = await asyncio.wait_for(opening, HANDSHAKE)

@@ -93,8 +93,8 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     """Of audio that was sent."""
-    sessions: int = 0
-    """Connections that were opened."""
+    connections: int = 0
+    """How many were opened."""
     is_finished: bool = False
     """Whether every probe was made."""
 
@@ -113,7 +113,7 @@ class Report:
             "language": self.language,
             "sample": self.sample,
             "audio_seconds": round(self.seconds, 1),
-            "sessions": self.sessions,
+            "connections": self.connections,
             "finished": self.is_finished,
             "rows": [_as_dict(row) for row in self.rows],
         }
@@ -134,7 +134,7 @@ class Report:
             console.print("What follows:")
         for row in advice:
             console.print(Text(redact(f"- {row.question}: {row.means}")))
-        used = f"{self.sessions} connections, {self.seconds:.0f} s of audio"
+        used = f"{self.connections} connections, {self.seconds:.0f} s of audio"
         console.print(Text(f"{_counts(self.rows)}; {used}"))
 
 
