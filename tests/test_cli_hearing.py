@@ -16,6 +16,7 @@ from livekit.plugins.tiro.cli.exits import Exit, FileError
 from livekit.plugins.tiro.cli.formats import Segment, Transcript
 from livekit.plugins.tiro.cli.hearing import Hearing
 from livekit.plugins.tiro.cli.signals import Interruption
+from livekit.plugins.tiro.clock import _FARTHEST_AHEAD, PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -205,6 +206,12 @@ async def test_audio_goes_on_at_least_as_fast_as_speech_however_slow_the_service
     (stream,) = setup.streams
     assert stream.pushed == pytest.approx(100.0)
     assert clock.now == pytest.approx(100.0 - hearing._MAX_AHEAD, abs=0.5)
+
+
+def test_the_limits_keep_clear_of_those_of_the_stream() -> None:
+    """A file is no live audio for it, and what a live input leaves out is no pause."""
+    assert hearing._MAX_AHEAD > _FARTHEST_AHEAD + PAUSE
+    assert hearing._STALLED < PAUSE
 
 
 async def test_real_time_is_the_pace_of_speech(clock: SimpleNamespace) -> None:

@@ -15,6 +15,7 @@ from livekit.plugins.tiro.cli.job import Job, Task
 from livekit.plugins.tiro.cli.output import Style
 from livekit.plugins.tiro.cli.service import Service
 from livekit.plugins.tiro.cli.subtitles import Layout
+from livekit.plugins.tiro.options import MAX_ALTERNATIVES, MAX_ENDPOINTING, MIN_ENDPOINTING
 
 from .support.command import FOX, TWO, assert_failed, run, transcribe
 
@@ -165,6 +166,22 @@ def test_what_is_out_of_range_is_told(options: str) -> None:
     result = transcribe(FOX, *options.split())
     assert result.exit_code == Exit.USAGE
     assert options.split()[0] in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "taken", "refused"),
+    [
+        ("--max-alternatives", MAX_ALTERNATIVES, MAX_ALTERNATIVES + 1),
+        ("--endpointing", MIN_ENDPOINTING, MIN_ENDPOINTING / 2),
+        ("--endpointing", MAX_ENDPOINTING, MAX_ENDPOINTING * 2),
+    ],
+)
+def test_the_limits_of_options_are_those_of_the_plugin(
+    asked: list[tuple[Task, Plan]], option: str, taken: float, refused: float
+) -> None:
+    assert transcribe(FOX, option, str(taken)).exit_code == 0
+    assert transcribe(FOX, option, str(refused)).exit_code == Exit.USAGE
+    assert len(asked) == 1
 
 
 def test_a_failure_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

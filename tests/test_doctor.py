@@ -481,7 +481,7 @@ async def test_stream_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         async def end(self, connection: ConnectionRecord) -> None:
             await asyncio.sleep(60)
 
-    monkeypatch.setattr(DOCTOR, "_PATIENCE", 0.2)
+    monkeypatch.setattr(DOCTOR, "DRAIN_TIMEOUT", 0.2)
     async with TiroServer(api_key=KEY, hooks=Stuck()) as server:
         found = await examine("--base-url", server.base_url)
     assert "did not answer within 0.2 s" in failures(found)["audio"]

@@ -27,6 +27,7 @@ from ..environment import (
 )
 from ..options import DEFAULT_BASE_URL, Options
 from ..reach import new_http_session, not_reached, proxy_for, reason_of
+from ..watch import DRAIN_TIMEOUT
 from .call import Call, WatchedConnection, faint_noise
 from .exits import CliError, Exit, exits, redact, writing
 from .formats import printable
@@ -40,8 +41,6 @@ _PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "nu
 _TIMEOUT = 10.0
 # s that an agent allows for a connection, by the framework's default.
 _AGENT_TIMEOUT = DEFAULT_API_CONNECT_OPTIONS.timeout * HANDSHAKE_SHARE
-# s to wait for an answer to the silence; a stream waits as long for its last final.
-_PATIENCE = 5.0
 # s to wait for a refusal: sending audio while the service closes the connection would destroy it.
 _REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
@@ -289,7 +288,7 @@ class _Examination:
         if not connection.end_sent:
             raise _Failed(errors.dropped("in the middle of the audio").message)
         if not call.is_over:
-            raise _Failed(errors.drain_timeout(_PATIENCE).message)
+            raise _Failed(errors.drain_timeout(DRAIN_TIMEOUT).message)
         return "a second of silence was taken without a word, which for silence is no fault"
 
 
@@ -299,7 +298,8 @@ async def _stream_silence(call: Call) -> None:
     await call.send(faint_noise(_SILENCE, _SAMPLE_RATE))
     if not call.is_over:
         await call.connection.end()
-        await call.until_over(_PATIENCE)
+        # As long as a stream waits for its last final.
+        await call.until_over(DRAIN_TIMEOUT)
 
 
 def _needed(value: T | None, what: str) -> T:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..options import MAX_ALTERNATIVES, MAX_ENDPOINTING, MIN_ENDPOINTING
 from . import signals
 from .audio import Selection
 from .exits import CliError, Exit, exits, note
@@ -24,9 +25,6 @@ from .subtitles import LINE_COUNT, LINE_LENGTH, Layout
 _SUBTITLES = (Format.SRT, Format.VTT)
 # Hz of recordings without a header.
 _MIN_RAW, _MAX_RAW = 1000, 384_000
-# What `tiro.STT` takes.
-_MAX_ALTERNATIVES = 30
-_MIN_ENDPOINTING, _MAX_ENDPOINTING = 0.1, 2.0
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 
 
@@ -181,7 +179,7 @@ _Alternatives = Annotated[
     typer.Option(
         "--max-alternatives",
         min=1,
-        max=_MAX_ALTERNATIVES,
+        max=MAX_ALTERNATIVES,
         metavar="N",
         help="Ask for up to N readings of each final; json has them.",
     ),
@@ -194,8 +192,8 @@ _Endpointing = Annotated[
     float | None,
     typer.Option(
         "--endpointing",
-        min=_MIN_ENDPOINTING,
-        max=_MAX_ENDPOINTING,
+        min=MIN_ENDPOINTING,
+        max=MAX_ENDPOINTING,
         metavar="SECONDS",
         help="End an utterance after this much silence; by default the service decides.",
     ),

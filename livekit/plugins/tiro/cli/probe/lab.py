@@ -16,6 +16,7 @@ from ... import errors
 from ...errors import GRPC_STATUS
 from ...options import Options
 from ...protocol import ServiceError
+from ...watch import DRAIN_TIMEOUT
 from ..call import Call, WatchedConnection, faint_noise
 from .report import Row
 from .sample import RATE, Sample, convert, plain
@@ -32,7 +33,7 @@ TIME_ERROR = 0.06
 # s of noise after the sample, so that the last word is not lost at the end marker.
 _TAIL = 1.0
 # s to wait, after the end marker, for the last final and the end of the connection.
-_DRAIN = 6.0
+_DRAIN = DRAIN_TIMEOUT + 1.0
 # Share of the earlier words that must be heard again, with times, for the times to be compared.
 _ENOUGH = 0.5
 
