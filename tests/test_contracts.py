@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import time
 import traceback
 from contextlib import asynccontextmanager
@@ -371,11 +372,19 @@ async def test_l6_stream_needs_no_service_and_raises_on_bad_settings_only() -> N
     await stt.aclose()
 
 
-def test_l7_prewarm_does_nothing_that_could_fail() -> None:
+def test_l7_prewarm_reads_the_certificates_once_and_raises_nothing() -> None:
     """The framework does not catch its exceptions; here there is not even an event loop."""
-    stt = tiro.STT(base_url="ws://127.0.0.1:9", api_key=KEY)
-    stt.prewarm()
-    stt.prewarm()
+    stt, context = tiro.STT(base_url="ws://127.0.0.1:9", api_key=KEY), ssl.create_default_context()
+    known = utils.http_context._ssl_context_for
+    known.cache_clear()
+    reads = [FileNotFoundError("no certificates"), context]
+    with mock.patch.object(ssl, "create_default_context", side_effect=reads) as read:
+        stt.prewarm()
+        assert (read.call_count, known.cache_info().currsize) == (1, 0)
+        stt.prewarm()
+        stt.prewarm()
+        assert (read.call_count, known.cache_info().currsize) == (2, 1)
+    known.cache_clear()
 
 
 @pytest.mark.parametrize("whose", ["given", "job", "own"])
