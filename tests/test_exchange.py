@@ -408,6 +408,38 @@ async def test_options_that_were_not_sent_yet_need_no_new_connection() -> None:
         assert b"fo-FO" in call.wires.last.texts[0]
 
 
+@in_virtual_time
+async def test_new_words_wait_until_the_utterance_is_final_and_nobody_speaks() -> None:
+    async with wired(EMPTY, keyterms=["Hekla"]) as call:
+        await call.push(frame(50), 20)
+        call.hear(hypothesis(0.9))
+        call.stream.update_options(keyterms=["Hekla", "Katla"])
+        await call.push(frame(50), 40)
+        call.hear(said("orð", 0.1, 3.0))
+        await call.push(frame(50), 2)
+        assert len(call.wires.opened) == 1, "somebody speaks"
+        await call.push(frame(50, level=1), 5)
+        call.hear(said("orð", 3.0, 3.1))
+        await call.push(frame(50, level=1), 30)
+        assert len(call.wires.opened) == 2
+        assert b"Katla" in call.wires.last.texts[0]
+
+
+@in_virtual_time
+async def test_new_words_wait_for_the_final_that_somebody_waits_for() -> None:
+    async with wired(EMPTY, keyterms=["Hekla"]) as call:
+        await call.push(frame(50), 20)
+        call.hear(hypothesis(0.9))
+        await call.push(frame(50, level=1), 10)
+        call.stream.flush()
+        call.stream.update_options(keyterms=["Katla"])
+        await call.push(frame(50, level=1), 25)
+        assert len(call.wires.opened) == 1
+        call.hear(said("orð", 0.1, 1.0))
+        await call.push(frame(50, level=1), 2)
+        assert len(call.wires.opened) == 2
+
+
 # -- looking after it ----------------------------------------------------------------------------
 
 
@@ -443,6 +475,16 @@ async def test_speech_that_is_not_answered_gets_another_connection() -> None:
         assert len(call.wires.opened) == 2
         call.hear(EMPTY)
         await call.push(frame(50), 20 * 5)
+        assert len(call.wires.opened) == 2
+
+
+@in_virtual_time
+async def test_without_hypotheses_an_answer_may_take_twice_as_long() -> None:
+    async with wired(EMPTY, interim_results=False) as call:
+        await asyncio.sleep(0.1)
+        await call.push(frame(50), 20 * 29)
+        assert len(call.wires.opened) == 1
+        await call.push(frame(50), 20 * 3)
         assert len(call.wires.opened) == 2
 
 

@@ -87,6 +87,17 @@ async def test_a_change_reaches_live_streams_and_the_capabilities() -> None:
 
 
 @in_virtual_time
+async def test_the_words_of_a_session_reach_live_streams_beside_the_callers_own() -> None:
+    async with numbered() as server, new_stt(server, keyterms=["Hekla"]) as stt:
+        stream = stt.stream()
+        stt._update_session_keyterms(["Katla", "", "Hekla"])
+        assert stream.options.phrases == stt._options.phrases == ["Hekla", "Katla"]
+        stt.update_options(keyterms=None)
+        assert stream.options.phrases == stt._options.phrases == []
+        assert not stt.capabilities.keyterms
+
+
+@in_virtual_time
 async def test_a_stream_that_is_over_hinders_no_change() -> None:
     """It is kept for its figures; a change need not fit the settings that it had."""
     async with numbered() as server, new_stt(server, diarization=True) as stt:
