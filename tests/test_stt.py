@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import aiohttp
 import pytest
@@ -171,6 +171,13 @@ def test_it_outlives_an_event_loop() -> None:
     assert first is not second and first.closed
     asyncio.run(stt.aclose())
     assert second.closed
+
+
+@pytest.mark.parametrize("owner", [tiro.STT, tiro.SpeechStream])
+def test_the_types_of_options_can_be_read(owner: type) -> None:
+    """As by a tool that makes a form, or checks a call, of them."""
+    hints = get_type_hints(owner.update_options)  # type: ignore[attr-defined]
+    assert {"language", "keyterms", "api_key", "return"} <= set(hints)
 
 
 # -- metrics ---------------------------------------------------------------------------------------
