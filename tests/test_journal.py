@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +15,23 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from livekit.agents import APIConnectOptions
+from livekit.agents import (
+    APIConnectionError,
+    APIConnectOptions,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+)
 from livekit.agents.telemetry import set_tracer_provider, tracer
+from livekit.plugins.tiro import journal as journal_module
+from livekit.plugins.tiro.backlog import KEEP_AT_MOST
+from livekit.plugins.tiro.journal import Journal
+from livekit.plugins.tiro.protocol import Alternative, Response, Result, ServiceError
+from livekit.plugins.tiro.recovery import Ending, Next, Reason
+from livekit.plugins.tiro.stats import Stats
 from livekit.plugins.tiro.testing import TiroServer, faults
 
+from .support.caller import Caller, quiet, tone
 from .support.harness import collect, frames
 from .support.numbered import NumberedRecognizer, talk
 from .support.session_fakes import Call, in_virtual_time, local_server, new_stt, speech
@@ -28,6 +44,19 @@ if TYPE_CHECKING:
 SAID = talk(3, 2)
 KEY = "kanarilykill"
 RETRIES = APIConnectOptions(max_retry=3, retry_interval=0.1, timeout=4.0)
+
+
+@pytest.fixture
+def caller(monkeypatch: pytest.MonkeyPatch) -> Caller:
+    """A caller whose clock is the journal's too."""
+    caller = Caller()
+    monkeypatch.setattr(journal_module, "time", SimpleNamespace(monotonic=lambda: caller.now))
+    return caller
+
+
+@pytest.fixture
+def journal(caller: Caller) -> Journal:
+    return Journal(caller.clock, caller.backlog)
 
 
 @contextmanager
@@ -131,3 +160,195 @@ async def test_the_line_is_part_of_the_trace_of_a_session() -> None:
     (session,) = [each for each in spans.get_finished_spans() if each.name == "agent_session"]
     names = [event.name for event in session.events if event.name.startswith("tiro.")]
     assert names[:3] == ["tiro.connected", "tiro.disconnected", "tiro.connected"]
+
+
+def test_without_a_trace_there_is_a_log(
+    journal: Journal, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with traced() as spans:
+        with tracer.start_as_current_span("traced"):
+            journal.not_connected(APITimeoutError())
+        with tracer.start_as_current_span("not traced"):
+            monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+            journal.not_connected(APITimeoutError())
+    assert [[event.name for event in span.events] for span in spans.get_finished_spans()] == [
+        ["tiro.not_connected"],
+        [],
+    ]
+    assert line(caplog) == [("could not connect to Tiro", {"kind": "timeout"})] * 2
+
+
+# -- how long ago the last sound of a final was ---------------------------------------------------
+
+
+def delay_of(journal: Journal, caller: Caller, end: float | None) -> float | None:
+    """Return the delay of a final that is there now, and ends at a second of the connection."""
+    interim = Result(False, (Alternative("og"),), 0.1, 0.2)
+    final = Result(True, (Alternative("já"),), end and 0.1, end)
+    return journal.final_delay(Response((final, interim)), caller.feed)
+
+
+def test_the_delay_is_from_the_last_sound_of_the_word(journal: Journal, caller: Caller) -> None:
+    """The service puts the end of a word a little early, or late."""
+    for part in (quiet(0.5), tone(1.0), quiet(0.5)):
+        caller.say(part)
+    for end in (1.3, 1.5, 1.8):
+        assert delay_of(journal, caller, end) == pytest.approx(0.5)
+    caller.say(tone(0.5))
+    caller.say(quiet(0.25))
+    assert delay_of(journal, caller, 1.5) == pytest.approx(1.25), "not of the next word"
+    assert delay_of(journal, caller, 2.4) == pytest.approx(0.25)
+
+
+def test_without_a_sound_the_delay_is_from_the_end_by_the_service(
+    journal: Journal, caller: Caller
+) -> None:
+    caller.say(quiet(2.0))
+    assert delay_of(journal, caller, 0.5) == pytest.approx(1.5)
+
+
+def test_pauses_of_the_audio_count(journal: Journal, caller: Caller) -> None:
+    caller.say(tone(1.0))
+    caller.now += 5.0
+    caller.say(quiet(2.0))
+    assert delay_of(journal, caller, 1.0) == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("end", [None, 0.0, 100.0])
+def test_a_time_that_is_missing_or_impossible_has_no_delay(
+    journal: Journal, caller: Caller, end: float | None
+) -> None:
+    assert delay_of(journal, caller, end) is None, "no audio yet"
+    caller.say(tone(1.0))
+    assert delay_of(journal, caller, end) is None
+
+
+def test_a_file_has_no_delay(journal: Journal, caller: Caller) -> None:
+    caller.push(tone(60.0), waits=False)
+    caller.send()
+    assert delay_of(journal, caller, 1.0) is None
+
+
+# -- what is counted ----------------------------------------------------------------------------
+
+
+def test_nothing_is_counted_at_first(journal: Journal, caller: Caller) -> None:
+    assert journal.take_counts(caller.feed).snapshot() == Stats(
+        audio_pushed=0.0, audio_sent=0.0, audio_sent_again=0.0
+    )
+
+
+def test_audio_is_counted_once_and_again(journal: Journal, caller: Caller) -> None:
+    journal.connected("tiro_1", 0.1, caller.feed)
+    caller.say(tone(2.0))
+    caller.push(tone(1.0))
+    stats = journal.take_counts(caller.feed).snapshot()
+    assert stats.audio_pushed == pytest.approx(3.0)
+    assert (stats.audio_sent, stats.audio_sent_again) == (2.0, 0.0)
+    caller.reconnect()
+    journal.connected("tiro_2", 0.1, caller.feed)
+    caller.send()
+    stats = journal.take_counts(caller.feed).snapshot()
+    assert stats.audio_pushed == pytest.approx(3.0)
+    assert (stats.audio_sent, stats.audio_sent_again) == (3.0, 2.0)
+    assert stats.connections == 2
+
+
+def test_finals_and_flushes_are_counted(journal: Journal, caller: Caller) -> None:
+    journal.heard(2, 0.25, flush_answered=False)
+    caller.now += 1
+    journal.heard(1, 0.75, flush_answered=True)
+    journal.heard(0, None, flush_answered=True)
+    journal.no_more_finals(False)
+    stats = journal.tally.snapshot()
+    assert (stats.finals, stats.final_delay_last, stats.final_delay_p50) == (3, 0.75, 0.25)
+    assert (stats.flushes_answered, stats.flushes_given_up) == (2, 0)
+    journal.no_more_finals(True)
+    assert journal.tally.snapshot().flushes_given_up == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (APIStatusError("no", status_code=503), "status_503"),
+        (APITimeoutError(), "timeout"),
+        (APIConnectionError(), "connection"),
+        (APIError("no"), "connection"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_failures_are_counted_by_kind(journal: Journal, failure: APIError, kind: str) -> None:
+    journal.not_connected(failure)
+    assert journal.tally.snapshot().failures == {}, "it is told, and counted once"
+    journal.failed(failure)
+    assert journal.tally.snapshot().failures == {kind: 1}
+
+
+def test_audio_that_is_given_up_is_told_once(
+    journal: Journal, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caller.say(2.0)
+    for _ in range(70):
+        caller.push(1.0)
+        caller.feed.give_up_old_audio(caller.now)
+    caller.reconnect()
+    with traced() as spans, tracer.start_as_current_span("call"):
+        for request_id in ("tiro_1", "tiro_2"):
+            journal.connected(request_id, 0.1234, caller.feed)
+    assert journal.tally.snapshot().audio_given_up == 72 - KEEP_AT_MOST
+    warnings = [each.getMessage() for each in caplog.records if each.levelno > logging.DEBUG]
+    assert warnings == [
+        "12.0 s of audio were given up: 60 s at most are kept while Tiro does not answer"
+    ]
+    (span,) = spans.get_finished_spans()
+    assert [(event.name, dict(event.attributes or {})) for event in span.events] == [
+        ("tiro.connected", {"tiro.request_id": "tiro_1", "tiro.seconds": 0.123}),
+        ("tiro.audio_given_up", {"tiro.seconds": 12.0}),
+        ("tiro.connected", {"tiro.request_id": "tiro_2", "tiro.seconds": 0.123}),
+    ]
+
+
+CLOSED = Ending(Reason.CLOSED, 9.0)
+UNRESPONSIVE = Ending(Reason.UNRESPONSIVE, 30.0, unanswered=20.0)
+NO_ANSWER = "Tiro did not answer 20 s of audio that may be speech; connecting again"
+
+
+@pytest.mark.parametrize(
+    ("ending", "after", "counted", "warning"),
+    [
+        (UNRESPONSIVE, Next.RECONNECT, Stats(failures={"unresponsive": 1}), NO_ANSWER),
+        (
+            replace(CLOSED, reason=Reason.GONE),
+            Next.RECONNECT,
+            Stats(failures={"connection": 1}),
+            "the line to Tiro was dead; connecting again",
+        ),
+        (
+            replace(CLOSED, reason=Reason.OPTIONS_CHANGED),
+            Next.RECONNECT,
+            Stats(option_changes=1),
+            "",
+        ),
+        (CLOSED, Next.RECONNECT, Stats(rotations=1), ""),
+        (
+            replace(CLOSED, reason=ServiceError(11)),
+            Next.RECONNECT_ON_AUDIO,
+            Stats(rotations=1),
+            "",
+        ),
+        (CLOSED, Next.DONE, Stats(), ""),
+        (replace(CLOSED, end_sent=True), Next.RECONNECT, Stats(), ""),
+        (replace(CLOSED, configured=False), Next.RECONNECT_ON_AUDIO, Stats(), ""),
+    ],
+)
+def test_the_end_of_a_connection_is_counted_as_what_it_is(
+    journal: Journal,
+    ending: Ending,
+    after: Next,
+    counted: Stats,
+    warning: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    journal.went_on(ending, after)
+    assert journal.tally.snapshot() == replace(counted, audio_sent_again=0.0)
+    assert [record.getMessage() for record in caplog.records] == ([warning] if warning else [])
