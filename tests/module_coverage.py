@@ -20,14 +20,6 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "livekit/plugins/tiro"
 # Percent of the lines and branches.
 LEAST = 95.0
-# Suites of one behaviour that several modules share, and no other tests of theirs repeat.
-SHARED = {
-    "exchange.py": ["test_endpointing.py", "test_keyterms.py"],
-    "flusher.py": ["test_endpointing.py"],
-    "journal.py": ["test_stats.py"],
-    "loudness.py": ["test_endpointing.py"],
-    "stt.py": ["test_prewarm.py", "test_stats.py"],
-}
 # Modules without decisions of their own.
 EXEMPT = {"__init__", "__main__", "log", "version"}
 
@@ -56,8 +48,7 @@ def tests_of(module: Path) -> list[str]:
     """Return the names of the files with a module's own tests.
 
     Those of `cli/audio.py` are in `test_cli_audio.py`; those of all modules of `cli/page/` are in
-    files whose names start with `test_cli_page`, or without the `cli`. Suites that they share with
-    other modules come last.
+    files whose names start with `test_cli_page`, or without the `cli`.
     """
     path = module.relative_to(PACKAGE)
     *parts, stem = path.with_suffix("").parts
@@ -66,7 +57,7 @@ def tests_of(module: Path) -> list[str]:
         names = [f"{'_'.join(parts)}*", f"{parts[-1]}*"]
     for name in names:
         if found := sorted(path.name for path in TESTS.glob(f"test_{name}.py")):
-            return found + SHARED.get(path.as_posix(), [])
+            return found
     return []
 
 
