@@ -233,7 +233,7 @@ def test_a_file_has_no_delay(journal: Journal, caller: Caller) -> None:
 
 
 def test_nothing_is_counted_at_first(journal: Journal, caller: Caller) -> None:
-    assert journal.take_counts(caller.feed).snapshot() == Stats(
+    assert journal.counts(caller.feed).snapshot() == Stats(
         audio_pushed=0.0, audio_sent=0.0, audio_sent_again=0.0
     )
 
@@ -242,13 +242,13 @@ def test_audio_is_counted_once_and_again(journal: Journal, caller: Caller) -> No
     journal.connected("tiro_1", 0.1, caller.feed)
     caller.say(tone(2.0))
     caller.push(tone(1.0))
-    stats = journal.take_counts(caller.feed).snapshot()
+    stats = journal.counts(caller.feed).snapshot()
     assert stats.audio_pushed == pytest.approx(3.0)
     assert (stats.audio_sent, stats.audio_sent_again) == (2.0, 0.0)
     caller.reconnect()
     journal.connected("tiro_2", 0.1, caller.feed)
     caller.send()
-    stats = journal.take_counts(caller.feed).snapshot()
+    stats = journal.counts(caller.feed).snapshot()
     assert stats.audio_pushed == pytest.approx(3.0)
     assert (stats.audio_sent, stats.audio_sent_again) == (3.0, 2.0)
     assert stats.connections == 2

@@ -1,13 +1,16 @@
-"""The STT: its settings, the HTTP session it uses, its streams, and `recognize`."""
+"""The STT: its settings, the HTTP session it uses, its streams, `prewarm` and `recognize`."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import aiohttp
+import psutil
 import pytest
 
 from livekit.agents import APIConnectOptions, APIError, LanguageCode, utils
@@ -24,7 +27,8 @@ from .support.numbered import NumberedRecognizer, talk
 from .support.session_fakes import in_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 
 KEY = "test"
@@ -178,6 +182,97 @@ def test_the_types_of_options_can_be_read(owner: type) -> None:
     """As by a tool that makes a form, or checks a call, of them."""
     hints = get_type_hints(owner.update_options)  # type: ignore[attr-defined]
     assert {"language", "keyterms", "api_key", "return"} <= set(hints)
+
+
+# -- prewarm --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ssl.SSLContext]]:
+    """The TLS settings that are made, in a process that has made none yet."""
+    made: list[ssl.SSLContext] = []
+    create = ssl.create_default_context
+
+    def note(*args: Any, **options: Any) -> ssl.SSLContext:
+        made.append(create(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", note)
+    utils.http_context._ssl_context_for.cache_clear()
+    yield made
+    utils.http_context._ssl_context_for.cache_clear()
+
+
+def offline_stt(**options: Any) -> tiro.STT:
+    return tiro.STT(base_url="wss://127.0.0.1:9", api_key=KEY, **options)
+
+
+def test_without_prewarm_the_first_session_of_a_process_reads_the_certificates(
+    contexts: list[ssl.SSLContext],
+) -> None:
+    """Were it not so any more, `prewarm` could go."""
+    utils.http_context._create_ssl_context()
+    assert len(contexts) == 1
+
+
+async def test_after_prewarm_the_first_session_of_a_job_finds_all_there(
+    contexts: list[ssl.SSLContext],
+) -> None:
+    offline_stt().prewarm()
+    (built,) = contexts
+    async with utils.http_context.open() as job, offline_stt() as stt:
+        assert stt._http_session() is job
+        assert isinstance(job.connector, aiohttp.TCPConnector)
+        assert job.connector._ssl is built
+    assert contexts == [built]
+
+
+def test_prewarm_needs_no_loop_opens_nothing_and_may_be_called_again(
+    contexts: list[ssl.SSLContext],
+) -> None:
+    process = psutil.Process()
+    stt = offline_stt()
+    before = process.num_fds(), process.num_threads()
+    stt.prewarm()
+    stt.prewarm()
+    offline_stt().prewarm()
+    assert (process.num_fds(), process.num_threads()) == before
+    assert len(contexts) == 1
+    assert not stt._own_sessions._by_loop
+
+
+async def test_a_session_of_the_callers_own_needs_no_prewarm(
+    contexts: list[ssl.SSLContext],
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        offline_stt(http_session=session).prewarm()
+    assert not contexts
+
+
+def test_certificates_that_can_not_be_read_are_left_for_the_call_to_report(
+    contexts: list[ssl.SSLContext],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An agent server does not start processes whose set-up raises."""
+    bad = tmp_path / "bad.pem"
+    for content in (None, "no certificate"):
+        if content:
+            bad.write_text(content)
+        monkeypatch.setenv("SSL_CERT_FILE", str(bad))
+        offline_stt().prewarm()
+    assert not contexts
+    records = [r for r in caplog.records if r.name == "livekit.plugins.tiro"]
+    assert [record.levelno for record in records] == [logging.DEBUG] * 2
+
+
+def test_a_framework_that_reads_certificates_otherwise_is_left_alone(
+    contexts: list[ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(utils.http_context, "_create_ssl_context")
+    offline_stt().prewarm()
+    assert not contexts
 
 
 # -- metrics ---------------------------------------------------------------------------------------
