@@ -338,6 +338,7 @@ async def test_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await examine("--base-url", "wss://tiro.invalid/v2beta1")
     assert found["dns"] == ("skipped", "a proxy is set, and looks the name up")
     assert list(failures(found)) == ["connect"]
+    assert "Check the proxy: WSS_PROXY names 127.0.0.1:1." in found["connect"][1]
 
 
 @pytest.mark.parametrize("proxy", ["socks5://{}", "SOCKS5H://me:{}@{}"])

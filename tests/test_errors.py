@@ -213,6 +213,10 @@ def test_what_a_retry_can_not_mend_is_not_retried() -> None:
         (errors.closed_while_recognizing(), ["closed", "recognize()"]),
         (errors.unusable_session("it is closed"), ["http_session", "it is closed", "event loop"]),
         (errors.from_proxy(407), ["proxy", "407", "HTTPS_PROXY", "ALL_PROXY", "password"]),
+        (
+            errors.unreachable("host:1", "gone", by_proxy=True, named="ALL_PROXY names p:1"),
+            ["host:1: gone. Check the proxy: ALL_PROXY names p:1. Hosts in NO_PROXY"],
+        ),
         (errors.from_handshake(302), ["redirects", "302", "not followed", "base_url"]),
         (errors.as_api_error(KeyError(KEY)), ["KeyError", "report"]),
     ],

@@ -29,6 +29,15 @@ KEY = ConnectionKey("host", 443, True, True, None, None, None)
 OPTIONS = Options(api_key="test", base_url="wss://localhost")
 
 
+def set_proxies(monkeypatch: pytest.MonkeyPatch, names: dict[str, str]) -> None:
+    """Set these variables and no others for proxies."""
+    for name in ("WSS", "WS", "HTTPS", "HTTP", "ALL", "NO"):
+        for form in (f"{name}_PROXY", f"{name}_PROXY".lower()):
+            monkeypatch.delenv(form, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+
+
 WSS, WS = "wss://host/path", "ws://host/path"
 
 
@@ -55,11 +64,7 @@ WSS, WS = "wss://host/path", "ws://host/path"
 async def test_the_proxy_of_the_environment(
     url: str, names: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("WSS", "WS", "HTTPS", "HTTP", "ALL", "NO"):
-        for form in (f"{name}_PROXY", f"{name}_PROXY".lower()):
-            monkeypatch.delenv(form, raising=False)
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
+    set_proxies(monkeypatch, names)
     assert proxy_for(url) == proxy
     async with new_http_session(url) as session:
         assert session._default_proxy == proxy
@@ -83,6 +88,62 @@ def test_a_name_that_is_not_known_can_be_the_proxys(
     fault = aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET"))
     assert reason_of(fault) == f"the name {host} is not known"
     assert is_of_proxy(fault, address) is by_proxy
+
+
+REACHED = Options(api_key="test", base_url="wss://tiro.invalid")
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "port", "told"),
+    [
+        ({"HTTPS_PROXY": "http://p.lan:81"}, "p.lan", 81, "HTTPS_PROXY names p.lan:81"),
+        ({"https_proxy": "http://p.lan"}, "p.lan", 80, "https_proxy names p.lan"),
+        ({"ALL_PROXY": "https://me:S3CRET@p.lan/"}, "p.lan", 443, "ALL_PROXY names p.lan"),
+        ({"WSS_PROXY": "http://S3CRET@[::1]:8"}, "::1", 8, "WSS_PROXY names [::1]:8"),
+        (
+            dict.fromkeys(["HTTPS_OTHER", "HTTP_PROXY", "ALL_PROXY", "HTTPS_PROXY"], "http://p:1"),
+            "p",
+            1,
+            "HTTPS_PROXY names p:1",
+        ),
+    ],
+)
+def test_the_variable_that_names_a_proxy_that_is_not_reached_is_told(
+    names: dict[str, str], host: str, port: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_proxies(monkeypatch, names)
+    key = ConnectionKey(host, port, False, True, None, None, None)
+    for fault in (
+        aiohttp.ClientProxyConnectionError(key, OSError(111, "SECRET")),
+        aiohttp.ClientConnectorDNSError(key, OSError(-2, "SECRET")),
+    ):
+        message = not_reached(fault, REACHED).message
+        assert message.endswith(
+            f". Check the proxy: {told}. Hosts in NO_PROXY are reached without one."
+        )
+        assert "S3CRET" not in message
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {},
+        {"HTTP_PROXY": "http://p:1"},
+        {"HTTPS_PROXY": "http://p:2"},
+        {"HTTPS_PROXY": "http://p:99999"},
+        {"HTTPS_PROXY": "http://[p"},
+        {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "tiro.invalid"},
+    ],
+)
+def test_a_proxy_of_the_callers_session_is_not_taken_for_the_environments(
+    names: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_proxies(monkeypatch, names)
+    key = ConnectionKey("p", 1, False, True, None, None, None)
+    fault = aiohttp.ClientProxyConnectionError(key, OSError(111, "SECRET"))
+    message = not_reached(fault, REACHED).message
+    assert " names " not in message
+    assert "HTTPS_PROXY or ALL_PROXY" in message and "the http_session" in message
 
 
 def test_why_a_certificate_is_not_valid_is_told() -> None:

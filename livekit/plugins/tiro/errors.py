@@ -89,10 +89,11 @@ _ADVICE = {
     501: "The service does not know this method; check base_url or TIRO_BASE_URL.",
 }
 _ADVICE_ADDRESS = "What answers there is not Tiro's service; check base_url or TIRO_BASE_URL."
+_ADVICE_NO_PROXY = "Hosts in NO_PROXY are reached without one."
 _ADVICE_PROXY = (
     "Check address, user and password of the proxy, which has to speak HTTP: it is that of "
     "WSS_PROXY, HTTPS_PROXY or ALL_PROXY (of WS_PROXY, HTTP_PROXY or ALL_PROXY for ws://), or of "
-    "the http_session or the worker that you gave one. Hosts in NO_PROXY are reached without one."
+    f"the http_session or the worker that you gave one. {_ADVICE_NO_PROXY}"
 )
 _ADVICE_SERVER = "The fault is at the service; try again, and tell Tiro if it lasts."
 
@@ -289,15 +290,20 @@ def unusable_session(why: str) -> APIConnectionError:
     )
 
 
-def unreachable(host: str, reason: str, *, by_proxy: bool = False) -> APIConnectionError:
+def unreachable(
+    host: str, reason: str, *, by_proxy: bool = False, named: str = ""
+) -> APIConnectionError:
     """Return the exception for a connection that could not be made.
 
     Args:
         host: Host and port, without path and query.
         reason: Kind of failure, free of the URL.
         by_proxy: Whether it is the proxy on the way that fails.
+        named: Which variable names that proxy, and where it is; empty if that is not known.
     """
     advice = _ADVICE_PROXY if by_proxy else "Check the network, and base_url or TIRO_BASE_URL."
+    if named:
+        advice = f"Check the proxy: {named}. {_ADVICE_NO_PROXY}"
     return APIConnectionError(f"could not connect to Tiro at {host}: {reason}. {advice}")
 
 

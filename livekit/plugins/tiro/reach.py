@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from .options import Options
 
+# Which proxies of the environment are for which scheme, the first that is set.
+_KINDS = {"wss": ("wss", "https", "all"), "ws": ("ws", "http", "all")}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -87,14 +90,27 @@ def proxy_for(url: str) -> str | None:
     proxies = getproxies_environment()
     if host in _LOOPBACK or proxy_bypass_environment(host, proxies):
         return None
-    names = ("wss", "https", "all") if parts.scheme == "wss" else ("ws", "http", "all")
-    return next((proxies[name] for name in names if name in proxies), None)
+    return next((proxies[kind] for kind in _KINDS[parts.scheme] if kind in proxies), None)
 
 
 def not_reached(fault: Exception, options: Options) -> APIError:
     """Return the exception for a connection that could not be made, by what aiohttp raised."""
     by_proxy = is_of_proxy(fault, options.url)
-    return errors.unreachable(options.host, reason_of(fault), by_proxy=by_proxy)
+    named = _named(fault, options.url) if by_proxy else ""
+    return errors.unreachable(options.host, reason_of(fault), by_proxy=by_proxy, named=named)
+
+
+def _named(fault: Exception, url: str) -> str:
+    """Say which variable names the proxy of a fault, without its password; empty if none does."""
+    proxy, names = proxy_for(url), [f"{kind}_proxy" for kind in _KINDS[urlsplit(url).scheme]]
+    with suppress(ValueError):
+        at = urlsplit(proxy or "")
+        place = at.hostname, at.port or (443 if at.scheme == "https" else 80)
+        if place == (getattr(fault, "host", None), getattr(fault, "port", None)):
+            same = {each.lower(): each for each in os.environ if os.environ[each] == proxy}
+            variable = next(same[name] for name in names if name in same)
+            return f"{variable} names {at.netloc.rpartition('@')[2]}"
+    return ""
 
 
 def is_of_proxy(fault: Exception, url: str) -> bool:
