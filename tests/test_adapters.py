@@ -253,7 +253,7 @@ async def test_the_speaker_of_a_final_is_that_of_most_of_its_words(
     server = by_speakers(*((tag, "orð") for tag in tags))
     async with server, new_stt(server, diarization=True, max_speakers=4) as diarizing:
         events = await collect(diarizing.stream(), frames(TURN, 24000))
-        assert server.sessions[0].config["diarizationConfig"] == {
+        assert server.connections[0].config["diarizationConfig"] == {
             "enableSpeakerDiarization": True,
             "maxSpeakerCount": 4,
         }
@@ -303,8 +303,8 @@ async def test_utterance_by_utterance_through_recognize() -> None:
         events = await collect(adapter.stream(), frames(read_wav("is2.wav")))
         await adapter.aclose()
         # The wav goes on after the last word of the script: that sound is sent again to be sure.
-        assert 2 <= len(server.sessions) <= 4
-        assert all(connection.ended for connection in server.sessions)
+        assert 2 <= len(server.connections) <= 4
+        assert all(connection.ended for connection in server.connections)
         assert (adapter.provider, adapter.model) == ("Tiro", "is-IS")
     assert [e.type for e in events if e.type in (START, END)] == [START, END, START, END]
     assert len(finals(events)) == 2
@@ -356,7 +356,7 @@ async def test_an_agent_with_its_own_stt_node(kind: type[Agent]) -> None:
     async with local_server() as server, new_stt(server) as own, Call(own, agent=agent) as call:
         await call.microphone.say(TURN)
         await call.turns(1)
-        (connection,) = server.sessions
+        (connection,) = server.connections
     said = "einn tveir þrír fjórir"
     assert call.finals == [said.upper() if kind is Shouting else said]
     assert connection.language == ("is-IS" if kind is Shouting else "is-IS-x-own")

@@ -395,7 +395,7 @@ async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
         events = await collect(stt.stream(), call, pace=0.05)
     assert words(events) == said.texts
     assert not failures
-    assert len(server.sessions) > 6
+    assert len(server.connections) > 6
 
 
 @pytest.mark.parametrize("softer", [4, 12])

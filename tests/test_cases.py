@@ -381,7 +381,7 @@ def test_late_audio_and_a_new_connection_cut_no_word_in_two(late: float, pace: i
                 await asyncio.sleep(0.05 / pace if behind > 0 else -behind)
             stream.end_input()
             await reading
-            assert len(server.sessions) == 2
+            assert len(server.connections) == 2
             assert " ".join(_finals(events)).split() == said.texts
 
     virtual.run(main())
@@ -471,7 +471,7 @@ def test_an_option_that_changes_while_a_stream_is_drained_loses_nothing() -> Non
             await asyncio.wait_for(caller._reading, 30)
             heard = " ".join(caller._finals.get_nowait() for _ in range(caller._finals.qsize()))
             assert heard.split() == SAID.texts
-            assert len(caller.server.sessions) == 2
+            assert len(caller.server.connections) == 2
 
     virtual.run(main())
 

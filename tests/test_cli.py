@@ -97,7 +97,7 @@ def test_icelandic_is_printed_and_said_to_be_a_script() -> None:
 def test_a_service_elsewhere_gets_the_audio_and_the_language(server: TiroServer) -> None:
     result = transcribe(ICELANDIC, "--language", "icelandic")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{SAYS_ICELANDIC}\n", "")
-    session = server.sessions[0]
+    session = server.connections[0]
     assert session.language == "is-IS"
     assert session.sample_rate == 16000
     assert session.ended
@@ -124,7 +124,7 @@ def test_realtime_sends_no_faster_than_speech(tmp_path: Path, server: TiroServer
     path = write_wav(tmp_path / "a.wav", tone(0.8, 16000))
     began = time.monotonic()
     assert transcribe(str(path), "--realtime").exit_code == 0
-    session = server.sessions[0]
+    session = server.connections[0]
     # The server may be the last to notice the end.
     wait_until(lambda: session.closed_at is not None)
     assert session.closed_at is not None and session.closed_at - began > 0.7
@@ -200,7 +200,7 @@ def test_a_service_that_hangs_up_in_mid_file_was_reached(monkeypatch: pytest.Mon
     with ServerThread(hooks=HangsUp(), interim_interval=0.0) as server:
         result = transcribe(ICELANDIC, "--base-url", server.base_url)
     assert_failed(result, Exit.SERVICE, "Tiro ended the connection")
-    assert server.sessions[0].frames
+    assert server.connections[0].frames
 
 
 def test_a_language_that_the_service_does_not_know(server: TiroServer) -> None:
@@ -223,7 +223,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_output_not_writable(tmp_path: Path, server: TiroServer) -> None:
     path = tmp_path / "gone" / "out.txt"
     assert_failed(transcribe(ICELANDIC, "--output", str(path)), Exit.OUTPUT, str(path))
-    assert server.sessions == []
+    assert server.connections == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
@@ -558,7 +558,7 @@ def test_a_standard_output_that_is_closed_is_told_of_before_the_work(
     with Forked("transcribe", ICELANDIC, "-f", form, closed=(1,)) as started:
         assert started.wait() == Exit.OUTPUT
         assert b"the standard output is closed" in started.errors.read()
-    assert server.sessions == []
+    assert server.connections == []
 
 
 def test_output_is_utf8_whatever_the_locale_says(server: TiroServer) -> None:

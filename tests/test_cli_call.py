@@ -55,7 +55,7 @@ def test_what_is_sent_comes_back_with_the_second_at_which_it_came() -> None:
             assert time.monotonic() - started == pytest.approx(call.sent, abs=0.1)
             await call.connection.end()
             assert await call.until_over(10.0) and call.is_over
-            assert bytes(server.sessions[0].audio) == SPEECH.tobytes()
+            assert bytes(server.connections[0].audio) == SPEECH.tobytes()
         assert call.over_at is not None and call.over_at >= call.answers[-1].at
         assert call.error is None and call.blocked < 0.1
         check_answers(call)
@@ -119,7 +119,7 @@ def test_what_may_not_be_spent_is_not_sent() -> None:
         async with calling(spend=spend) as (call, server):
             with pytest.raises(ValueError, match="no more"):
                 await call.send(SPEECH)
-        return server.sessions[0].received
+        return server.connections[0].received
 
     assert virtual.run(trial()) == 0
 

@@ -122,7 +122,7 @@ async def test_the_output_that_fails_ends_it(
     monkeypatch.setattr(Output, "final", fails)
     with pytest.raises(BrokenPipeError):
         await run(ICELANDIC, ICELANDIC)
-    assert len(server.sessions) == 1
+    assert len(server.connections) == 1
 
 
 # -- the service ---------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ async def test_a_directory_that_cannot_be_made(server: TiroServer, tmp_path: Pat
     with pytest.raises(CliError, match="cannot make .*: ") as caught:
         await run(ICELANDIC, output=f"{tmp_path}/file/deep/")
     assert caught.value.code is Exit.OUTPUT
-    assert server.sessions == []
+    assert server.connections == []
 
 
 async def test_a_name_that_cannot_be_written_costs_that_file(
@@ -260,7 +260,7 @@ async def test_what_is_done_already_is_left_out(
     assert (tmp_path / "silence.txt").read_text() == ""
     assert "note: skipped what is done already: 1 FILE(s)\n" in capsys.readouterr().err
     assert await run(ICELANDIC, SILENCE, output=tmp_path, skip_existing=True) is None
-    assert len(server.sessions) == 1
+    assert len(server.connections) == 1
     # One more format is not done yet.
     both = (Format.TEXT, Format.SRT)
     assert await run(ICELANDIC, forms=both, output=tmp_path, skip_existing=True) is None
@@ -326,7 +326,7 @@ async def test_a_selection_has_the_times_of_the_file(
     assert record["duration"] == 5.0
     assert record["segments"][0]["start"] == pytest.approx(2.0, abs=0.1)
     # With the silence that brings the last words.
-    assert 3.0 <= server.sessions[0].seconds < 6.0
+    assert 3.0 <= server.connections[0].seconds < 6.0
 
 
 # -- signals -------------------------------------------------------------------------------------

@@ -319,7 +319,7 @@ async def test_l4_a_service_that_never_recovers_ends_in_an_error(
         await asyncio.wait({ear.reading}, timeout=200)
         assert isinstance(ear.error, APIError)
         assert time.monotonic() - started < seconds
-        assert len(server.sessions) <= attempts
+        assert len(server.connections) <= attempts
         await speaking
 
 
@@ -400,7 +400,7 @@ async def test_l8_closing_the_stt_closes_its_streams_and_only_its_own_session(wh
                 http_session=given if whose == "given" else None,
             )
             streams = [stt.stream() for _ in range(3)]
-            await until(lambda: len(server.sessions) == 3)
+            await until(lambda: len(server.connections) == 3)
             used = stt._http_session()
             own = None if whose != "own" else stt._own_sessions.get(server.base_url)
             assert used is {"given": given, "job": job, "own": own}[whose]
@@ -409,7 +409,7 @@ async def test_l8_closing_the_stt_closes_its_streams_and_only_its_own_session(wh
             for stream in streams:
                 with pytest.raises(RuntimeError):
                     stream.push_frame(rtc.AudioFrame.create(16000, 1, 800))
-            await until(lambda: all(connection.closed_at for connection in server.sessions))
+            await until(lambda: all(connection.closed_at for connection in server.connections))
             assert used.closed == (whose == "own")
 
 
@@ -451,8 +451,8 @@ async def test_l11_input_retries_and_offset_are_looked_up_at_each_attempt() -> N
         ear.stream._conn_options = replace(DEFAULT, timeout=1.0)
         ear.stream._input_ch = utils.aio.Chan()
         ear.stream.start_time_offset = 100.0
-        await until(lambda: len(server.sessions) == 3, 10)
-        first, second, third = (connection.opened_at for connection in server.sessions)
+        await until(lambda: len(server.connections) == 3, 10)
+        first, second, third = (connection.opened_at for connection in server.connections)
         # An attempt takes half of the timeout, and the second retry comes 2 s later.
         assert third - second == pytest.approx(2.5, abs=0.2)
         await ear.say()
@@ -477,7 +477,7 @@ async def test_i1_a_flush_sends_what_is_buffered_and_is_answered_once_each_time(
         await asyncio.sleep(0.5)
         assert finals(ear.events) == ["w0 w1"]
         assert len(of_type(ear.events, FINAL)) == 3
-        assert bytes(server.sessions[0].audio).startswith(said.pcm().tobytes())
+        assert bytes(server.connections[0].audio).startswith(said.pcm().tobytes())
 
 
 @in_virtual_time
@@ -488,10 +488,10 @@ async def test_i2_a_burst_is_as_good_as_live_and_a_long_gap_keeps_the_connection
         await asyncio.sleep(3)
         assert_heard(ear)
         await asyncio.sleep(60)
-        assert len(server.sessions) == 1 and server.sessions[0].closed_at is None
+        assert len(server.connections) == 1 and server.connections[0].closed_at is None
         ear.stream.flush()
         await asyncio.sleep(0.5)
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
         assert not ear.errors
 
 
@@ -503,10 +503,10 @@ async def test_i2_a_service_that_hangs_up_before_any_audio_is_called_when_there_
     """The stream is open before the caller speaks, who can be late."""
     async with listening(faults.PerConnection(limit)) as (server, ear):
         await asyncio.sleep(30)
-        assert len(server.sessions) == 1 and server.sessions[0].closed_at
+        assert len(server.connections) == 1 and server.connections[0].closed_at
         await ear.say()
         await ear.end()
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
         assert not ear.errors and ear.error is None
         assert_heard(ear)
 
@@ -517,8 +517,8 @@ async def test_i3_channels_are_mixed_down() -> None:
         left = np.full(1600, 4000, np.int16)
         stereo = np.stack((left, np.zeros_like(left)), axis=1)
         ear.stream.push_frame(rtc.AudioFrame(stereo.tobytes(), 16000, 2, 1600))
-        await until(lambda: bool(server.sessions) and server.sessions[0].seconds >= 0.1)
-        heard = np.frombuffer(server.sessions[0].audio, np.int16)
+        await until(lambda: bool(server.connections) and server.connections[0].seconds >= 0.1)
+        heard = np.frombuffer(server.connections[0].audio, np.int16)
         assert set(heard[:1600]) == {2000}
 
 
@@ -530,8 +530,8 @@ async def test_i3_a_buffer_may_be_longer_than_its_frame(channels: int) -> None:
         pcm[1600 * channels :] = 9
         for _ in range(2):
             ear.stream.push_frame(rtc.AudioFrame(pcm.tobytes(), 16000, channels, 1600))
-        await until(lambda: bool(server.sessions) and server.sessions[0].seconds >= 0.2)
-        heard = np.frombuffer(server.sessions[0].audio, np.int16)
+        await until(lambda: bool(server.connections) and server.connections[0].seconds >= 0.2)
+        heard = np.frombuffer(server.connections[0].audio, np.int16)
         assert set(heard[:3200]) == {4000}
         assert ear.stream.stats.audio_pushed == pytest.approx(0.2)
 
@@ -545,7 +545,7 @@ async def test_i4_audio_is_copied_before_the_caller_uses_his_buffer_again() -> N
             await asyncio.sleep(0.05)
             buffer[:] = bytes(len(buffer))
         await asyncio.sleep(2)
-        assert len(server.sessions) == 2, "part of it was sent twice"
+        assert len(server.connections) == 2, "part of it was sent twice"
         assert_heard(ear)
 
 
@@ -556,9 +556,11 @@ async def test_i5_the_language_of_a_stream_is_its_own() -> None:
             streams = stt.stream(language="is-IS-x-exp"), stt.stream(), stt.stream(language="is")
             for stream in streams:
                 stream.push_frame(rtc.AudioFrame.create(16000, 1, 1600))
-            await until(lambda: sum(connection.seconds > 0 for connection in server.sessions) == 3)
+            await until(
+                lambda: sum(connection.seconds > 0 for connection in server.connections) == 3
+            )
             assert stt.model == "is-IS"
-        tags = sorted(connection.language for connection in server.sessions)
+        tags = sorted(connection.language for connection in server.connections)
     assert tags == ["is-IS", "is-IS", "is-IS-x-exp"]
 
 
@@ -674,7 +676,7 @@ async def test_e7_the_language_is_a_tag_and_goes_out_letter_by_letter(
     async with listening(language=given) as (server, ear):
         await ear.say()
         await ear.end()
-        assert server.sessions[0].config["languageCode"] == wire
+        assert server.connections[0].config["languageCode"] == wire
         spoken = [event.alternatives[0] for event in ear.events if event.alternatives]
         assert {data.language for data in spoken} == {shown}
 
@@ -700,7 +702,7 @@ async def test_e9_every_event_has_the_id_of_its_connection() -> None:
     async with listening(faults.PerConnection(faults.Disconnect(Moment.FINAL))) as (server, ear):
         await ear.say()
         await ear.end()
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
         ids = [event.request_id for event in ear.events]
         assert all(ids)
         assert len(set(ids)) == 2
@@ -885,7 +887,7 @@ async def test_s2_s3_no_key_in_an_exception_and_none_in_a_log(
     async with listening(fault, conn_options=APIConnectOptions(max_retry=1)) as (server, ear):
         await ear.say()
         await asyncio.wait({ear.reading}, timeout=60)
-        assert server.sessions[0].token == KEY, "it was sent"
+        assert server.connections[0].token == KEY, "it was sent"
         shown = [repr(ear.stt), repr(ear.stream.options), *_every_way_to_print(ear.error)]
         for error in ear.errors:
             shown += [str(error), *_every_way_to_print(error.error)]
@@ -929,5 +931,5 @@ async def test_m2_each_connection_is_reported_once() -> None:
         await ear.say()
         await ear.end()
         opened = [report for report in ear.metrics if not report.audio_duration]
-        assert len(opened) == len(server.sessions) - 1, "all but the refused one"
+        assert len(opened) == len(server.connections) - 1, "all but the refused one"
         assert not any(report.connection_reused for report in opened)

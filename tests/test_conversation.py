@@ -87,7 +87,7 @@ async def test_server_refuses_as_recorded(recorded: Recording) -> None:
     assert client.frames == recorded.received
     assert code == recorded.close_code
     codes = re.findall('"(?:code|grpcCode)":([0-9]+)', client.frames[0]) or ["5"]
-    assert [str(server.sessions[0].status)] == codes
+    assert [str(server.connections[0].status)] == codes
 
 
 @pytest.mark.parametrize("recorded", recordings(["frame_borders"]))
@@ -98,7 +98,7 @@ async def test_frames_are_one_stream_of_json(recorded: Recording) -> None:
     async with like(recorded, hooks=held) as server, connect(server) as client:
         await replay(client, recorded, IS[2048:], texts, held)
     assert client.settled == recorded.received[-1:]
-    assert server.sessions[0].sizes[:2] == [2048, 2048]
+    assert server.connections[0].sizes[:2] == [2048, 2048]
 
 
 @pytest.mark.parametrize("name", ["end_by_closing", "end_then_close_at_once"])
@@ -109,7 +109,7 @@ async def test_client_that_closes_gets_no_final(name: str) -> None:
     async with like(recorded, hooks=held) as server:
         async with connect(server) as client:
             assert await replay(client, recorded, IS, {}, held) == 1000
-        connection = server.sessions[0]
+        connection = server.connections[0]
         held.turns.release()
         await asyncio.wait_for(connection.closed.wait(), DEADLINE)
     assert [frame for frame in client.frames + connection.frames if not is_interim(frame)] == []
@@ -126,7 +126,7 @@ async def test_unary_method_is_mute_over_a_websocket() -> None:
             # After the answer to a ping, any frame sent before it would be here.
             await raw_ping(server)
             assert not client.gone
-        await asyncio.wait_for(server.sessions[0].closed.wait(), DEADLINE)
+        await asyncio.wait_for(server.connections[0].closed.wait(), DEADLINE)
     assert client.frames == [] and client.websocket.close_code == 1000
 
 
@@ -174,8 +174,8 @@ async def test_client_that_closes_before_its_first_message() -> None:
     async with TiroServer() as server:
         async with connect(server, TEST):
             pass
-        await asyncio.wait_for(server.sessions[0].closed.wait(), DEADLINE)
-    assert server.sessions[0].closed_by == "client" and server.sessions[0].frames == []
+        await asyncio.wait_for(server.connections[0].closed.wait(), DEADLINE)
+    assert server.connections[0].closed_by == "client" and server.connections[0].frames == []
 
 
 @pytest.mark.parametrize("fault", [StatusError(14, "gone"), Drop(), RuntimeError("a bug")])
@@ -191,7 +191,7 @@ async def test_hook_ends_a_session(fault: Exception, caplog: pytest.LogCaptureFi
         assert await client.end() == 1006
     codes = {StatusError: [14], Drop: [], RuntimeError: [13]}[type(fault)]
     assert [json.loads(frame)["error"]["grpcCode"] for frame in client.frames] == codes
-    assert server.sessions[0].messages == 3
+    assert server.connections[0].messages == 3
     assert bool(caplog.records) == isinstance(fault, RuntimeError)
 
 

@@ -76,7 +76,7 @@ async def dialing(*hooks: Hooks) -> AsyncIterator[tuple[Dial, TiroServer]]:
 async def test_a_connection_with_its_key_which_is_known_then() -> None:
     async with dialing() as (dial, server):
         assert await dial.connect(extra_headers={"X-Login": "Basic c2VjcmV0MTIz"})
-        assert server.sessions[0].token == KEY
+        assert server.connections[0].token == KEY
         assert dial.redact(f"{KEY} Basic c2VjcmV0MTIz c2VjcmV0MTIz") == "[key] [key] [key]"
 
 
@@ -85,7 +85,7 @@ async def test_the_first_connection_of_a_call_is_tried_once() -> None:
     async with dialing(faults.Refuse(503)) as (dial, server):
         with pytest.raises(APIStatusError, match="503"):
             await dial.connect()
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
         assert dial.failures == {}, "the caller, which raises it, counts it"
 
 
@@ -97,7 +97,7 @@ async def test_in_a_call_it_is_tried_again_while_the_attempt_lasts() -> None:
         await dial.connect()
         # 0.1, 0.2 and 0.4 s in between.
         assert time.monotonic() - began == pytest.approx(0.7, abs=0.05)
-        assert (len(server.sessions), dial.failures) == (4, {"status_503": 3})
+        assert (len(server.connections), dial.failures) == (4, {"status_503": 3})
 
 
 @in_virtual_time
@@ -107,7 +107,7 @@ async def test_each_try_is_by_the_settings_of_the_moment() -> None:
         dial.in_a_call()
         keys = iter(["old", "old", "new"])
         await dial.connect_as(lambda: dial.settings(api_key=next(keys)))
-        assert [session.token for session in server.sessions] == ["old", "old", "new"]
+        assert [session.token for session in server.connections] == ["old", "old", "new"]
 
 
 @in_virtual_time
@@ -133,7 +133,7 @@ async def test_an_attempt_has_half_of_the_timeout() -> None:
             await dial.connect()
         assert time.monotonic() - began <= 2.0
         # The last failure is counted by the caller, which gets the error.
-        assert dial.failures == {"status_503": len(server.sessions) - 1}
+        assert dial.failures == {"status_503": len(server.connections) - 1}
 
 
 @in_virtual_time
@@ -158,7 +158,7 @@ async def test_a_key_that_leaves_no_time_to_connect_is_told_as_such() -> None:
     async with dialing() as (dial, server):
         with pytest.raises(APIError, match="no key for Tiro: the function .* took so long"):
             await dial.connect(api_key=slow)
-        assert not server.sessions
+        assert not server.connections
 
 
 @in_virtual_time
@@ -183,7 +183,7 @@ async def test_a_connection_with_no_service_behind_it_is_one_more_try() -> None:
         with pytest.raises(APIError) as caught:
             await dial.dialer.wait_after(failure, BUDGET)
         assert caught.value is failure
-        assert (len(server.sessions), dial.failures) == (5, {"connection": 4})
+        assert (len(server.connections), dial.failures) == (5, {"connection": 4})
 
 
 @in_virtual_time
@@ -206,4 +206,4 @@ async def test_who_has_another_stt_to_turn_to_gets_the_error_at_once() -> None:
         dial.in_a_call()
         with pytest.raises(APIStatusError):
             await dial.connect(BUDGET._replace(max_retry=1))
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1

@@ -115,7 +115,7 @@ async def test_all_is_well() -> None:
     assert found["key"][1] == "from TIRO_API_KEY"
     assert found["address"][1] == f"{server.base_url} (from --base-url), language is-IS"
     assert found["audio"][1] == "a second of silence was heard and answered"
-    (connection,) = server.sessions
+    (connection,) = server.connections
     assert connection.seconds == 1.0 and connection.ended
 
 
@@ -152,7 +152,7 @@ async def test_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TIRO_API_KEY or TIRO_SPEECH_KEY" in found["key"][1]
     assert found["clock"][0] == "ok", "what needs no key is checked all the same"
     assert found["stream"] == ("skipped", "it needs a key")
-    assert server.sessions == []
+    assert server.connections == []
 
 
 async def test_key_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ async def final_after(endpointing: float | None, said: Talk = SAID) -> float:
             await asyncio.sleep(frame.duration)
         await stream.aclose()
         await listening
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
     (at, event) = heard[0]
     assert event.alternatives[0].text == " ".join(said.texts)
     return at - started - said.words[-1].end
@@ -285,7 +285,7 @@ async def test_many_who_wait_ask_once() -> None:
             stream.flush()
             await asyncio.sleep(0.02)
         await asyncio.sleep(1.0)
-        assert server.sessions[0].seconds == pytest.approx(0.8 + 2.5, abs=0.051)
+        assert server.connections[0].seconds == pytest.approx(0.8 + 2.5, abs=0.051)
         await stream.aclose()
 
 

@@ -102,7 +102,7 @@ async def test_voice_agent_greets_hears_and_answers(
             await caller.microphone.say(TURN)
             await until(lambda: job.room.finals("agent") == ["Já.", "Já."])
             assert job.room.finals("gestur") == [SAID]
-            assert server.sessions[0].config["languageCode"] == "is-IS"
+            assert server.connections[0].config["languageCode"] == "is-IS"
     (record,) = [each for each in caplog.records if each.name == "voice-agent"]
     told = json.loads(json.dumps({"usage": record.usage, "stt": record.stt}))  # type: ignore[attr-defined]
     used = next(each for each in told["usage"] if each["type"] == "stt_usage")
@@ -121,7 +121,7 @@ async def test_transcriber_writes_down_each_participant(monkeypatch: pytest.Monk
             await first.microphone.say(TURN)
             await until(lambda: job.room.finals("anna") == [SAID])
             second = job.room.join("birna")
-            await until(lambda: len(server.sessions) == 2)
+            await until(lambda: len(server.connections) == 2)
             await asyncio.gather(first.microphone.say(TURN), second.microphone.say(TURN))
             await until(lambda: len(job.room.finals("anna")) == 2)
             await until(lambda: len(job.room.finals("birna")) == 1)
@@ -131,8 +131,8 @@ async def test_transcriber_writes_down_each_participant(monkeypatch: pytest.Monk
             interims = [p for p in job.room.published if not p.final]
             assert {p.identity for p in interims} == {"anna", "birna"}
             job.room.leave(second)
-            await until(lambda: server.sessions[1].closed_at is not None)
-            assert server.sessions[0].closed_at is None
+            await until(lambda: server.connections[1].closed_at is not None)
+            assert server.connections[0].closed_at is None
 
 
 @in_virtual_time

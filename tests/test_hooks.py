@@ -57,7 +57,7 @@ async def test_hooks_see_every_step() -> None:
         "end audio_content",
         "frame góðan",
     ]
-    assert client.frames == server.sessions[0].frames == []
+    assert client.frames == server.connections[0].frames == []
 
 
 async def test_hook_refuses_a_handshake() -> None:
@@ -69,7 +69,7 @@ async def test_hook_refuses_a_handshake() -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             await session.ws_connect(server.base_url + TEST)
     assert caught.value.status == 503
-    assert server.sessions[0].closed.is_set() and server.sessions[0].closed_by == "server"
+    assert server.connections[0].closed.is_set() and server.connections[0].closed_by == "server"
 
 
 async def test_hooks_that_nobody_overrides_change_nothing() -> None:

@@ -54,7 +54,7 @@ async def test_each_connection_has_a_key_of_its_own(plain: bool) -> None:
         keys = numbered_keys(plain=plain)
         async with tiro.STT(base_url=server.base_url, api_key=keys) as stt:
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
-        assert [each.token for each in server.sessions] == [f"{KEY}-{n}" for n in range(3)]
+        assert [each.token for each in server.connections] == [f"{KEY}-{n}" for n in range(3)]
     assert words(events) == [word.text for word in SAID.words]
 
 
@@ -124,7 +124,7 @@ async def test_a_function_that_returns_no_text_is_asked_once(
     async with local() as server, tiro.STT(base_url=server.base_url, api_key=ask) as stt:
         with pytest.raises(APIConnectionError, match=f"as api_key {told}. It must return") as error:
             await collect(stt.stream(), frames(SAID.pcm()))
-        assert len(asked) == 1 and not server.sessions
+        assert len(asked) == 1 and not server.connections
     assert KEY not in "".join(traceback.format_exception(error.value))
 
 
@@ -135,7 +135,7 @@ async def assert_given_up(hangs: Callable[[], Awaitable[str]], *, within: float)
         with pytest.raises(APIConnectionError, match="took more than 2 s"):
             await collect(stt.stream(conn_options=ONCE), frames(SAID.pcm()))
         assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=within)
-        assert not server.sessions
+        assert not server.connections
 
 
 @in_virtual_time
@@ -193,7 +193,7 @@ async def test_a_key_service_that_is_down_for_a_moment_costs_nothing() -> None:
     async with local(hooks=hooks) as server:
         async with tiro.STT(base_url=server.base_url, api_key=lambda: next(answers)) as stt:
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
     assert words(events) == [word.text for word in SAID.words]
 
 
@@ -219,7 +219,7 @@ async def test_a_key_that_is_out_of_date_in_a_call_is_asked_for_anew(seconds: fl
         async with tiro.STT(base_url=server.base_url, api_key=numbered_keys(plain=True)) as stt:
             stt.on("error", failures.append)
             events = await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
-        assert [each.token for each in server.sessions] == [f"{KEY}-0", f"{KEY}-1"]
+        assert [each.token for each in server.connections] == [f"{KEY}-0", f"{KEY}-1"]
     assert words(events) == [word.text for word in SAID.words]
     assert not failures
 
@@ -254,7 +254,7 @@ async def test_a_key_that_is_out_of_date_and_stays_so_ends_the_stream() -> None:
         async with tiro.STT(base_url=server.base_url, api_key=KEY) as stt:
             with pytest.raises(APIStatusError, match="Check the key") as caught:
                 await collect(stt.stream(), frames(SAID.pcm()), pace=0.05)
-        assert (caught.value.status_code, len(server.sessions)) == (401, 2)
+        assert (caught.value.status_code, len(server.connections)) == (401, 2)
 
 
 @pytest.mark.parametrize("of", ["stt", "stream"])
@@ -265,11 +265,11 @@ async def test_a_new_key_is_used_from_the_next_connection_on(of: str) -> None:
         async with tiro.STT(base_url=server.base_url, api_key="first") as stt:
             stream = stt.stream()
             hearing = asyncio.create_task(collect(stream, frames(SAID.pcm()), pace=0.05))
-            await until(lambda: bool(server.sessions) and server.sessions[0].seconds > 0.5)
+            await until(lambda: bool(server.connections) and server.connections[0].seconds > 0.5)
             target: Any = stt if of == "stt" else stream
             target.update_options(api_key=lambda: "second", extra_headers={"X-Tenant": "b"})
             events = await hearing
-            assert [(each.token, each.headers.get("x-tenant")) for each in server.sessions] == [
+            assert [(each.token, each.headers.get("x-tenant")) for each in server.connections] == [
                 ("first", None),
                 ("second", "b"),
             ], "and nothing is broken off for it"
@@ -285,8 +285,8 @@ async def test_headers_go_with_each_handshake() -> None:
     async with local(hooks=hooks) as server:
         async with tiro.STT(base_url=server.base_url, api_key="test", extra_headers=headers) as stt:
             await collect(stt.stream(), frames(SAID.pcm()))
-        assert len(server.sessions) == 2
-        for each in server.sessions:
+        assert len(server.connections) == 2
+        for each in server.connections:
             assert each.headers["x-tenant"] == "talgreining"
             assert each.headers["authorization"] == f"Bearer {KEY}"
             assert KEY not in repr(each)

@@ -58,7 +58,7 @@ async def talking(
 
 def phrases(server: TiroServer) -> list[list[str]]:
     """Return what each connection was told to listen for."""
-    return [each.phrases for each in server.sessions if each.config]
+    return [each.phrases for each in server.connections if each.config]
 
 
 def count(events: list[agents_stt.SpeechEvent], kind: Any) -> int:
@@ -91,10 +91,10 @@ async def test_the_callers_words_are_sent_with_the_sessions(
         engine._update_session_keyterms(session)
         await until(lambda: bool(phrases(server)))
         assert phrases(server) == [sent]
-        assert ("speechContexts" in server.sessions[0].config) is bool(sent)
+        assert ("speechContexts" in server.connections[0].config) is bool(sent)
         if sent:
-            assert server.sessions[0].config["speechContexts"] == [{"phrases": sent}]
-    assert len(server.sessions) == 1
+            assert server.connections[0].config["speechContexts"] == [{"phrases": sent}]
+    assert len(server.connections) == 1
 
 
 def test_the_capability_is_there_once_the_caller_gave_words(
@@ -141,7 +141,7 @@ async def test_new_words_wait_until_nobody_speaks(of: str) -> None:
         else:
             target: Any = engine if of == "stt" else stream
             target.update_options(keyterms=["Hekla", "Katla"])
-        await until(lambda: len(server.sessions) == 2, 30)
+        await until(lambda: len(server.connections) == 2, 30)
         first = all_words(events)
         assert first == [word.text for word in SAID.words][: len(first)]
         assert count(events, START) == count(events, agents_stt.SpeechEventType.END_OF_SPEECH)
@@ -161,8 +161,8 @@ async def test_new_words_wait_while_the_service_cuts_unbroken_speech() -> None:
         await until(lambda: count(events, FINAL) == 1, 30)
         assert len(all_words(events)) < 90, "it is a cut"
         await asyncio.sleep(2.0)
-        assert len(server.sessions) == 1
-        await until(lambda: len(server.sessions) == 2, 60)
+        assert len(server.connections) == 1
+        await until(lambda: len(server.connections) == 2, 60)
         # The cut is in the middle of a word.
         assert len(all_words(events)) >= 89
 
@@ -172,7 +172,7 @@ async def test_new_words_go_with_the_next_connection_if_that_is_sooner() -> None
     async with talking(faults.Disconnect(1.0), keyterms=[]) as (server, engine, _, events):
         await until(lambda: count(events, START) == 1)
         engine._update_session_keyterms(["Katla"])
-        await until(lambda: len(server.sessions) == 2, 30)
+        await until(lambda: len(server.connections) == 2, 30)
         assert count(events, FINAL) == 0
     assert phrases(server) == [[], ["Katla"]]
     assert all_words(events) == [word.text for word in SAID.words]
@@ -185,7 +185,7 @@ async def test_words_that_come_and_go_are_worth_no_connection() -> None:
         engine._update_session_keyterms(["Katla"])
         engine._update_session_keyterms(["Hekla"])
         engine.update_options(keyterms=("Hekla",))
-    assert len(server.sessions) == 1
+    assert len(server.connections) == 1
     assert all_words(events) == [word.text for word in SAID.words]
 
 
@@ -195,7 +195,7 @@ async def test_another_language_does_not_wait_and_takes_the_words_along() -> Non
         await until(lambda: count(events, START) == 1)
         engine._update_session_keyterms(["Katla"])
         engine.update_options(language="is-IS-x-exp")
-        await until(lambda: len(server.sessions) == 2)
+        await until(lambda: len(server.connections) == 2)
         assert count(events, FINAL) == 0
     assert phrases(server) == [[], ["Katla"]]
     assert all_words(events) == [word.text for word in SAID.words]
@@ -207,7 +207,7 @@ async def test_who_waits_for_a_final_gets_it_first() -> None:
         await until(lambda: count(events, START) == 1)
         engine._update_session_keyterms(["Katla"])
         stream.flush()
-        await until(lambda: len(server.sessions) == 2, 30)
+        await until(lambda: len(server.connections) == 2, 30)
         assert count(events, FINAL) == 1
     assert phrases(server) == [[], ["Katla"]]
 

@@ -246,6 +246,17 @@ def test_the_session_of_a_loop_that_does_not_run_is_closed(ended: bool) -> None:
     loop.close()
 
 
+async def test_once_they_are_closed_no_more_are_opened() -> None:
+    """A stream in the loop of another thread is closed a moment later than its `STT`."""
+    own = OwnSessions()
+    used = own.get(ADDRESS)
+    await own.close()
+    await own.close()
+    assert used.closed
+    with pytest.raises(APIConnectionError, match="this tiro.STT is closed; make a new one"):
+        own.get(ADDRESS)
+
+
 async def test_one_that_was_closed_is_replaced() -> None:
     own = OwnSessions()
     first = own.get(ADDRESS)

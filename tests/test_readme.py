@@ -352,7 +352,7 @@ async def test_the_snippet_for_faults() -> None:
     server: TiroServer = run_snippet(snippet)["server"]
     async with server, tiro.STT(base_url=server.base_url, api_key="test") as stt:
         assert finals(await collect(stt.stream(), frames(read_wav("two.wav"))))
-    first, *others = server.sessions
+    first, *others = server.connections
     assert first.closed_by == "server" and first.seconds >= 2.5 and not first.ended
     assert others and all(other.ended for other in others)
 

@@ -235,8 +235,8 @@ async def listen(spy: Spy, stream: SpeechStream) -> list[str]:
 async def hear(spy: Spy, hooks: Hooks, api_key: Any = KEY) -> None:
     async with speaking(spy, hooks, api_key=api_key) as (_, stream, server):
         heard = await listen(spy, stream)
-        tokens = {connection.token for connection in server.sessions}
-        assert all(each.headers["x-login"] == HEADER for each in server.sessions)
+        tokens = {connection.token for connection in server.connections}
+        assert all(each.headers["x-login"] == HEADER for each in server.connections)
     assert tokens == {KEY}, "it was sent"
     assert heard or spy.errors, "nothing was there to be seen"
     gc.collect()
@@ -340,7 +340,7 @@ def test_a_key_that_nobody_gives(source: Any, spy: Spy) -> None:
     async def trial() -> None:
         async with speaking(spy, Hooks(), api_key=partial(source, KEY)) as (_, stream, server):
             await listen(spy, stream)
-            assert not server.sessions and spy.errors
+            assert not server.connections and spy.errors
 
     run(spy, trial())
 

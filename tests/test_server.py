@@ -68,7 +68,7 @@ async def test_plain_requests(style: Any, path: str, status: int, body: str) -> 
     async with TiroServer(error_style=style) as server, aiohttp.ClientSession() as session:
         async with session.get(server.base_url.replace("ws", "http", 1) + path) as response:
             assert (response.status, await response.text()) == (status, body)
-    assert server.sessions == []
+    assert server.connections == []
 
 
 async def test_session_remembers_what_came() -> None:
@@ -77,7 +77,7 @@ async def test_session_remembers_what_came() -> None:
             connection = await asyncio.wait_for(server.wait_for_connection(), DEADLINE)
             assert connection.config == {} and connection.seconds == 0.0 and not connection.ended
             assert await say(client, IS, config(languageCode="is-IS-x-exp")) == 1006
-        assert await server.wait_for_connection() is connection is server.sessions[0]
+        assert await server.wait_for_connection() is connection is server.connections[0]
     assert connection.language == "is-IS-x-exp" and connection.sample_rate == 16000
     assert connection.streaming_config["interimResults"] is True
     assert connection.config["enableWordTimeOffsets"] is True
@@ -93,15 +93,15 @@ async def test_keys_are_in_no_repr() -> None:
     async with TiroServer(api_key="s3cret") as server:
         async with connect(server, TEST.replace("test", "s3cret")) as client:
             await say(client, b"")
-        assert server.sessions[0].token == "s3cret"
-        assert "s3cret" not in repr(server.sessions) + repr(server)
+        assert server.connections[0].token == "s3cret"
+        assert "s3cret" not in repr(server.connections) + repr(server)
 
 
 async def test_any_key_is_taken_without_one_to_ask_for() -> None:
     async with TiroServer(api_key=None) as server:
         async with connect(server, "/speech:streamingrecognize") as client:
             await say(client, IS)
-    assert client.settled and server.sessions[0].token is None
+    assert client.settled and server.connections[0].token is None
 
 
 @pytest.mark.parametrize("key", ["", " "])
@@ -160,7 +160,7 @@ async def test_closing_the_server_drops_every_session() -> None:
         await server.aclose()
         assert loop.time() - started < 1.0
         assert [await client.end() for client in clients] == [1006] * 3
-        assert all(connection.closed.is_set() for connection in server.sessions)
+        assert all(connection.closed.is_set() for connection in server.connections)
         with pytest.raises(aiohttp.ClientConnectionError):
             async with connect(server, TEST):
                 pass
@@ -213,7 +213,7 @@ async def test_sessions_are_numbered_as_they_come() -> None:
     async with TiroServer() as server, contextlib.AsyncExitStack() as stack:
         clients = [stack.enter_async_context(connect(server, TEST)) for _ in range(10)]
         await asyncio.gather(*clients)
-        assert [connection.number for connection in server.sessions] == list(range(10))
+        assert [connection.number for connection in server.connections] == list(range(10))
 
 
 async def test_starting_twice_is_starting_once() -> None:
@@ -257,7 +257,7 @@ async def test_languages_choose_recognisers_by_their_longest_prefix() -> None:
         "IS-is": [],
         "da-DK": [],
     }
-    assert [connection.status for connection in server.sessions] == [0, 0, 0, 3, 3]
+    assert [connection.status for connection in server.connections] == [0, 0, 0, 3, 3]
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -333,7 +333,7 @@ async def test_old_records_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
                 connection = await server.wait_for_connection(number)
             await asyncio.wait_for(connection.closed.wait(), DEADLINE)
         assert [each.number for each in server.connections] == [2, 3]
-        assert server.sessions is server.connections and server.connection_count == 4
+        assert server.connections is server.connections and server.connection_count == 4
         with pytest.raises(LookupError, match="record of connection 1"):
             await server.wait_for_connection(1)
         # The transports of those that are gone are not kept either.

@@ -93,7 +93,7 @@ async def test_a_session_whose_key_is_refused_closes() -> None:
             await until(lambda: bool(call.closed))
             saying.cancel()
         assert [event.reason.value for event in call.closed] == ["error"]
-        assert len(server.sessions) == 4
+        assert len(server.connections) == 4
     told = "an `AgentSession` opens a new stream, three times, and then closes"
     assert told in row_of_readme("the key, the quota or an option is refused")
     assert told in row_of_readme("for longer, or from the start")
@@ -137,7 +137,7 @@ async def test_two_turns(mode: str) -> None:
         assert [item.text_content for item in call.user_items] == [FIRST, SECOND]
         assert call.llm.asked == [FIRST, SECOND]
         assert call.replies == ["generate_reply"] * 2, "one reply a turn"
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
     assert not call.errors
     assert call.finals == [FIRST, SECOND]
     kinds = "".join("F" if final else "i" for _, final in call.transcribed)
@@ -252,12 +252,12 @@ async def test_a_mute_of_20_s(mode: str, limit: Hooks | None) -> None:
         await call.turns(1)
         call.session.input.set_audio_enabled(False)
         await asyncio.sleep(20)
-        assert len(server.sessions) == 1, "nobody speaks: there is nothing to connect for"
-        assert bool(server.sessions[0].closed_at) == bool(limit)
+        assert len(server.connections) == 1, "nobody speaks: there is nothing to connect for"
+        assert bool(server.connections[0].closed_at) == bool(limit)
         call.session.input.set_audio_enabled(True)
         await call.microphone.say(TURN)
         await call.turns(2)
-        assert len(server.sessions) == (2 if limit else 1)
+        assert len(server.connections) == (2 if limit else 1)
     assert not call.errors and not call.closed[:-1]
     first, second = call.finals
     assert first == FIRST
@@ -293,7 +293,7 @@ async def test_a_mute_in_the_middle_of_an_utterance() -> None:
         call.session.input.set_audio_enabled(True)
         await call.microphone.say(TURN)
         await call.turns(2)
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
     assert call.finals == [FIRST, SECOND]
     assert_alternating(call.events)
     assert_wall_clock(call)
@@ -315,7 +315,7 @@ async def test_a_language_change_in_mid_utterance_decodes_the_utterance_again() 
         stt.update_options(language="en-US")
         await saying
         await call.turns(1)
-        assert [connection.language for connection in server.sessions] == ["is-IS", "en-US"]
+        assert [connection.language for connection in server.connections] == ["is-IS", "en-US"]
         assert [e.alternatives[0].language for e in of_type(call.events, FINAL)] == ["en-US"]
         assert call.finals == ["one two three four"]
         assert call.transcribed[0][0] in FIRST, "it began in Icelandic"
@@ -340,7 +340,9 @@ class _Said:
             for frame in self.audio[:30]:
                 stream.push_frame(frame)
         await until(
-            lambda: sum(bool(connection.frames) for connection in server.sessions) == len(streams)
+            lambda: (
+                sum(bool(connection.frames) for connection in server.connections) == len(streams)
+            )
         )
 
     async def end(self, *streams: tiro.SpeechStream) -> None:
@@ -358,12 +360,12 @@ async def test_a_change_on_the_stt_reaches_every_stream_and_on_a_stream_only_tha
         await said.begin(server, *streams)
         streams[0].update_options(language="is-IS-x-one")
         assert stt.model == "is-IS"
-        await until(lambda: [s.language for s in server.sessions[3:]] == ["is-IS-x-one"])
+        await until(lambda: [s.language for s in server.connections[3:]] == ["is-IS-x-one"])
         stt.update_options(language="is-IS-x-all")
         assert stt.model == "is-IS-x-all"
         assert {stream.options.language for stream in streams} == {"is-IS-x-all"}
         await said.end(*streams)
-        tags = sorted(connection.language for connection in server.sessions)
+        tags = sorted(connection.language for connection in server.connections)
         assert tags == ["is-IS"] * 3 + ["is-IS-x-all"] * 3 + ["is-IS-x-one"]
 
 
@@ -377,7 +379,7 @@ async def test_values_that_change_nothing_open_no_connection() -> None:
         stt.update_options(language="icelandic", interim_results=True, extra_config={})
         stream.update_options(language="is", max_alternatives=1)
         await said.end(stream)
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
 
 
 @pytest.mark.parametrize("whose", ["stt", "stream"])
@@ -400,7 +402,7 @@ async def test_a_change_while_connecting_wins(whose: str) -> None:
         (stt if whose == "stt" else stream).update_options(language="is-IS-x-new")
         go_on.set()
         events = await collect(stream, said.audio[1:])
-        assert [connection.language for connection in server.sessions] == ["is-IS-x-new"]
+        assert [connection.language for connection in server.connections] == ["is-IS-x-new"]
     assert words(events) == said.talk.texts
 
 
@@ -428,7 +430,7 @@ async def test_a_bad_value_raises_and_changes_nothing(bad: dict[str, Any]) -> No
             streams[0].update_options(**bad)
         assert before == (stt.model, stt.capabilities, [stream.options for stream in streams])
         await said.end(*streams)
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
 
 
 # -- agents --------------------------------------------------------------------------------------
@@ -447,7 +449,7 @@ async def test_an_agent_hand_off_keeps_the_stream() -> None:
         await until(lambda: call.session.current_agent is second)
         await saying
         await call.turns(2)
-        (connection,) = server.sessions
+        (connection,) = server.connections
     # Whether the session flushes as it changes agents, and so cuts a word, is its own business.
     assert call.finals[0] == FIRST and call.finals[1] in SECOND
     heard = np.frombuffer(connection.audio, np.int16)
@@ -483,7 +485,7 @@ async def test_usage_is_what_was_pushed_over_drops_flushes_and_aclose() -> None:
         await until(lambda: words(events)[-1:] == ["w15"])
         await stream.aclose()
         await reading
-        assert len(server.sessions) == 4
+        assert len(server.connections) == 4
     assert sum(m.audio_duration for m in metrics) == pytest.approx(said.seconds, abs=0.1)
     acquired = [m for m in metrics if m.acquire_time]
     assert len(acquired) == 4, "one report for each connection"

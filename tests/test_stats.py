@@ -141,7 +141,7 @@ async def test_a_call_without_any_trouble() -> None:
         stream = await hear(stt)
         stats = stream.stats
         assert stt.stats == stats
-        (connection,) = server.sessions
+        (connection,) = server.connections
     assert (stats.connections, stats.rotations, stats.failures) == (1, 0, {})
     assert stats.audio_pushed == pytest.approx(SAID.seconds, abs=0.001)
     assert stats.audio_sent == pytest.approx(SAID.seconds, abs=0.001)
@@ -176,9 +176,9 @@ async def test_rotations_and_what_is_sent_again() -> None:
     async with local(faults.Disconnect(1.2), faults.SessionLimit(1.0)) as server:
         async with new_stt(server) as stt:
             stats = (await hear(stt)).stats
-        sent = sum(each.seconds for each in server.sessions[:-1])
+        sent = sum(each.seconds for each in server.connections[:-1])
         silence = 2.5
-        sent += server.sessions[-1].seconds - silence
+        sent += server.connections[-1].seconds - silence
     assert (stats.connections, stats.rotations, stats.failures) == (3, 2, {})
     assert stats.audio_sent == pytest.approx(SAID.seconds, abs=0.001)
     assert stats.audio_sent + stats.audio_sent_again == pytest.approx(sent, abs=0.1)
@@ -192,7 +192,7 @@ async def test_what_is_sent_again_at_the_end_is_no_rotation() -> None:
     async with local(said=said) as server, new_stt(server) as stt:
         stream = stt.stream()
         await collect(stream, frames(said.pcm()))
-    assert stream.stats.connections == len(server.sessions) > 1
+    assert stream.stats.connections == len(server.connections) > 1
     assert (stream.stats.rotations, stream.stats.failures) == (0, {})
 
 

@@ -123,7 +123,7 @@ async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> N
             frames(said.pcm()),
             pace=0.005 if paced else 0.0,
         )
-        assert len(server.sessions) >= 2
+        assert len(server.connections) >= 2
     assert words(events) == said.texts
     assert_times(events, said)
     assert_alternating(events)
@@ -154,7 +154,7 @@ async def test_any_frame_size(ms: float) -> None:
     said = talk(3, 4)
     async with numbered_server(said) as server, new_stt(server) as stt:
         events = await collect(stt.stream(), frames(said.pcm(), ms=ms))
-        sizes = set(server.sessions[0].sizes)
+        sizes = set(server.connections[0].sizes)
     assert words(events) == said.texts
     assert_times(events, said)
     assert all(size % 32 == 0 for size in sizes), "messages of whole milliseconds"
@@ -186,7 +186,7 @@ async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
         new_stt(server, punctuate=False) as stt,
     ):
         events = await collect(stt.stream(), frames(bursts(rate), rate, channels=channels))
-        assert server.sessions[0].sample_rate == rate
+        assert server.connections[0].sample_rate == rate
     assert finals(events) == ["einn tveir þrír fjórir fimm", "sex sjö átta"]
     first, second = (e.alternatives[0] for e in events if e.type is FINAL)
     assert first.start_time == pytest.approx(0.5, abs=0.06)
@@ -198,7 +198,7 @@ async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
 async def test_a_rate_the_service_does_not_take_is_converted(rate: int) -> None:
     async with TiroServer(api_key="test") as server, new_stt(server) as stt:
         events = await collect(stt.stream(), frames(bursts(rate), rate))
-        assert server.sessions[0].sample_rate == 16000
+        assert server.connections[0].sample_rate == 16000
     assert len(finals(events)) == 2
 
 
@@ -206,7 +206,7 @@ async def test_a_rate_the_service_does_not_take_is_converted(rate: int) -> None:
 async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
     async with TiroServer(api_key="test") as server, new_stt(server, sample_rate=8000) as stt:
         events = await collect(stt.stream(), frames(bursts(24000), 24000))
-        assert server.sessions[0].sample_rate == 8000
+        assert server.connections[0].sample_rate == 8000
     assert len(finals(events)) == 2
 
 
@@ -244,7 +244,7 @@ async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() ->
         stream = stt.stream(conn_options=QUICK)
         stream.start_time_offset = 100.0
         events = await collect(stream, frames(said.pcm()))
-        assert len(server.sessions) == 3
+        assert len(server.connections) == 3
     assert_times(events, said, offset=100.0)
     assert events[-1].alternatives == [] or events[-1].type is not FINAL
 
@@ -268,7 +268,7 @@ async def test_injected_silence_changes_no_later_time() -> None:
         for frame in audio[:boundary]:
             stream.push_frame(frame)
         stream.flush()
-        await until(lambda: bool(server.sessions) and server.sessions[0].seconds > 2.5)
+        await until(lambda: bool(server.connections) and server.connections[0].seconds > 2.5)
         events = await collect(stream, audio[boundary:])
     assert words(events) == said.texts
     assert_times(events, said)
@@ -317,7 +317,7 @@ async def test_flush_brings_the_final_without_an_endpoint() -> None:
             if event.type is FINAL:
                 break
         assert event.alternatives[0].text == "w0 w1 w2"
-        assert not server.sessions[0].ended, "the connection stays"
+        assert not server.connections[0].ended, "the connection stays"
         await stream.aclose()
 
 
@@ -339,7 +339,7 @@ async def test_flush_with_nothing_heard_gives_one_empty_final_and_sends_nothing(
         rest = [event async for event in stream]
         assert FINAL not in [event.type for event in rest]
         await stream.aclose()
-        assert sum(session.seconds for session in server.sessions) <= seconds + 2.75
+        assert sum(session.seconds for session in server.connections) <= seconds + 2.75
 
 
 def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -> None:
@@ -394,7 +394,7 @@ async def test_an_empty_stream_ends_at_once() -> None:
         started = time.monotonic()
         assert await collect(stt.stream(), []) == []
         assert time.monotonic() - started < 1.0
-        assert all(not session.sizes for session in server.sessions)
+        assert all(not session.sizes for session in server.connections)
 
 
 @in_virtual_time
@@ -548,11 +548,11 @@ async def test_l5_aclose_sends_nothing_more() -> None:
         stream = stt.stream()
         for frame in frames(np.zeros(RATE, np.int16)):
             stream.push_frame(frame)
-        await until(lambda: bool(server.sessions) and server.sessions[0].seconds == 1.0)
+        await until(lambda: bool(server.connections) and server.connections[0].seconds == 1.0)
         await stream.aclose()
-        await until(lambda: server.sessions[0].end is not None)
-        assert server.sessions[0].end == "half-close"
-        assert server.sessions[0].seconds == 1.0
+        await until(lambda: server.connections[0].end is not None)
+        assert server.connections[0].end == "half-close"
+        assert server.connections[0].seconds == 1.0
 
 
 # -- errors --------------------------------------------------------------------------------------
@@ -567,7 +567,7 @@ async def test_a_bad_key_fails_at_once_with_one_attempt(error_style: str, burst:
         stream = stt.stream(conn_options=QUICK)
         with pytest.raises(APIStatusError) as caught:
             await collect(stream, frames(read_wav("is2.wav")), pace=0.0 if burst else 0.01)
-        assert len(server.sessions) == 1
+        assert len(server.connections) == 1
     assert caught.value.status_code == 401
     assert not caught.value.retryable
     assert "TIRO_API_KEY" in str(caught.value)
@@ -593,7 +593,7 @@ async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) 
     async with TiroServer(hooks=Refuses()) as server, new_stt(server) as stt:
         with pytest.raises(APIError) as caught:
             await collect(stt.stream(conn_options=QUICK), frames(read_wav("fox.wav")))
-        assert len(server.sessions) == attempts
+        assert len(server.connections) == attempts
     error = caught.value if attempts == 1 else caught.value.__cause__
     assert isinstance(error, APIStatusError)
     assert error.status_code == status
@@ -631,7 +631,7 @@ async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
         errors: list[object] = []
         stt.on("error", errors.append)
         events = await collect(stt.stream(conn_options=ONCE), frames(said.pcm()), pace=0.005)
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
     assert words(events) == said.texts
     assert_times(events, said)
     assert not errors
@@ -664,7 +664,7 @@ async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> 
     async with TiroServer(hooks=Drops()) as server, new_stt(server) as stt:
         with pytest.raises(APIConnectionError):
             await collect(stt.stream(conn_options=QUICK), frames(read_wav("is.wav")))
-        assert len(server.sessions) == 4
+        assert len(server.connections) == 4
 
 
 @in_virtual_time
@@ -680,7 +680,7 @@ async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None
     async with numbered_server(said, Poison()) as server, new_stt(server) as stt:
         with pytest.raises(APIError):
             await collect(stt.stream(conn_options=QUICK), frames(said.pcm()), pace=0.02)
-        assert 3 <= len(server.sessions) <= 20
+        assert 3 <= len(server.connections) <= 20
 
 
 @pytest.mark.many
@@ -738,14 +738,14 @@ async def test_a_change_of_language_decodes_the_utterance_again() -> None:
         audio = list(frames(said.pcm()))
         for frame in audio[:30]:
             stream.push_frame(frame)
-        await until(lambda: bool(server.sessions) and bool(server.sessions[0].frames))
+        await until(lambda: bool(server.connections) and bool(server.connections[0].frames))
         stream.update_options(language="is-IS")
-        assert len(server.sessions) == 1, "nothing changed"
+        assert len(server.connections) == 1, "nothing changed"
         stream.update_options(language="is-IS-x-exp")
         with pytest.raises(ValueError):
             stream.update_options(max_alternatives=99)
         events = await collect(stream, audio[30:])
-        assert [session.language for session in server.sessions] == ["is-IS", "is-IS-x-exp"]
+        assert [session.language for session in server.connections] == ["is-IS", "is-IS-x-exp"]
         assert stt.model == "is-IS"
     assert words(events) == said.texts
     assert_times(events, said)

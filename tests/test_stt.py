@@ -18,6 +18,7 @@ from livekit.agents.metrics import STTMetrics
 from livekit.agents.stt import SpeechData, SpeechEvent
 from livekit.agents.types import TimedString
 from livekit.plugins import tiro
+from livekit.plugins.tiro import stt as stt_module
 from livekit.plugins.tiro.stt import _BatchStream, _joined
 from livekit.plugins.tiro.testing import TiroServer
 from livekit.plugins.tiro.testing.faults import Mute, PerConnection, Refuse
@@ -355,7 +356,8 @@ async def test_a_listener_that_leaves_as_it_is_called_is_not_called_again() -> N
 
 
 def test_a_stream_in_another_thread_is_closed_there() -> None:
-    stt, opened, closed = tiro.STT(api_key=KEY), threading.Event(), threading.Event()
+    stt = tiro.STT(api_key=KEY, base_url="ws://127.0.0.1:1")
+    opened, closed = threading.Event(), threading.Event()
 
     async def listen() -> None:
         stream = stt.stream()
@@ -383,6 +385,29 @@ def test_a_stream_in_another_thread_is_closed_there() -> None:
         elsewhere.result(10)
 
 
+def test_closing_does_not_wait_for_a_loop_that_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stt_module, "_ELSEWHERE", 0.01)
+    stt = tiro.STT(api_key=KEY, base_url="ws://127.0.0.1:1")
+    opened, closed = threading.Event(), threading.Event()
+
+    async def listen() -> None:
+        stream = stt.stream()
+        opened.set()
+        # The loop stands still.
+        assert closed.wait(10)
+        with pytest.raises(RuntimeError):
+            while True:
+                stream.push_frame(next(frames(SAID.pcm())))
+                await asyncio.sleep(0)
+
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(lambda: asyncio.run(listen()))
+        assert opened.wait(10)
+        asyncio.run(stt.aclose())
+        closed.set()
+        elsewhere.result(10)
+
+
 def test_listeners_come_and_go_without_an_event_loop() -> None:
     stt, told = tiro.STT(api_key=KEY), list[object]()
     stt.on("metrics_collected", told.append)
@@ -401,7 +426,7 @@ async def test_recognize_joins_the_finals() -> None:
         metrics: list[STTMetrics] = []
         stt.on("metrics_collected", metrics.append)
         event = await stt.recognize(list(frames(SAID.pcm())), language="is-IS-x-exp")
-        assert server.sessions[0].language == "is-IS-x-exp"
+        assert server.connections[0].language == "is-IS-x-exp"
     data = event.alternatives[0]
     assert (event.type, data.text) == (FINAL, " ".join(SAID.texts))
     assert [str(word) for word in data.words or ()] == SAID.texts
@@ -455,7 +480,7 @@ async def test_recognize_ends_when_the_stt_is_closed() -> None:
         recognizing = asyncio.create_task(
             stt.recognize(list(frames(SAID.pcm())), conn_options=ONCE), name="recognize"
         )
-        await until(lambda: bool(server.sessions) and server.sessions[0].received > 0)
+        await until(lambda: bool(server.connections) and server.connections[0].received > 0)
         assert [type(stream) for stream in stt._streams] == [_BatchStream]
         await stt.aclose()
         with pytest.raises(APIError, match="closed"):

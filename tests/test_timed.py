@@ -244,7 +244,7 @@ async def test_silence_of_a_flush_takes_no_time_of_the_script(
         caller.stream.flush()
         await until(lambda: finals(caller.events) == ["Góðan daginn."])
         assert await caller.finish() == SAID
-    assert server.sessions[0].seconds > SECONDS + 1
+    assert server.connections[0].seconds > SECONDS + 1
 
 
 async def test_a_flush_in_a_word_leaves_it_to_what_follows() -> None:
@@ -297,7 +297,7 @@ async def test_a_call_goes_on_after_a_fault(moment: str) -> None:
     """No word is missing and none is said again; the caller makes a sound, so all is sent again."""
     async with listening(hooks=First(moment)) as (server, stt):
         assert await ScriptCaller(stt, tone(16000)).finish() == SAID
-        assert len(server.sessions) == 2
+        assert len(server.connections) == 2
 
 
 @pytest.mark.parametrize("moment", ["end", "last final too long"])
@@ -306,7 +306,7 @@ async def test_a_call_goes_on_after_a_fault_at_its_end(moment: str) -> None:
     options = {"hooks": First(moment), "endpoint_silence": 4.5}
     async with listening(CALL[1:], **options) as (server, stt):
         assert await ScriptCaller(stt, tone(16000)).finish() == SAID[2:]
-        assert server.sessions[0].ended and len(server.sessions) > 1
+        assert server.connections[0].ended and len(server.connections) > 1
 
 
 async def test_after_silence_that_is_not_live_a_call_goes_on_late() -> None:
@@ -315,7 +315,7 @@ async def test_after_silence_that_is_not_live_a_call_goes_on_late() -> None:
         caller = ScriptCaller(stt, silence(16000))
         # Some of the audio is held back.
         await caller.talk(8.4, until_shown="Já takk.")
-        await asyncio.wait_for(server.sessions[0].closed.wait(), 5)
+        await asyncio.wait_for(server.connections[0].closed.wait(), 5)
         # The audio that makes the client reconnect has to come after the first connection is gone.
         await caller.talk(SECONDS, pace=0.005)
         heard = await caller.finish()
@@ -427,7 +427,7 @@ async def test_a_sound_after_the_last_word_does_not_start_the_script_again(
         for calls in (1, 2):
             events = await collect(stt.stream(), frames(audio(16000)))
             assert said(events) == SAID[:4]
-            assert len(server.sessions) == calls * connections
+            assert len(server.connections) == calls * connections
 
 
 @pytest.mark.parametrize("rate", [16000, 24000, 48000])
@@ -439,7 +439,7 @@ async def test_an_end_as_loud_as_all_of_the_call_does_not_start_the_script_again
         for calls in (1, 2):
             events = await collect(stt.stream(), frames(noise, rate), pace=0.05)
             assert [word for word, *_ in said(events)] == ["Góðan", "daginn.", "Já", "takk."]
-            assert len(server.sessions) == calls * recovery._NOTHING_FOR_CERTAIN
+            assert len(server.connections) == calls * recovery._NOTHING_FOR_CERTAIN
 
 
 def test_whoever_goes_on_with_a_call_may_come_after_another_call() -> None:
@@ -491,7 +491,7 @@ async def test_hanging_up_ends_a_call_unless_the_client_is_back_at_once(
                 for _ in range(80):
                     await client.send(audio_message(bytes(1600)))
                 assert transcript((await client.until(1))[0]) == expected
-            await asyncio.wait_for(server.sessions[-1].closed.wait(), 5)
+            await asyncio.wait_for(server.connections[-1].closed.wait(), 5)
 
 
 async def test_calls_at_the_same_time_have_the_whole_script_each() -> None:

@@ -640,7 +640,7 @@ async def hear(
             outcome.given_up = stream.stats.audio_given_up
             if live and speaker.ended_at is not None:
                 outcome.drained_in = clock() - speaker.ended_at
-    outcome.sessions = server.sessions
+    outcome.sessions = server.connections
     return outcome
 
 

@@ -277,6 +277,11 @@ def from_proxy(http_status: int) -> APIStatusError:
     )
 
 
+def closed() -> APIConnectionError:
+    """Return the exception for a connection that is asked for once the STT is closed."""
+    return APIConnectionError("this tiro.STT is closed; make a new one", retryable=False)
+
+
 def unusable_session(why: str) -> APIConnectionError:
     """Return the exception for an HTTP session that can not be used.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -42,23 +43,34 @@ class OwnSessions:
     def __init__(self) -> None:
         """Open none yet."""
         self._by_loop: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._is_closed = False
+        # Loops run in different threads.
+        self._lock = threading.Lock()
 
     def get(self, url: str) -> aiohttp.ClientSession:
-        """Return the session of the running loop, for an address as in `new_http_session`."""
-        for loop in list(self._by_loop):
-            # As after each of several `asyncio.run`.
-            if loop.is_closed():
-                _abandon(self._by_loop.pop(loop))
-        here = asyncio.get_running_loop()
-        own = self._by_loop.get(here)
-        if own is None or own.closed:
-            own = self._by_loop[here] = new_http_session(url)
-        return own
+        """Return the session of the running loop, for an address as in `new_http_session`.
+
+        Raises:
+            APIConnectionError: They were closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise errors.closed()
+            for loop in list(self._by_loop):
+                # As after each of several `asyncio.run`.
+                if loop.is_closed():
+                    _abandon(self._by_loop.pop(loop))
+            here = asyncio.get_running_loop()
+            own = self._by_loop.get(here)
+            if own is None or own.closed:
+                own = self._by_loop[here] = new_http_session(url)
+            return own
 
     async def close(self) -> None:
-        """Close them all; one whose loop runs elsewhere is closed there, soon."""
-        while self._by_loop:
-            loop, own = self._by_loop.popitem()
+        """Close them all, and open no more; one whose loop runs elsewhere is closed there, soon."""
+        with self._lock:
+            self._is_closed, owned, self._by_loop = True, self._by_loop, {}
+        for loop, own in owned.items():
             if loop is asyncio.get_running_loop():
                 await own.close()
             elif not _is_left_to(loop, own):

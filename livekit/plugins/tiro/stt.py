@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Stream = TypeVar("Stream", bound=SpeechStream)
 
+# s that `aclose` waits for streams in the event loops of other threads.
+_ELSEWHERE = 1.0
+
 
 class STT(stt.STT[Any]):
     """Icelandic speech recognition by Tiro, streaming.
@@ -323,8 +326,8 @@ class STT(stt.STT[Any]):
     async def aclose(self) -> None:
         """Close every live stream, and the HTTP session if it is this object's own.
 
-        It can not be used any more then. What runs in the event loop of another thread is closed
-        there, soon.
+        It can not be used any more then. Streams in the event loop of another thread are closed
+        there; if that loop is busy for more than a second, later than this returns.
         """
         self._closed = True
         await asyncio.gather(*map(_close, list(self._streams)))
@@ -362,12 +365,13 @@ def _read_certificates() -> None:
 
 
 async def _close(stream: SpeechStream) -> None:
-    """Close a stream in its own event loop; wait for that if it is the running one."""
+    """Close a stream in its own event loop; do not wait long for one of another thread."""
     loop = stream._task.get_loop()
     if loop is asyncio.get_running_loop():
         await stream.aclose()
     elif loop.is_running():
-        asyncio.run_coroutine_threadsafe(stream.aclose(), loop)
+        closing = asyncio.run_coroutine_threadsafe(stream.aclose(), loop)
+        await asyncio.wait({asyncio.wrap_future(closing)}, timeout=_ELSEWHERE)
 
 
 def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
