@@ -11,7 +11,7 @@ from livekit.plugins.tiro import onset
 from livekit.plugins.tiro.backlog import KEEP_AT_MOST, chunk_samples
 from livekit.plugins.tiro.feed import TRIM_INTERVAL
 from livekit.plugins.tiro.testing import placing
-from livekit.plugins.tiro.testing.placing import CallAudio, Pace, Place
+from livekit.plugins.tiro.testing.placing import CallAudio, EndedCall, Pace, Place
 
 from .support.caller import RATES
 
@@ -246,25 +246,30 @@ def test_audio_that_no_connection_got_is_placed_by_the_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "is_new", "start"),
+    ("audio", "goes_on", "start"),
     [
-        (noise(8.0)[round(5.3 * RATE) :], False, 5.3),
-        (noise(8.0, seed=1), True, 0.0),
+        (noise(8.0)[round(5.3 * RATE) :], 1, 5.3),
+        (noise(8.0, seed=2), None, 0.0),
         # What is sent again begins with a sound.
-        (np.concatenate((silence(0.1), noise(8.0)[round(5.3 * RATE) :])), True, 0.0),
+        (np.concatenate((silence(0.5), noise(8.0)[round(5.3 * RATE) :])), None, 0.0),
+        # The same for a short while only.
+        (np.concatenate((noise(8.0)[5 * RATE :][:3200], noise(3.0, seed=2))), None, 0.0),
         # Too short to tell.
-        (noise(0.06, seed=1), False, None),
+        (noise(0.3), None, None),
     ],
 )
-@pytest.mark.parametrize("size", [0.02, 0.05])
-def test_other_audio_than_the_end_of_a_call_begins_another(
-    audio: Pcm, is_new: bool, start: float | None, size: float
+@pytest.mark.parametrize("size", [0.02, 0.05, 0.4])
+def test_with_other_audio_than_the_end_of_a_call_another_begins(
+    audio: Pcm, goes_on: int | None, start: float | None, size: float
 ) -> None:
-    first = call()
-    place = Place(5.0, first.audio, first.call_began, must_match=True)
+    calls = [call(audio=noise(8.0, seed=1)), call()]
+    ended = [EndedCall(each.audio, each.call_began) for each in calls]
+    place = Place(None, CallAudio(), ended=ended)
     send(place, audio, 108.0, size=size)
-    assert place.is_in_new_call is is_new
+    assert place.goes_on == goes_on
     assert place.start == (None if start is None else pytest.approx(start))
-    if is_new:
-        assert place.audio is not first.audio
-        assert place.call_began == pytest.approx(108.0)
+    if goes_on is not None:
+        assert place.audio is calls[goes_on].audio
+        assert place.call_began == pytest.approx(108.0 - 5.3)
+    place.give_up()
+    assert place.start == (0.0 if start is None else pytest.approx(start))

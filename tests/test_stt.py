@@ -355,6 +355,24 @@ async def test_a_listener_that_leaves_as_it_is_called_is_not_called_again() -> N
         assert told == [0.5]
 
 
+@in_virtual_time
+async def test_a_listener_taken_off_in_another_event_is_told_what_was_used() -> None:
+    async with numbered() as server, new_stt(server) as stt:
+        told = list[float]()
+
+        def note(report: STTMetrics) -> None:
+            told.append(report.audio_duration)
+
+        stt.on("metrics_collected", note)
+        stt.on("error", lambda: stt.off("metrics_collected", note))
+        stream = stt.stream()
+        for frame in frames(SAID.pcm()):
+            stream.push_frame(frame)
+        await until(lambda: stt.stats.audio_sent > 2.0)
+        stt.emit("error", "of another stream")
+        assert sum(told) == pytest.approx(stt.stats.audio_sent)
+
+
 def test_a_stream_in_another_thread_is_closed_there() -> None:
     stt = tiro.STT(api_key=KEY, base_url="ws://127.0.0.1:1")
     opened, closed = threading.Event(), threading.Event()

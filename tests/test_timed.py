@@ -453,11 +453,44 @@ def test_whoever_goes_on_with_a_call_may_come_after_another_call() -> None:
     first.ended(hung_up=False)
     first.close()
     another = recognizer(SpeechConfig())
-    hear(another, np.split(hiss(16000)[:80000], 50))
+    hear(another, np.split(hiss(16000)[:80000], 10))
     assert [word.start for word in another.final(1)[0]] == pytest.approx([0.5, 0.9])
     again = recognizer(SpeechConfig())
-    hear(again, np.split(noise[2 * 16000 :], 30))
+    hear(again, np.split(noise[2 * 16000 :], 5))
     assert not again.final(1)
+
+
+def in_noise(*parts: tuple[float, int]) -> Pcm:
+    """Noise of so many seconds at such peaks."""
+    rng = np.random.default_rng(5)
+    pieces = [rng.integers(-peak, peak + 1, round(s * 16000)) for s, peak in parts]
+    return np.concatenate(pieces).astype(np.int16)
+
+
+@pytest.mark.parametrize("between", ["nothing", "a drop", "an option", "a short stream"])
+@in_virtual_time
+async def test_calls_in_noise_one_after_the_other_hear_the_whole_script_each(between: str) -> None:
+    """Each may be sent its end again, and none is taken for what goes on with another."""
+    audio = in_noise((0.2, 300), (0.4, 8000), (1.6, 300), (1.2, 8000), (1.0, 300))
+    fault = faults.Disconnect(2.6) if between == "a drop" else None
+    script = [At(0.2, "einn"), At(2.2, "tveir þrír fjórir")]
+    async with listening(script, hooks=faults.PerConnection(None, fault)) as (_, stt):
+        for calls in range(3):
+            stream = stt.stream()
+            pushed = frames(audio)
+            if between == "a short stream" and calls == 1:
+                stream.push_frame(next(pushed))
+                await asyncio.sleep(0.1)
+                await stream.aclose()
+                stream, pushed = stt.stream(), frames(audio)
+            elif between == "an option" and calls == 1:
+                for frame in itertools.islice(pushed, 12):
+                    stream.push_frame(frame)
+                    await asyncio.sleep(0.05)
+                stream.update_options(max_alternatives=2)
+            events = await collect(stream, pushed, pace=0.05)
+            texts = [word for word, *_ in said(events)]
+            assert texts == ["Einn.", "Tveir", "þrír", "fjórir."]
 
 
 def test_a_last_sound_is_settled_as_soon_as_it_is_for_the_client() -> None:

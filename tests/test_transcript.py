@@ -618,6 +618,11 @@ def test_the_parts_of_a_hypothesis_are_placed_by_their_outer_words(talk: Convers
     first = over_a_gap(talk, is_final=False)
     second = Result(False, (Alternative("inn"),), 62.0, 63.0, ((62.0, 63.0), (62.0, 63.0)))
     assert times(data(talk.hear(first, second), INTERIM)) == pytest.approx((59.0, 83.0))
+    before = Result(False, (Alternative("og"),), 58.0, 58.5, ((58.0, 58.5), (58.0, 58.5)))
+    assert times(data(talk.hear(first, before), INTERIM)) == pytest.approx((58.0, 81.5))
+    # Without the times of all outer words, all of it is placed by its middle.
+    disordered = Result(False, (Alternative("en"),), 57.0, 57.5)
+    assert times(data(talk.hear(first, disordered), INTERIM)) == pytest.approx((57.0, 61.5))
     untimed_end = Result(False, (Alternative("og"),))
     assert times(data(talk.hear(first, untimed_end), INTERIM)) == pytest.approx((59.0, 81.5))
 

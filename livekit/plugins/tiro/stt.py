@@ -49,7 +49,7 @@ class STT(stt.STT[Any]):
     an `rtc.AudioFrame` or a list of them, of any length, and returns one final: all texts joined.
     """
 
-    # How many calls of listeners are under way, one within the other.
+    # How many reports of metrics are being handed out, one within the other.
     _emitting = 0
 
     def __init__(
@@ -172,13 +172,14 @@ class STT(stt.STT[Any]):
 
     def emit(self, event: Any, *args: Any) -> None:
         """Call the listeners of an event. What one of them raises is logged, and ends no call."""
-        self._emitting += 1
+        is_of_metrics = event == "metrics_collected"
+        self._emitting += is_of_metrics
         try:
             super().emit(event, *args)
         except Exception:
             logger.exception("a listener of the event %s failed", event)
         finally:
-            self._emitting -= 1
+            self._emitting -= is_of_metrics
 
     def off(self, event: Any, callback: Callable[..., Any]) -> None:
         """Stop calling `callback`. One that takes metrics is told what was used so far first.

@@ -331,12 +331,14 @@ def _joined(interims: list[Result]) -> Result:
     texts = [interim.alternatives[0].text for interim in interims]
     starts = [interim.start for interim in interims if interim.start is not None]
     ends = [interim.end for interim in interims if interim.end is not None]
-    edges = [edge for interim in interims for edge in interim.edges]
+    start, end = min(starts, default=None), max(ends, default=None)
+    edges = sorted(edge for interim in interims for edge in interim.edges)
+    is_whole = bool(edges) and (edges[0][0], edges[-1][1]) == (start, end)
     return interims[0]._replace(
         alternatives=(first._replace(text=" ".join(filter(None, texts))),),
-        start=min(starts, default=None),
-        end=max(ends, default=None),
-        edges=(edges[0], edges[-1]) if edges else (),
+        start=start,
+        end=end,
+        edges=(edges[0], edges[-1]) if is_whole else (),
     )
 
 

@@ -13,9 +13,14 @@ ends: no client begins earlier, so that nothing is said before its second.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 
 from .recognizer import RECOGNIZER_RATE, Samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Seconds of audio of a call that are kept; `tiro.STT` sends no more than a minute again.
 KEPT = 62.0
@@ -26,6 +31,9 @@ TOO_MUCH = 10.0
 WINDOW = 800
 LEAST_IN_WINDOW = 80
 PASSED_OVER = 320
+# As `WINDOW`, to tell the end of a call that is over from the beginning of another (0.3 s): that is
+# less than what follows the rest of a call's last word.
+LONG_WINDOW = 4800
 # Seconds in which audio comes at its own pace, after which the client has caught up.
 STEADY = 0.5
 # Seconds by which live audio comes earlier than before, or later, and still at its own pace.
@@ -108,6 +116,14 @@ class Pace:
             self.steady = self.began
 
 
+class EndedCall(NamedTuple):
+    """A call that is over, though its client may send the end of it again."""
+
+    audio: CallAudio
+    began: float | None
+    """When it began, in seconds of the clock; None if that is not known."""
+
+
 class Place:
     """Where in its call a connection begins.
 
@@ -115,8 +131,8 @@ class Place:
         since: The second of the call before which nothing is sent again; None in a new call.
         audio: That of the earlier connections.
         call_began: When the call began, in seconds of the clock; None if that is not known.
-        must_match: Whether a connection with other audio than the end of that call's begins a call
-            of its own.
+        ended: Calls that are over, with None for `since`: the connection begins a call of its own
+            unless it begins with audio of one of them.
     """
 
     def __init__(
@@ -125,20 +141,20 @@ class Place:
         audio: CallAudio,
         call_began: float | None = None,
         *,
-        must_match: bool = False,
+        ended: Sequence[EndedCall] = (),
     ) -> None:
-        self.start = 0.0 if since is None else None
+        self.start = 0.0 if since is None and not ended else None
         """The second of the call at which the connection's audio begins; None as yet."""
         self.audio = audio
-        self.is_in_new_call = since is None
-        """Whether the connection begins a call of its own."""
-        self._must_match = must_match
+        self.goes_on: int | None = None
+        """With which of the calls that are over it goes on; None if with none, or none as yet."""
+        self._ended = ended
         self._since = since or 0.0
         self._call_began = call_began
         self._pace = Pace()
         self._is_exact = since is None
         self._is_by_clock = False
-        self._is_sought = since is not None
+        self._is_sought = since is not None or bool(ended)
         # Samples that are not in `audio` yet, and how many came before them.
         self._rest: Samples = np.zeros(0, np.int16)
         self._before_rest = 0
@@ -156,10 +172,10 @@ class Place:
         self._rest = np.concatenate((self._rest, samples))
         if self._is_sought:
             self._seek()
-        if self.start is None and self._must_match:
-            # A client that sends the end of the call again begins with a sound.
+        if self.start is None and self._ended:
+            # A client that sends the end of a call again begins with a sound.
             if self._before_rest or not self._is_sought:
-                self._begin_call()
+                self.start, self._is_sought = 0.0, False
         elif self.start is None:
             held_back = HELD_BACK if _is_gathered(samples) else 0.0
             self._ask_clock(end, arrived, held_back)
@@ -187,21 +203,20 @@ class Place:
 
     def _seek(self) -> None:
         """Look for the first sound of the connection in the audio of the call."""
-        while len(self._rest) >= PASSED_OVER + WINDOW:
-            window = self._rest[PASSED_OVER : PASSED_OVER + WINDOW]
+        size = LONG_WINDOW if self._ended else WINDOW
+        while len(self._rest) >= PASSED_OVER + size:
+            window = self._rest[PASSED_OVER : PASSED_OVER + size]
             if np.count_nonzero(window) >= LEAST_IN_WINDOW:
                 self._is_sought = False
                 found = self.audio.find(window)
+                for number, (audio, began) in enumerate(self._ended):
+                    if found is None and (found := audio.find(window)) is not None:
+                        self.goes_on, self.audio, self._call_began = number, audio, began
                 if found is not None:
                     start = (found - PASSED_OVER - self._before_rest) / RECOGNIZER_RATE
                     self.start, self._is_exact, self._is_by_clock = max(0.0, start), True, False
                 return
-            self._pass(WINDOW)
-
-    def _begin_call(self) -> None:
-        self.start, self.audio, self._call_began = 0.0, CallAudio(), None
-        self.is_in_new_call = self._is_exact = True
-        self._is_sought = False
+            self._pass(size)
 
     def _pass(self, count: int) -> None:
         self._rest = self._rest[count:]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checks import check_number, is_number
-from .placing import CallAudio, Place
+from .placing import CallAudio, EndedCall, Place
 from .recognizer import (
     PACES,
     RECOGNIZER_RATE,
@@ -26,7 +26,7 @@ from .recognizer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from .record import ConnectionRecord
     from .wire import SpeechConfig
@@ -178,9 +178,13 @@ class TimedRecognizer:
         now = time.monotonic()
         self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
         self._under_way[:] = [each for each in self._under_way if not each.is_over]
-        rest = self._rests.pop(0) if self._rests else self._left_behind()
+        rest = next((rest for rest in self._rests if not rest.must_match), None)
+        if rest is not None:
+            self._rests.remove(rest)
+        rest = rest or self._left_behind()
+        ended = [] if rest is not None else list(self._rests)
         rest = rest or Rest(self._cues, None, CallAudio())
-        recognition = TimedRecognition(rest, config, self._rests.append, self._cues)
+        recognition = TimedRecognition(rest, config, self._rests, ended)
         self._under_way.append(recognition)
         return recognition
 
@@ -204,18 +208,25 @@ class TimedRecognition:
         self,
         rest: Rest,
         config: SpeechConfig,
-        leave: Callable[[Rest], None],
-        script: Sequence[Cue],
+        rests: list[Rest],
+        ended: Sequence[Rest] = (),
     ) -> None:
+        """Begin with what is left of a call.
+
+        Args:
+            rest: Of the call that the connection belongs to.
+            config: What the client asks for.
+            rests: Takes what this connection leaves.
+            ended: Those of `rests` with one of which it goes on instead, if its audio does.
+        """
         self.is_over = False
         """Whether the connection is over, or another one goes on with its call."""
         self._ahead = deque(rest.cues)
-        self._script = script
-        self._not_taken_up = rest if rest.must_match else None
         self._config = config
-        self._leave = leave
+        self._rests, self._ended = rests, ended
         self._connection: ConnectionRecord | None = None
-        self._place = Place(rest.since, rest.audio, rest.began, must_match=rest.must_match)
+        calls = [EndedCall(each.audio, each.began) for each in ended]
+        self._place = Place(rest.since, rest.audio, rest.began, ended=calls)
         # The second of the call before which no word is said.
         self._in_line_from: float | None = None
         # Silence that the client added: of messages that are yet to be attended to, and of all.
@@ -251,12 +262,12 @@ class TimedRecognition:
         end = start + size / RECOGNIZER_RATE - self._silence_placed
         arrived = self._connection.arrived_at if self._connection else None
         self._place.note(samples[:size], end, arrived)
-        if self._place.is_in_new_call and self._not_taken_up is not None:
-            # Whoever goes on with that call may be yet to come.
-            self._leave(self._not_taken_up)
-            self._not_taken_up = None
-            self._ahead, self._final_to = deque(self._script), 0.0
-            self._nothing_before = self._found_nothing = 0
+        if self._ended and self._place.goes_on is not None:
+            rest, self._ended = self._ended[self._place.goes_on], ()
+            # Another connection may have gone on with it, with the same audio.
+            self._rests[:] = [each for each in self._rests if each is not rest]
+            self._ahead, self._final_to = deque(rest.cues), rest.since or 0.0
+            self._nothing_before = self._found_nothing = rest.found_nothing
         self._silence_placed += added
         return self._place.start is not None
 
@@ -345,7 +356,7 @@ class TimedRecognition:
                 not self._patience and not self._undelivered and not self._ends_with_sound()
             )
             rest = replace(self.take_rest(), patience=patience, must_match=must_match)
-            self._leave(replace(rest, found_nothing=found_nothing))
+            self._rests.append(replace(rest, found_nothing=found_nothing))
         self.is_over = True
 
     def take_rest(self) -> Rest:
