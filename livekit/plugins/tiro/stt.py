@@ -172,14 +172,13 @@ class STT(stt.STT[Any]):
 
     def emit(self, event: Any, *args: Any) -> None:
         """Call the listeners of an event. What one of them raises is logged, and ends no call."""
-        is_of_metrics = event == "metrics_collected"
-        self._emitting += is_of_metrics
+        self._emitting += event == "metrics_collected"
         try:
             super().emit(event, *args)
         except Exception:
             logger.exception("a listener of the event %s failed", event)
         finally:
-            self._emitting -= is_of_metrics
+            self._emitting -= event == "metrics_collected"
 
     def off(self, event: Any, callback: Callable[..., Any]) -> None:
         """Stop calling `callback`. One that takes metrics is told what was used so far first.
