@@ -180,7 +180,7 @@ def at_rate(audio: Samples, rate: int) -> Samples:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [44100])
 async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> None:
     speech = np.concatenate([samples("fox.wav"), zeros(1.0)])
     speech = speech[: len(speech) // 10 * 10]

@@ -367,16 +367,21 @@ def noisy(rate: int) -> Pcm:
     return np.random.default_rng(0).integers(-20, 20, 48 * rate).astype(np.int16)
 
 
+LIVE_FAULTS: list[Callable[[], Hooks]] = [
+    lambda: faults.PerConnection(faults.StopReading(4.0, seconds=20)),
+    lambda: faults.SessionLimit(7, None),
+    lambda: faults.Disconnect(faults.Moment.INTERIM),
+    lambda: faults.PerConnection(faults.HalfOpen(0.4)),
+    lambda: faults.PerConnection(faults.Close(6.0)),
+]
+
+
 @pytest.mark.many
-@pytest.mark.parametrize("audio", [long(silence), noisy, spoken, long(speech)])
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "audio"),
     [
-        lambda: faults.PerConnection(faults.StopReading(4.0, seconds=20)),
-        lambda: faults.SessionLimit(7, None),
-        lambda: faults.Disconnect(faults.Moment.INTERIM),
-        lambda: faults.PerConnection(faults.HalfOpen(0.4)),
-        lambda: faults.PerConnection(faults.Close(6.0)),
+        *itertools.product(LIVE_FAULTS, [noisy]),
+        *zip(LIVE_FAULTS, itertools.cycle([long(silence), spoken, long(speech)]), strict=False),
     ],
 )
 @in_virtual_time
