@@ -217,7 +217,7 @@ class STT(stt.STT[Any]):
         conn_options: APIConnectOptions,
     ) -> Stream:
         if self._closed:
-            raise RuntimeError("this tiro.STT is closed; make a new one")
+            raise RuntimeError(errors.closed().message)
         stream = kind(
             stt=self,
             options=changed_options(self._options, given({"language": language})),

@@ -178,15 +178,19 @@ class TimedRecognizer:
         now = time.monotonic()
         self._rests[:] = [rest for rest in self._rests if now <= rest.left_at + rest.patience]
         self._under_way[:] = [each for each in self._under_way if not each.is_over]
-        rest = next((rest for rest in self._rests if not rest.must_match), None)
-        if rest is not None:
-            self._rests.remove(rest)
-        rest = rest or self._left_behind()
-        ended = [] if rest is not None else list(self._rests)
-        rest = rest or Rest(self._cues, None, CallAudio())
+        rest, ended = self._left_off() or self._left_behind(), list[Rest]()
+        if rest is None:
+            rest, ended = Rest(self._cues, None, CallAudio()), list(self._rests)
         recognition = TimedRecognition(rest, config, self._rests, ended)
         self._under_way.append(recognition)
         return recognition
+
+    def _left_off(self) -> Rest | None:
+        """Take the first call that its client goes on with, whatever the audio is."""
+        for number, rest in enumerate(self._rests):
+            if not rest.must_match:
+                return self._rests.pop(number)
+        return None
 
     def _left_behind(self) -> Rest | None:
         """Take over the call of a connection that is not read, as its end would not be noticed."""
@@ -351,12 +355,14 @@ class TimedRecognition:
         """Leave the words that were not delivered to the connection that goes on with the call."""
         patience = self._patience or self._patience_at_the_end()
         if patience and not self.is_over:
-            found_nothing = 0 if self._patience else self._found_nothing
-            must_match = (
-                not self._patience and not self._undelivered and not self._ends_with_sound()
+            is_settled = not self._patience and not self._undelivered
+            rest = replace(
+                self.take_rest(),
+                patience=patience,
+                must_match=is_settled and not self._ends_with_sound(),
+                found_nothing=0 if self._patience else self._found_nothing,
             )
-            rest = replace(self.take_rest(), patience=patience, must_match=must_match)
-            self._rests.append(replace(rest, found_nothing=found_nothing))
+            self._rests.append(rest)
         self.is_over = True
 
     def take_rest(self) -> Rest:
@@ -375,10 +381,8 @@ class TimedRecognition:
 
     def _ends_with_sound(self) -> bool:
         """Tell whether anything after the last final stands out from the noise of the line."""
-        levels = sorted(peak for _, peak in self._peaks)
-        return self._loudest_after_final() > SOUND * max(
-            1, levels[len(levels) // 10] if levels else 0
-        )
+        levels = sorted(peak for _, peak in self._peaks) or [0]
+        return self._loudest_after_final() > SOUND * max(1, levels[len(levels) // 10])
 
     def _loudest_after_final(self) -> int:
         """Return the peak of what follows the last final and the rest of its word."""
