@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import os
 import pkgutil
@@ -18,6 +17,7 @@ from hypothesis import settings
 from . import module_coverage
 from .module_coverage import TESTS
 from .support.examples import examples
+from .support.garbage import set_aside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator, Sequence
@@ -97,9 +97,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # Not at the top: importing the package is part of what is measured.
     from .support import netns
 
-    # Otherwise each garbage collection would scan all of this again, for a quarter of a second.
-    gc.collect()
-    gc.freeze()
+    set_aside()
     worker = getattr(session.config, "workerinput", {"workerid": "gw0"})["workerid"]
     wanted = not session.config.option.collectonly and any(map(_is_over_links, session.items))
     if wanted and worker == "gw0":

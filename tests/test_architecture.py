@@ -90,6 +90,14 @@ def imports(path: Path) -> Imports:
     return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_trees() -> Iterator[None]:
+    """Half a million objects, through which each garbage collection of later tests would look."""
+    yield
+    tree.cache_clear()
+    imports.cache_clear()
+
+
 def own(names: set[str]) -> set[str]:
     """The first parts of the names below the package: `stream`, `testing`."""
     prefix = tiro.__name__ + "."

@@ -28,6 +28,7 @@ from livekit.plugins.tiro.feed import Feed
 from livekit.plugins.tiro.log import logger
 
 from .support.fake_socket import RATE, calling, frame
+from .support.garbage import set_aside
 from .support.harness import FINAL, INTERIM
 from .support.session_fakes import in_virtual_time
 
@@ -254,6 +255,7 @@ async def test_ten_minutes_of_speech_leave_nothing_behind() -> None:
 async def _held(pushed: rtc.AudioFrame, *, finals: bool) -> list[int]:
     """Return the bytes that a call came to hold since its start, after each minute of ten."""
     held: list[int] = []
+    set_aside()
     # pytest keeps what is logged.
     with mock.patch.object(logger, "disabled", True):
         async with calling(pushed) as call:
