@@ -459,10 +459,6 @@ def test_a_file_that_is_no_media(tmp_path: Path, content: bytes, reason: str) ->
     assert_fails(path, Exit.NO_AUDIO, reason)
 
 
-def test_a_film_without_sound(tmp_path: Path) -> None:
-    assert_fails(write(tmp_path / "a.mp4", picture=1.0), Exit.NO_AUDIO, "no audio in it")
-
-
 def test_a_sound_file_without_a_single_sample(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", silence(0.0, 16000))
     assert_fails(path, Exit.NO_AUDIO, "it holds no audio, not a single sample")

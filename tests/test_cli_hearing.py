@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -405,13 +406,22 @@ async def test_a_signal_ends_the_wait_for_the_first_sound() -> None:
 async def test_a_failure_after_a_signal_is_nobodys_concern(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Without an error that nobody takes: asyncio would report it when the task is collected."""
+
     class Fails(FakeStream):
         async def __aiter__(self) -> AsyncIterator[stt.SpeechEvent]:
-            await self.ended.wait()
-            for event in self.last_words():
-                yield event
+            await asyncio.Event().wait()
+            yield self.usage()
+
+        async def aclose(self) -> None:
+            await super().aclose()
             raise APIConnectionError("gone")
 
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    monkeypatch.setattr(hearing, "ANSWERS", 0.01)
     setup = HearingSetup(*sound(1.0), asyncio.Event())
     setup.make = Fails
     await interrupted(setup)
+    gc.collect()
+    assert reports == []

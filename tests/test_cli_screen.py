@@ -131,7 +131,8 @@ def test_a_terminal_that_is_closed_meanwhile_is_no_reason_to_end() -> None:
         console.file = Gone()
 
 
-def test_without_a_terminal_nothing_is_shown() -> None:
+def test_without_a_terminal_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with Screen(None, 60.0) as view:
         view.show("já")
         view.heard(5.0)
+    assert capsys.readouterr() == ("", "")

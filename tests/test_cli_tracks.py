@@ -89,5 +89,6 @@ def test_a_track_that_is_not_there(tmp_path: Path, count: int, has: str) -> None
 
 def test_a_film_without_sound(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", picture=1.0)
-    with pytest.raises(FileError, match="there is no audio in it"):
+    with pytest.raises(FileError, match="there is no audio in it") as caught:
         chosen(path)
+    assert caught.value.code is Exit.NO_AUDIO
