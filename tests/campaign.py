@@ -51,7 +51,7 @@ class Report:
 
     def add(self, trial: Trial, outcome: Outcome) -> None:
         self.streams += 1
-        self.connections += len(outcome.sessions)
+        self.connections += len(outcome.connections)
         self.said += len(trial.said.words)
         self.lost += outcome.lost
         self.given_up += len(trial.said.words) - len(outcome.due)
@@ -60,7 +60,7 @@ class Report:
         self.minutes += outcome.seconds / 60
         if trial.expected.time_error == TIME_ERROR:
             self.time_error = max(self.time_error, outcome.time_error)
-        self.struck.update(trial.kinds[: len(outcome.sessions)])
+        self.struck.update(trial.kinds[: len(outcome.connections)])
         self.struck.update(trial.beside)
         if trial.live and trial.faults:
             self._add_deaf(trial, outcome)

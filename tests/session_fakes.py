@@ -1,4 +1,4 @@
-"""Names of `tests.support.session_fakes` at their former place, for scripts outside the suite."""
+"""Names of `tests.support.session_fakes` at their former place, for scripts elsewhere."""
 
 from __future__ import annotations
 

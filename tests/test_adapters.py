@@ -133,8 +133,8 @@ async def test_the_switch_at_the_start_takes_no_longer_than_one_attempt(
         await pair.second.wait_for_connection()
         assert time.monotonic() - started < ATTEMPT + 1
         # One more is the adapter's own, which checks whether the service is back.
-        await until(lambda: len(pair.first.sessions) >= attempts)
-        assert len(pair.first.sessions) <= attempts + 1
+        await until(lambda: len(pair.first.connections) >= attempts)
+        assert len(pair.first.connections) <= attempts + 1
         assert pair.changes == [("tiro", False)]
         pushing.cancel()
         await stream.aclose()
@@ -175,8 +175,8 @@ async def test_the_switch_in_mid_call_keeps_what_was_shown_and_what_follows(down
     said = talk(2, 3, 2, gap=0.8)
     async with Pair(said, down) as pair:
         await pair.listen()
-        (second,) = pair.second.sessions
-        lost_at = next(s.closed_at for s in pair.first.sessions if s.closed_at)
+        (second,) = pair.second.connections
+        lost_at = next(s.closed_at for s in pair.first.connections if s.closed_at)
         assert second.opened_at - lost_at < ATTEMPT + 1
         switched = second.opened_at - pair.started
     whole = [word for word in words(pair.events) if word in said.texts]
@@ -201,9 +201,9 @@ async def test_it_comes_back() -> None:
         await pair.listen()
         await until(lambda: pair.changes == [("tiro", False), ("tiro", True)])
         assert words(pair.events) == pair.said.texts
-        before = len(pair.second.sessions)
+        before = len(pair.second.connections)
         await pair.listen()
-        assert len(pair.second.sessions) == before, "the next stream is Tiro's again"
+        assert len(pair.second.connections) == before, "the next stream is Tiro's again"
         assert words(pair.events) == pair.said.texts * 2
 
 

@@ -59,7 +59,7 @@ def check_exact(trial: Coroutine[Any, Any, Outcome]) -> Outcome:
 
 def check_same_connection(trial: Coroutine[Any, Any, Outcome]) -> Outcome:
     outcome = check_exact(trial)
-    assert len(outcome.sessions) == 1, outcome
+    assert len(outcome.connections) == 1, outcome
     assert not outcome.reported
     return outcome
 
@@ -135,9 +135,9 @@ def test_a_black_hole_that_ends_costs_nothing(
 
     outcome = check_exact(trial())
     if seconds < 10:
-        assert len(outcome.sessions) == 1, "a short one is not even noticed"
+        assert len(outcome.connections) == 1, "a short one is not even noticed"
     else:
-        assert len(outcome.sessions) > 1, "a long one is taken for the end of the connection"
+        assert len(outcome.connections) > 1, "a long one is taken for the end of the connection"
     # Nor does the server log one, though it gets a handshake whose client is gone.
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -222,7 +222,7 @@ def test_rst_time_after_time_costs_nothing_while_it_gets_on() -> None:
     async def trial() -> Outcome:
         return await hear(said, live=True, proxy=Proxy(resets=resets))
 
-    assert len(check_exact(trial()).sessions) >= 4
+    assert len(check_exact(trial()).connections) >= 4
 
 
 def test_rst_for_ever_is_an_error() -> None:
@@ -232,7 +232,7 @@ def test_rst_for_ever_is_an_error() -> None:
 
     outcome = run(trial())
     assert type(outcome.error) is APIConnectionError
-    assert len(outcome.sessions) == 4
+    assert len(outcome.connections) == 4
     assert "TIRO_API_KEY" in str(outcome.error) and "firewalls" in str(outcome.error)
 
 
@@ -260,5 +260,5 @@ def test_it_is_the_same_over_tls(resets: Sequence[Reset], monkeypatch: pytest.Mo
     async def trial() -> Outcome:
         return await hear(SAID, live=True, proxy=Proxy(resets=resets, tls=there))
 
-    assert len(check_exact(trial()).sessions) == 1 + len(resets)
+    assert len(check_exact(trial()).connections) == 1 + len(resets)
     gc.collect()

@@ -89,7 +89,7 @@ def test_accept_and_drop_for_ever_ends_within_the_budget(
     said = talk(*[3] * 20)
     outcome = virtual.run(hear(said, make(when), live=live, max_retry=max_retry))
     assert isinstance(outcome.error, APIConnectionError) and not outcome.heard
-    assert len(outcome.sessions) == max_retry + 1
+    assert len(outcome.connections) == max_retry + 1
     assert [error.recoverable for error in outcome.reported] == [True] * max_retry + [False]
     assert outcome.seconds < BACKOFF + max_retry + 1.0
     for cause in ("TIRO_API_KEY", "TIRO_SPEECH_KEY", "TIRO_BASE_URL", "proxies", "firewalls"):
@@ -101,7 +101,7 @@ def test_a_drop_before_any_audio_is_no_endless_loop_either() -> None:
     said = talk(*[3] * 20)
     outcome = virtual.run(hear(said, Disconnect(Moment.OPENED), live=True))
     assert isinstance(outcome.error, APIConnectionError) and not outcome.heard
-    assert len(outcome.sessions) <= 5
+    assert len(outcome.connections) <= 5
     assert outcome.seconds < BACKOFF + 4.0
 
 
@@ -118,7 +118,7 @@ def test_20_s_of_darkness_cost_no_words(at: float) -> None:
     outcome = virtual.run(trial())
     check_exact(outcome)
     assert outcome.seconds > 20
-    assert len(outcome.sessions) > 1
+    assert len(outcome.connections) > 1
 
 
 @pytest.mark.parametrize("at", [1.0, 2.0, 2.6, 4.0])
@@ -171,7 +171,7 @@ def test_a_quota_that_is_used_up_is_not_asked_for_again_and_again() -> None:
     hooks = PerConnection(Disconnect(1.5), *[Refuse(429)] * 4)
     outcome = virtual.run(hear(talk(3, 8), hooks, live=True))
     assert isinstance(outcome.reported[0].error, APIStatusError)
-    assert outcome.error is not None and len(outcome.sessions) == 5
+    assert outcome.error is not None and len(outcome.connections) == 5
 
 
 # -- an outage of 5 minutes ----------------------------------------------------------------------
@@ -338,7 +338,7 @@ def noticed_after(at: float, pauses: dict[float, float]) -> float:
         hear(talk(3, 2), PerConnection(fault), live=True, pauses=pauses, max_retry=3)
     )
     check_exact(outcome)
-    first = outcome.sessions[0]
+    first = outcome.connections[0]
     assert first.closed_by == "client" and first.closed_at is not None
     return first.closed_at - fault.struck[0]
 
@@ -407,5 +407,5 @@ def test_a_service_that_hangs_at_a_soft_word_right_after_a_cut_is_noticed(softer
     hooks = PerConnection(Combined(Cuts(), hung))
     outcome = virtual.run(hear(replace(said, words=tuple(words_said), noise=1), hooks, live=True))
     check_exact(outcome)
-    assert len(outcome.sessions) == 2
+    assert len(outcome.connections) == 2
     assert outcome.silence_after(hung) < NOTICED_WITHIN + 3

@@ -411,7 +411,7 @@ def _finals(events: list[SpeechEvent]) -> list[str]:
 @pytest.mark.parametrize("gap", [3.0, 8.0])
 def test_a_slow_service_loses_nothing_of_a_file(pace: float, gap: float) -> None:
     said = talk(4, 4, 4, 4, gap=gap)
-    assert len(exact([hear(said, Pace(pace))])[0].sessions) == 1
+    assert len(exact([hear(said, Pace(pace))])[0].connections) == 1
 
 
 @pytest.mark.parametrize("seconds", [3.0, 4.8, 8.0])

@@ -97,10 +97,10 @@ def test_icelandic_is_printed_and_said_to_be_a_script() -> None:
 def test_a_service_elsewhere_gets_the_audio_and_the_language(server: TiroServer) -> None:
     result = transcribe(ICELANDIC, "--language", "icelandic")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{SAYS_ICELANDIC}\n", "")
-    session = server.connections[0]
-    assert session.language == "is-IS"
-    assert session.sample_rate == 16000
-    assert session.ended
+    connection = server.connections[0]
+    assert connection.language == "is-IS"
+    assert connection.sample_rate == 16000
+    assert connection.ended
 
 
 def test_the_base_url_option_comes_before_the_environment(
@@ -124,10 +124,10 @@ def test_realtime_sends_no_faster_than_speech(tmp_path: Path, server: TiroServer
     path = write_wav(tmp_path / "a.wav", tone(0.8, 16000))
     began = time.monotonic()
     assert transcribe(str(path), "--realtime").exit_code == 0
-    session = server.connections[0]
+    connection = server.connections[0]
     # The server may be the last to notice the end.
-    wait_until(lambda: session.closed_at is not None)
-    assert session.closed_at is not None and session.closed_at - began > 0.7
+    wait_until(lambda: connection.closed_at is not None)
+    assert connection.closed_at is not None and connection.closed_at - began > 0.7
 
 
 # -- formats and places --------------------------------------------------------------------------
@@ -239,10 +239,10 @@ class FailsAfterFirstFinal(Hooks):
     def __init__(self) -> None:
         self.failed = False
 
-    async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
+    async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
         return HandshakeRefusal(400, f"bad {KEY}") if self.failed else None
 
-    async def frame(self, session: ConnectionRecord, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         if self.failed:
             raise Drop
         self.failed = '"isFinal":true' in text
@@ -421,10 +421,10 @@ class StallsAfterFirstFinal(Hooks):
         self.go_on = threading.Event()
         self._finals = 0
 
-    async def frame(self, session: ConnectionRecord, text: str) -> str | None:
+    async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
         self._finals += '"isFinal":true' in text
         while self._finals > 1 and not self.go_on.is_set():
-            await session.line.send("{}")
+            await connection.line.send("{}")
             await asyncio.sleep(0.05)
         return text
 

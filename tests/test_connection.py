@@ -68,8 +68,8 @@ async def rounds(count: int) -> None:
 
 
 def opening(socket: FakeSocket, timeout: float = 5.0) -> asyncio.Task[Connection]:
-    session = cast("aiohttp.ClientSession", socket)
-    return asyncio.create_task(Connection.open(session, OPTIONS, timeout))
+    http_session = cast("aiohttp.ClientSession", socket)
+    return asyncio.create_task(Connection.open(http_session, OPTIONS, timeout))
 
 
 @pytest.mark.parametrize("step", range(STEPS))
@@ -290,9 +290,9 @@ def on(wire: Wire) -> Connection:
 
 async def test_messages_go_out_in_order() -> None:
     connection = on(wire := Wire())
-    assert connection.configured is None
+    assert connection.sent_options is None
     assert await connection.configure(OPTIONS, 16000)
-    assert connection.configured is OPTIONS
+    assert connection.sent_options is OPTIONS
     assert await connection.send(b"11")
     assert connection.send_now(b"22")
     assert await connection.drain(), "there is room"

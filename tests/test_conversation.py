@@ -196,7 +196,7 @@ async def test_hook_ends_a_session(fault: Exception, caplog: pytest.LogCaptureFi
 
 
 async def test_client_that_goes_without_a_word() -> None:
-    """The session ends by itself, and nothing is written to nobody."""
+    """The connection ends by itself, and nothing is written to nobody."""
     async with TiroServer() as server:
         async with raw_client(server, "?token=test") as client:
             client.send(1, CONFIG.encode())

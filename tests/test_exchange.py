@@ -724,7 +724,7 @@ def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
     limit = Combined(LimitInNoise(10.0, code), Pace(pace))
     outcome = virtual.run(hear(Talk(words, 1600, noise=noise), limit, live=False))
     assert outcome.is_exact and not outcome.reported, str(outcome)
-    assert len(outcome.sessions) <= 3
+    assert len(outcome.connections) <= 3
 
 
 @in_virtual_time
@@ -753,7 +753,7 @@ def test_noise_at_the_end_of_a_file_after_a_long_pause_is_no_failure(pause: int)
     talk = Talk((Spoken("w0", 5, 88),), 96 + pause, noise=0, hums=noise)
     outcome = virtual.run(hear(talk, live=False))
     assert outcome.is_exact and not outcome.reported, str(outcome)
-    assert len(outcome.sessions) <= 4
+    assert len(outcome.connections) <= 4
 
 
 @in_virtual_time
@@ -787,7 +787,7 @@ def test_coughs_at_the_end_of_a_file_take_three_connections(interims: bool) -> N
     talk = Talk((Spoken("w0", 50, 90),), 3900, 12000, noise=0, hums=coughs)
     outcome = virtual.run(hear(talk, Pace(2.0), live=False, interims=interims))
     assert outcome.is_exact and not outcome.reported, str(outcome)
-    assert len(outcome.sessions) == 3
+    assert len(outcome.connections) == 3
 
 
 @in_virtual_time
@@ -817,7 +817,7 @@ def test_quiet_before_a_mute_is_not_sent_again_when_the_mute_is_just_over(interi
     slow = hear(talk, faults, live=True, pauses=mute, interims=interims)
     outcome = virtual.run(slow)
     assert outcome.is_exact
-    assert outcome.sessions[1].seconds < 6, "no quiet of before"
+    assert outcome.connections[1].seconds < 6, "no quiet of before"
 
 
 @pytest.mark.parametrize("interims", [True, False])
@@ -827,7 +827,7 @@ def test_a_call_gets_past_silence_that_is_longer_than_the_limit(interims: bool) 
     limit = SilenceLimit(20.0)
     outcome = virtual.run(hear(Talk(words, 3500, noise=0), limit, live=True, interims=interims))
     assert outcome.is_exact and not outcome.reported, str(outcome)
-    assert len(outcome.sessions) == (2 if interims else 3)
+    assert len(outcome.connections) == (2 if interims else 3)
 
 
 def test_so_does_recognize() -> None:
@@ -897,7 +897,7 @@ def test_a_slow_service_is_not_busy_with_quiet_when_somebody_speaks(coughs: bool
     outcome = virtual.run(hear(talk, faults, live=True))
     assert outcome.is_exact and not outcome.reported, str(outcome)
     assert outcome.delays[1] < 7.0
-    assert outcome.sessions[1].seconds < 17.0, "37 s are quiet"
+    assert outcome.connections[1].seconds < 17.0, "37 s are quiet"
 
 
 def test_silence_for_a_cough_does_not_outlast_a_limit_for_silence() -> None:
@@ -926,7 +926,7 @@ def test_a_service_that_ends_each_connection_in_silence_is_a_failure(
     limit = SilenceLimit(after)
     outcome = virtual.run(hear(talk, limit, live=True, interims=interims))
     assert isinstance(outcome.error, APIError)
-    assert len(outcome.sessions) < 60
+    assert len(outcome.connections) < 60
 
 
 @pytest.mark.parametrize("softer", [20, 60])

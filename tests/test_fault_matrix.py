@@ -1,7 +1,7 @@
-"""Every fault at every moment: the words exact, or a clear error; never deaf, nothing left open.
+"""Faults at each moment of a file or a call: words exact, or a clear error; never deaf.
 
-The cells are generated from lists of faults and moments. `expected` alone says what must come
-of each, by the fault and by what the service had said before it.
+Nothing is left open. The cells are generated from lists of faults and moments; `expected` alone
+says what must come of each, by the fault and by what the service had said before it.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def test_an_idle_service_that_hangs_up_is_called_again_when_there_is_audio() -> 
         said = talk(3, 2, 2, gap=1.5)
         outcome = await hear(said, IdleLimit(5.0), live=True, pauses=pauses, max_retry=0)
         wrong = outcome.broken()
-        return wrong or ("" if len(outcome.sessions) == 3 else str(outcome))
+        return wrong or ("" if len(outcome.connections) == 3 else str(outcome))
 
     check(trial())
 

@@ -30,15 +30,15 @@ def onset(audio: bytes, *, gathering: bool = True) -> Onset:
 def test_quiet_audio_goes_in_messages_of_150_ms_and_as_much_is_held_back() -> None:
     gate = onset(quiet(0.3))
     for ms in range(0, 300, 10):
-        assert gate.size_while_gathering(0, ms * MS, CHUNK, False) == 0
-    assert gate.size_while_gathering(0, 300 * MS, CHUNK, False) == HELD
+        assert gate.decide_while_gathering(0, ms * MS, CHUNK, False) == 0
+    assert gate.decide_while_gathering(0, 300 * MS, CHUNK, False) == HELD
     assert gate.is_gathering
 
 
 @pytest.mark.parametrize("loud", range(0, 300, 20))
 def test_the_first_sound_goes_with_what_was_before_it_as_one_message(loud: int) -> None:
     gate, stop = onset(quiet(loud / 1000) + tone(0.5)), loud
-    while not (size := gate.size_while_gathering(0, stop * MS, CHUNK, False)):
+    while not (size := gate.decide_while_gathering(0, stop * MS, CHUNK, False)):
         stop += 10
     assert stop >= loud + 100
     assert stop <= loud + 150, "it waits for 100 ms, and for a whole chunk"
@@ -51,7 +51,7 @@ def test_in_a_backlog_quiet_goes_first_and_150_ms_of_it_with_the_sound() -> None
     gate, start, loud = onset(quiet(1) + tone(4)), 0, 1000 * MS
     sizes = []
     while gate.is_gathering:
-        size = gate.size_while_gathering(start, 5000 * MS, CHUNK, False)
+        size = gate.decide_while_gathering(start, 5000 * MS, CHUNK, False)
         sizes.append(size)
         start += size
     assert sizes[:-1] == [HELD] * 5
@@ -63,15 +63,15 @@ def test_in_a_backlog_quiet_goes_first_and_150_ms_of_it_with_the_sound() -> None
 @pytest.mark.parametrize("ready", [30, 140, 290])
 def test_what_is_held_goes_at_once_before_silence(ready: int) -> None:
     gate = onset(quiet(1))
-    size = gate.size_while_gathering(0, ready * MS, CHUNK, True)
+    size = gate.decide_while_gathering(0, ready * MS, CHUNK, True)
     assert size == min(ready * MS, HELD) // CHUNK * CHUNK
 
 
 def test_what_is_held_and_loud_is_one_message() -> None:
     gate = onset(quiet(0.28) + tone(0.06))
-    assert gate.size_while_gathering(0, 340 * MS, CHUNK, False) == 0
+    assert gate.decide_while_gathering(0, 340 * MS, CHUNK, False) == 0
     gate.release()
-    assert gate.size_while_gathering(0, 340 * MS, CHUNK, False) == 300 * MS
+    assert gate.decide_while_gathering(0, 340 * MS, CHUNK, False) == 300 * MS
 
 
 def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None:
@@ -81,7 +81,7 @@ def test_a_sound_of_less_than_a_frame_is_seen_when_there_is_more_of_it() -> None
     sound = quiet(0.1) + tone(0.3)
     for at in range(0, len(sound), 160):
         backlog.push(sound[at : at + 160], RATE)
-        if size := gate.size_while_gathering(0, backlog.end, CHUNK, False):
+        if size := gate.decide_while_gathering(0, backlog.end, CHUNK, False):
             break
     assert (size, backlog.end) == (200 * MS, 200 * MS)
 
@@ -90,10 +90,10 @@ def test_the_rest_of_a_word_does_not_end_the_gathering() -> None:
     """The rest opens no voice gate, so the next sound still has to go with what is before it."""
     rest, word = 20, 420
     gate, start = onset(tone(rest / 1000) + quiet((word - rest) / 1000) + tone(0.5)), 0
-    while start + gate.size_while_gathering(start, 920 * MS, CHUNK, False) <= word * MS:
-        start += gate.size_while_gathering(start, 920 * MS, CHUNK, False)
+    while start + gate.decide_while_gathering(start, 920 * MS, CHUNK, False) <= word * MS:
+        start += gate.decide_while_gathering(start, 920 * MS, CHUNK, False)
         assert gate.is_gathering
-    size = gate.size_while_gathering(start, 920 * MS, CHUNK, False)
+    size = gate.decide_while_gathering(start, 920 * MS, CHUNK, False)
     assert start <= (word - 50) * MS
     assert start + size >= (word + 100) * MS
     assert not gate.is_gathering

@@ -170,7 +170,7 @@ def test_the_error_names_the_kind_of_fault_and_no_more(fault: Exception, told: s
     assert "SECRET" not in error.message
 
 
-# -- sessions --------------------------------------------------------------------------------------
+# -- HTTP sessions ---------------------------------------------------------------------------------
 
 ADDRESS = "ws://localhost"
 

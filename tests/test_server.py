@@ -209,7 +209,7 @@ async def test_handshake_that_a_hook_holds_does_not_keep_the_server() -> None:
             await attempt
 
 
-async def test_sessions_are_numbered_as_they_come() -> None:
+async def test_connections_are_numbered_as_they_come() -> None:
     async with TiroServer() as server, contextlib.AsyncExitStack() as stack:
         clients = [stack.enter_async_context(connect(server, TEST)) for _ in range(10)]
         await asyncio.gather(*clients)
@@ -276,7 +276,7 @@ async def test_speakers_are_told_apart_when_asked(asked: bool) -> None:
 
 
 @pytest.mark.many
-async def test_sessions_do_not_share_a_script() -> None:
+async def test_connections_do_not_share_a_script() -> None:
     """Many at once, each from the top."""
     async with TiroServer(words_per_second=1, api_key="ok") as server:
 

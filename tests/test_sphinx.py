@@ -121,21 +121,21 @@ async def test_sphinx_hears_nothing_in_hiss(sphinx: None) -> None:
     assert [json.loads(frame)["result"]["results"] for frame in client.frames] == [[]]
 
 
-def test_sphinx_sessions_share_decoders_but_no_memory(sphinx: None) -> None:
-    """The second session of a decoder hears what the first one heard, to the frame."""
+def test_sphinx_recognitions_share_decoders_but_no_memory(sphinx: None) -> None:
+    """The second recognition of a decoder hears what the first one heard, to the frame."""
     speech = samples("fox.wav")[:16000]
     heard = []
     for _ in range(2):
-        session = SphinxRecognizer()(SpeechConfig(language="en-US"))
+        recognition = SphinxRecognizer()(SpeechConfig(language="en-US"))
         for begin in (1.0, 8.0):
-            session.feed(speech, begin)
-            assert session.silence() is not None
-            (best,) = session.final(1)
-            assert session.silence() is None and session.partial() == ()
+            recognition.feed(speech, begin)
+            assert recognition.silence() is not None
+            (best,) = recognition.final(1)
+            assert recognition.silence() is None and recognition.partial() == ()
             assert begin < best[0].start < best[-1].end < begin + 1.0
             heard.append([(word.text, round(word.start - begin, 3)) for word in best])
-        decoder = session._decoder
-        session.close()
+        decoder = recognition._decoder
+        recognition.close()
         assert decoder in sphinx_module._idle
     assert heard[:2] == heard[2:]
     broken_off = SphinxRecognizer()(SpeechConfig(language="en-US"))
@@ -145,10 +145,12 @@ def test_sphinx_sessions_share_decoders_but_no_memory(sphinx: None) -> None:
     assert decoder not in sphinx_module._idle
 
 
-def test_sphinx_session_without_audio_needs_no_decoder() -> None:
-    session = sphinx_module.SphinxRecognition()
-    assert session.final(1) == [] and session.partial() == () and session.silence() is None
-    session.close()
+def test_sphinx_recognition_without_audio_needs_no_decoder() -> None:
+    recognition = sphinx_module.SphinxRecognition()
+    assert (
+        recognition.final(1) == [] and recognition.partial() == () and recognition.silence() is None
+    )
+    recognition.close()
 
 
 def test_sphinx_hears_so_many_connections_at_a_time(
@@ -291,15 +293,15 @@ async def test_sphinx_cuts_a_word_that_has_no_end(decoder: RunDecoder) -> None:
 
 def test_sphinx_takes_silence_from_the_audio(decoder: RunDecoder) -> None:
     """A hypothesis that is behind says nothing, unless it is far behind."""
-    session = sphinx_module.SphinxRecognition()
-    session.feed(voice(1.0), 0.0)
-    assert session.silence() == 0.0
+    recognition = sphinx_module.SphinxRecognition()
+    recognition.feed(voice(1.0), 0.0)
+    assert recognition.silence() == 0.0
     behind = SimpleNamespace(word="a", start_frame=0, end_frame=29)
     decoder.seg = lambda: [behind]  # type: ignore[method-assign]
-    assert session.silence() == 0.0
-    session.feed(voice(1.3), 1.0)
-    assert session.silence() == pytest.approx(1.0)
-    session.feed(voice(-1.5), 2.3)
-    assert session.silence() == pytest.approx(2.5)
+    assert recognition.silence() == 0.0
+    recognition.feed(voice(1.3), 1.0)
+    assert recognition.silence() == pytest.approx(1.0)
+    recognition.feed(voice(-1.5), 2.3)
+    assert recognition.silence() == pytest.approx(2.5)
     decoder.seg = lambda: []  # type: ignore[method-assign]
-    assert session.silence() is None
+    assert recognition.silence() is None

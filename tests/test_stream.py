@@ -72,9 +72,9 @@ class DropsAfter(Hooks):
     def __init__(self, *seconds: float | None) -> None:
         self.seconds = seconds
 
-    async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
-        limit = self.seconds[session.number] if session.number < len(self.seconds) else None
-        if limit is not None and session.seconds >= limit:
+    async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+        limit = self.seconds[connection.number] if connection.number < len(self.seconds) else None
+        if limit is not None and connection.seconds >= limit:
             raise Drop
 
 
@@ -236,8 +236,8 @@ async def test_t1_t2_the_offset_of_the_first_attempt_holds_through_refusals() ->
     """A refused handshake shifts the times of other plugins by the outage."""
 
     class Refuses(Hooks):
-        async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
-            return HandshakeRefusal(503) if session.number < 2 else None
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
+            return HandshakeRefusal(503) if connection.number < 2 else None
 
     said = talk(3)
     async with numbered_server(said, Refuses()) as server, new_stt(server) as stt:
@@ -339,7 +339,7 @@ async def test_flush_with_nothing_heard_gives_one_empty_final_and_sends_nothing(
         rest = [event async for event in stream]
         assert FINAL not in [event.type for event in rest]
         await stream.aclose()
-        assert sum(session.seconds for session in server.connections) <= seconds + 2.75
+        assert sum(each.seconds for each in server.connections) <= seconds + 2.75
 
 
 def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -> None:
@@ -348,7 +348,7 @@ def test_a_flush_that_is_not_answered_puts_no_silence_into_what_is_said_next() -
 
     async def trial() -> list[str]:
         outcome = await hear(said, PerConnection(Mute(Moment.FLUSH)), live=True, flush_at=1.35)
-        assert len(outcome.sessions) == 2
+        assert len(outcome.connections) == 2
         return outcome.heard
 
     assert virtual.run(trial()) == said.texts
@@ -394,7 +394,7 @@ async def test_an_empty_stream_ends_at_once() -> None:
         started = time.monotonic()
         assert await collect(stt.stream(), []) == []
         assert time.monotonic() - started < 1.0
-        assert all(not session.sizes for session in server.connections)
+        assert all(not each.sizes for each in server.connections)
 
 
 @in_virtual_time
@@ -502,7 +502,7 @@ async def test_nor_does_it_without_a_connection() -> None:
 @in_virtual_time
 async def test_the_end_waits_for_a_slow_final() -> None:
     class Slow(Hooks):
-        async def end(self, session: ConnectionRecord) -> None:
+        async def end(self, connection: ConnectionRecord) -> None:
             await asyncio.sleep(0.5)
 
     said = talk(3, gap=0.0)
@@ -515,10 +515,10 @@ async def test_an_interim_that_never_became_final_is_not_lost() -> None:
     """The service shows a hypothesis and neither decides nor hangs up: the stream says so."""
 
     class NoFinal(Hooks):
-        async def frame(self, session: ConnectionRecord, text: str) -> str | None:
+        async def frame(self, connection: ConnectionRecord, text: str) -> str | None:
             return None if '"isFinal":true' in text else text
 
-        async def end(self, session: ConnectionRecord) -> None:
+        async def end(self, connection: ConnectionRecord) -> None:
             await asyncio.sleep(60)
 
     said = talk(3, gap=0.2)
@@ -587,7 +587,7 @@ async def test_field_violations_are_part_of_the_message() -> None:
 @in_virtual_time
 async def test_a_refused_handshake_keeps_its_status(status: int, attempts: int) -> None:
     class Refuses(Hooks):
-        async def handshake(self, session: ConnectionRecord) -> HandshakeRefusal | None:
+        async def handshake(self, connection: ConnectionRecord) -> HandshakeRefusal | None:
             return HandshakeRefusal(status)
 
     async with TiroServer(hooks=Refuses()) as server, new_stt(server) as stt:
@@ -622,9 +622,9 @@ async def test_a_service_that_is_not_there_is_named() -> None:
 @in_virtual_time
 async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
     class Limit(Hooks):
-        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
-            if session.number == 0 and session.seconds >= 2.8:
-                raise StatusError(code, "the session is over")
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+            if connection.number == 0 and connection.seconds >= 2.8:
+                raise StatusError(code, "it is over")
 
     said = talk(4, 4)
     async with numbered_server(said, Limit()) as server, new_stt(server) as stt:
@@ -641,8 +641,8 @@ async def test_a_limit_of_a_healthy_session_is_a_rotation(code: int) -> None:
 @in_virtual_time
 async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> None:
     class Fails(Hooks):
-        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
-            if session.number == 0 and session.seconds >= 1.2:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+            if connection.number == 0 and connection.seconds >= 1.2:
                 raise StatusError(code, "a fault")
 
     said = talk(4, 4)
@@ -658,7 +658,7 @@ async def test_a_failure_in_mid_call_is_retried_by_the_framework(code: int) -> N
 @in_virtual_time
 async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> None:
     class Drops(Hooks):
-        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
             raise Drop
 
     async with TiroServer(hooks=Drops()) as server, new_stt(server) as stt:
@@ -669,11 +669,11 @@ async def test_accept_and_drop_for_ever_ends_in_an_error_within_the_budget() -> 
 
 @in_virtual_time
 async def test_a_fault_tied_to_one_stretch_of_audio_is_no_endless_loop() -> None:
-    """Each session shows a hypothesis, so it is healthy, and dies before the final."""
+    """Each connection shows a hypothesis, so it is healthy, and dies before the final."""
 
     class Poison(Hooks):
-        async def audio(self, session: ConnectionRecord, pcm: bytes) -> None:
-            if session.seconds >= 2.0:
+        async def audio(self, connection: ConnectionRecord, pcm: bytes) -> None:
+            if connection.seconds >= 2.0:
                 raise Drop
 
     said = talk(20, word=0.5)
@@ -689,8 +689,8 @@ async def test_what_is_said_as_an_idle_connection_ends_is_heard() -> None:
     """Nothing follows it: the microphone is on while a button is held down."""
 
     class Idle(Hooks):
-        async def beside(self, session: ConnectionRecord) -> None:
-            if session.number == 0:
+        async def beside(self, connection: ConnectionRecord) -> None:
+            if connection.number == 0:
                 await asyncio.sleep(5)
                 raise Drop
 
@@ -719,7 +719,7 @@ async def test_a_rest_too_short_for_a_message_opens_no_connection(ms: int) -> No
         talk(2, 2, gap=2.0, lead=1.0), IdleLimit(5), live=True, pauses={3.3: 120}, ms=ms
     )
     assert outcome.is_exact, outcome
-    assert len(outcome.sessions) <= 3
+    assert len(outcome.connections) <= 3
 
 
 async def collect_all(stream: tiro.SpeechStream) -> list[SpeechEvent]:
@@ -745,7 +745,7 @@ async def test_a_change_of_language_decodes_the_utterance_again() -> None:
         with pytest.raises(ValueError):
             stream.update_options(max_alternatives=99)
         events = await collect(stream, audio[30:])
-        assert [session.language for session in server.connections] == ["is-IS", "is-IS-x-exp"]
+        assert [each.language for each in server.connections] == ["is-IS", "is-IS-x-exp"]
         assert stt.model == "is-IS"
     assert words(events) == said.texts
     assert_times(events, said)

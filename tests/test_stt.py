@@ -129,7 +129,7 @@ def test_endpointing_without_hypotheses_is_told_to_do_nothing(
     ]
 
 
-# -- streams and sessions --------------------------------------------------------------------------
+# -- streams and HTTP sessions ---------------------------------------------------------------------
 
 
 @in_virtual_time

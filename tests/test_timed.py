@@ -160,7 +160,7 @@ async def test_words_are_said_at_their_seconds(audio: Callable[[int], Pcm], rate
 
 
 class Finals(Hooks):
-    """Notes the second of the session's audio at which each final goes out."""
+    """Notes the second of the connection's audio at which each final goes out."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -575,7 +575,7 @@ def test_words_whose_audio_does_not_come_again_are_said_at_once() -> None:
 
 
 def test_one_session_goes_on_for_one_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the new session opens in time."""
+    """If the new connection opens in time."""
     recognizer = TimedRecognizer(CALL)
     for patience, expected in ((30.0, [2.0, 1.2]), (-1.0, [1.2, 1.2])):
         monkeypatch.setattr(timed_module, "BACK_AFTER_BREAKING_OFF", patience)
@@ -591,15 +591,15 @@ def test_one_session_goes_on_for_one_that_broke_off(monkeypatch: pytest.MonkeyPa
 def test_a_word_is_out_when_its_audio_is() -> None:
     """Also where binary fractions do not add up."""
     for tick in range(1, 40):
-        session = TimedRecognizer([At(tick / 20, "já")], words_per_second=5)(SpeechConfig())
-        hear(session, messages(silence(16000), tick / 20 + 0.2))
-        assert session.final(1), f"at {tick / 20} s"
+        recognition = TimedRecognizer([At(tick / 20, "já")], words_per_second=5)(SpeechConfig())
+        hear(recognition, messages(silence(16000), tick / 20 + 0.2))
+        assert recognition.final(1), f"at {tick / 20} s"
 
 
 def test_long_messages_are_no_flush_if_all_are() -> None:
-    session = TimedRecognizer(CALL)(SpeechConfig())
-    hear(session, np.split(silence(16000)[:48000], 12))
-    assert [word.start for word in session.final(1)[0]] == pytest.approx([1.2, 1.6])
+    recognition = TimedRecognizer(CALL)(SpeechConfig())
+    hear(recognition, np.split(silence(16000)[:48000], 12))
+    assert [word.start for word in recognition.final(1)[0]] == pytest.approx([1.2, 1.6])
 
 
 @given(st.lists(st.integers(20, 2000), min_size=1, max_size=30))
@@ -619,13 +619,13 @@ def test_borders_of_messages_change_nothing(sizes: list[int]) -> None:
     assert cut.final(2) == whole.final(2) != []
 
 
-def hear(session: timed_module.TimedRecognition, parts: Sequence[Pcm], at: float = 0.0) -> None:
+def hear(recognition: timed_module.TimedRecognition, parts: Sequence[Pcm], at: float = 0.0) -> None:
     """Feeds messages as the server does, without a look-ahead."""
     position = 0
     for part in parts:
-        assert session.place(part, at + position / 16000)
-        session.attend(part, at + position / 16000)
-        session.feed(part, at + position / 16000)
+        assert recognition.place(part, at + position / 16000)
+        recognition.attend(part, at + position / 16000)
+        recognition.feed(part, at + position / 16000)
         position += len(part)
 
 
@@ -635,11 +635,11 @@ def messages(audio: Pcm, seconds: float) -> Sequence[Pcm]:
 
 
 def starts_at(recognizer: TimedRecognizer, audio: Pcm | None = None) -> float:
-    """The second of a new session at which its first word is said."""
-    session = recognizer(SpeechConfig())
+    """The second of a new connection at which its first word is said."""
+    recognition = recognizer(SpeechConfig())
     audio = silence(16000) if audio is None else audio
-    hear(session, messages(audio, len(audio) / 16000))
-    return session.final(1)[0][0].start
+    hear(recognition, messages(audio, len(audio) / 16000))
+    return recognition.final(1)[0][0].start
 
 
 @pytest.mark.parametrize(

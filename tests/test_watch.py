@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from livekit.plugins.tiro.watch import DRAIN_TIMEOUT, AnswerWatch, PauseWatch
+from livekit.plugins.tiro.watch import DRAIN_TIMEOUT, AnswerWatch, MuteWatch
 
 NEVER = 0.0
 
@@ -86,12 +86,12 @@ def test_a_click_is_dismissed() -> None:
     assert watch.unanswered == 0
 
 
-# -- pauses --------------------------------------------------------------------------------------
+# -- mutes ---------------------------------------------------------------------------------------
 
 
-def test_a_pause_is_noticed_when_it_is_still_there_a_second_later() -> None:
+def test_a_mute_is_noticed_when_it_is_still_there_a_second_later() -> None:
     """At first it can be a stalled event loop, however often `look` is called."""
-    watch = PauseWatch()
+    watch = MuteWatch()
     assert not any(watch.look(5.0, now) for now in (7.0, 7.1, 7.2, 7.8))
     assert watch.look(5.0, 8.0)
     assert watch.look(5.0, 8.1), "whoever did nothing about it is told again"
@@ -100,19 +100,19 @@ def test_a_pause_is_noticed_when_it_is_still_there_a_second_later() -> None:
     assert not watch.look(5.0, 99.0)
 
 
-def test_the_next_pause_is_another() -> None:
-    watch = PauseWatch()
+def test_the_next_mute_is_another() -> None:
+    watch = MuteWatch()
     watch.look(5.0, 7.0)
     watch.noticed()
     assert not watch.look(6.0, 9.0)
     assert watch.look(6.0, 10.0)
 
 
-def test_audio_between_two_looks_is_no_pause() -> None:
-    watch = PauseWatch()
+def test_audio_between_two_looks_is_no_mute() -> None:
+    watch = MuteWatch()
     assert not any(watch.look(pushed, 2 * pushed) for pushed in (1.0, 2.0, 3.0))
 
 
-def test_before_any_audio_there_is_no_pause() -> None:
-    watch = PauseWatch()
+def test_before_any_audio_there_is_no_mute() -> None:
+    watch = MuteWatch()
     assert not any(watch.look(0.0, now) for now in (1.0, 2.0, 3.0))

@@ -305,8 +305,8 @@ async def run(outcome: PoolOutcome) -> None:
         await server.drain(timeout=round(PATIENCE))
         outcome.at_drained = [_name(info) for info in server.active_jobs]
         await closing
-        await until(lambda: all(c.closed_at is not None for c in service.sessions))
-        assert len(service.sessions) == len(calls)
+        await until(lambda: all(c.closed_at is not None for c in service.connections))
+        assert len(service.connections) == len(calls)
 
 
 @pytest.fixture(scope="module")

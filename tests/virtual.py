@@ -1,4 +1,4 @@
-"""`tests.support.virtual.run` at its former place, for scripts outside the suite."""
+"""`tests.support.virtual.run` at its former place, for scripts elsewhere."""
 
 from __future__ import annotations
 

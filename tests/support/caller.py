@@ -165,7 +165,7 @@ class AtOnce(Onset):
     def __init__(self, backlog: Backlog) -> None:
         super().__init__(backlog, gathering=False)
 
-    def size_while_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+    def decide_while_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         return chunk
 
     def look(self, sent_to: int) -> None:

@@ -628,7 +628,7 @@ def _draw_noise_that_stops(seed: int, rng: Random) -> Trial:
 
 
 def _draw_silence_limit(seed: int, rng: Random) -> Trial:
-    """A service that ends sessions in which nobody speaks, and a caller who mostly listens."""
+    """A service that ends connections in which nobody speaks, and a caller who mostly listens."""
     said = _talk(rng, utterances=2, lead=rng.randint(100, 3000))
     later = rng.randint(1000, 4000)
     first = said.words[0].last + 200

@@ -228,7 +228,7 @@ def _try(name: str) -> Result:
     return Result(
         broken=outcome.broken(),
         exact=outcome.is_exact,
-        connections=len(outcome.sessions),
+        connections=len(outcome.connections),
         seconds=outcome.seconds,
         lost_packets=lost,
         outcome=str(outcome),

@@ -221,7 +221,7 @@ NOT_PLAYED = {
     *("rest_backend_gone", "rest_errors", "rest_happy"),
 }
 
-# Played by tests of their own, here or in test_recognizers.
+# Played by tests of their own.
 PLAYED_ALONE = {
     *("end_by_closing", "end_then_close_at_once", "frame_borders", "unary_over_websocket"),
     *("happy_en", "max_alternatives_3", "tail_padded", "tail_tight", "two_utterances_en"),

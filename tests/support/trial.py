@@ -158,7 +158,7 @@ class Outcome:
     error: BaseException | None = None
     reported: list[STTError] = field(default_factory=list)
     """The error events of the STT."""
-    sessions: list[ConnectionRecord] = field(default_factory=list)
+    connections: list[ConnectionRecord] = field(default_factory=list)
     flowing: dict[int, float] = field(default_factory=dict)
     muted: list[tuple[float, float]] = field(default_factory=list)
     """From when until when the microphone was muted, seconds of the loop's clock."""
@@ -356,7 +356,7 @@ class Outcome:
         if self.expected.prompt and self.open_after_mutes:
             return f"a mute brought no final of {self.open_after_mutes}"
         for change in self.changed[-1:] if self.error is None else ():
-            configs = [session.config.get("metadata", {}) for session in self.sessions]
+            configs = [each.config.get("metadata", {}) for each in self.connections]
             late = [
                 event
                 for at, event in zip(self.arrived, self.events, strict=True)
@@ -369,8 +369,8 @@ class Outcome:
 
     def _too_much(self) -> str:
         """Say what was sent or buffered more than allowed."""
-        if len(self.sessions) > self.expected.most_connections:
-            return f"{len(self.sessions)} connections, and nothing went wrong"
+        if len(self.connections) > self.expected.most_connections:
+            return f"{len(self.connections)} connections, and nothing went wrong"
         # Long speech is cut at a breath as well.
         breaths = int(self.pushed / _SHORTEST_MONOLOGUE)
         places = len({flush.said for flush in self.flushed}) + len(self.pauses) + breaths + 2
@@ -385,8 +385,8 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.sessions)} sessions, {self.seconds:.1f} s, {len(self.reported)} errors, "
-            f"{self.error!r}, heard {' '.join(self.heard)}"
+            f"{len(self.connections)} connections, {self.seconds:.1f} s, "
+            f"{len(self.reported)} errors, {self.error!r}, heard {' '.join(self.heard)}"
         )
 
 
@@ -640,7 +640,7 @@ async def hear(
             outcome.given_up = stream.stats.audio_given_up
             if live and speaker.ended_at is not None:
                 outcome.drained_in = clock() - speaker.ended_at
-    outcome.sessions = server.connections
+    outcome.connections = server.connections
     return outcome
 
 

@@ -125,7 +125,7 @@ class Backlog:
         insort(self.flushes, position)
 
     def take(self, start: int, stop: int) -> bytes:
-        """Return samples that are about to be sent."""
+        """Count the audio between two positions as sent, and return its samples."""
         if stop > self.sent_to:
             self._samples_sent += stop - max(self.sent_to, start)
             self.sent_to = stop

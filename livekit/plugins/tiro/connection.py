@@ -54,8 +54,8 @@ class Connection:
         """A name for this connection; the service gives none."""
         self.opened_in = opened_in
         """Seconds that it took to open."""
-        self.configured: Options | None = None
-        """What the config said, once it is sent."""
+        self.sent_options: Options | None = None
+        """The options of the config; None before it is sent."""
         self.end_sent = False
         """Whether the end marker is sent."""
         self.answered = False
@@ -69,7 +69,8 @@ class Connection:
         self._opened_at = self._taken_at = self._pinged_at = time.monotonic()
         self._done_sending_at = self._news_at = self._opened_at
         self._idle = 0.0
-        self._answered_in = inf
+        # s from the last ping to its pong; inf before any.
+        self._pong_took = inf
         self._pings: list[tuple[bytes, int]] = []
         self._room: asyncio.Future[None] | None = None
         self._broken = False
@@ -78,12 +79,12 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, session: aiohttp.ClientSession, options: Options, timeout: float
+        cls, http_session: aiohttp.ClientSession, options: Options, timeout: float
     ) -> Connection:
         """Connect within `timeout` seconds.
 
         Args:
-            session: What to connect with.
+            http_session: What to connect with.
             options: The address, the headers, and the key itself: no function for it.
             timeout: Seconds.
 
@@ -93,7 +94,7 @@ class Connection:
             APIConnectionError: It could not be reached, or the HTTP session can not be used.
         """
         started = time.perf_counter()
-        connecting = asyncio.create_task(_dial(session, options), name="tiro.connect")
+        connecting = asyncio.create_task(_dial(http_session, options), name="tiro.connect")
         in_time = False
         try:
             await asyncio.wait({connecting}, timeout=timeout)
@@ -103,7 +104,7 @@ class Connection:
                 connecting.add_done_callback(_discard)
                 await utils.aio.cancel_and_wait(connecting)
         if not in_time:
-            raise errors.connect_timeout(options.host, timeout, _limit_per_host(session))
+            raise errors.connect_timeout(options.host, timeout, _limit_per_host(http_session))
         opened = connecting.result()
         if isinstance(opened, APIError):
             raise opened
@@ -113,7 +114,7 @@ class Connection:
 
     async def configure(self, options: Options, sample_rate: int) -> bool:
         """Send the config, the first message. Return False if the connection is gone."""
-        self.configured, self._idle = options, self.age
+        self.sent_options, self._idle = options, self.age
         return await self._send(protocol.encode_config(options, sample_rate))
 
     async def send(self, pcm: bytes) -> bool:
@@ -225,7 +226,7 @@ class Connection:
             if sent == payload:
                 self.acknowledged_to = max(self.acknowledged_to, position)
                 self._taken_at = time.monotonic()
-                self._answered_in = self._taken_at - self._pinged_at
+                self._pong_took = self._taken_at - self._pinged_at
                 del self._pings[:number]
                 return
 
@@ -246,7 +247,7 @@ class Connection:
     @property
     def is_taken_at_once(self) -> bool:
         """Whether the peer takes what it is sent as it comes: it answered the last ping at once."""
-        return not self._pings and self._answered_in < _AT_ONCE
+        return not self._pings and self._pong_took < _AT_ONCE
 
     @property
     def may_have_stalled(self) -> bool:
@@ -281,14 +282,14 @@ class Connection:
 
         Args:
             reason: Why it is over.
-            found_nothing: Whether the service heard no word in the last audio that was sent.
+            found_nothing: Whether it last said that it heard no word, and no sound followed.
             unanswered: Seconds since audio was sent that may be speech, without an answer.
             less_quiet: Seconds of quiet that it was sent, and that the next one is not.
         """
         return Ending(
             reason,
             self.age,
-            configured=self.configured is not None,
+            configured=self.sent_options is not None,
             end_sent=self.end_sent,
             answered=self.answered,
             idle=self._idle,
@@ -315,35 +316,36 @@ class _OneAddress:
     the caller's session would hide how the handshake was answered.
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
+    def __init__(self, http_session: aiohttp.ClientSession) -> None:
+        self._http_session = http_session
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+        return getattr(self._http_session, name)
 
     async def request(self, method: str, url: Any, **kwargs: Any) -> aiohttp.ClientResponse:
-        return await self._session.request(
+        return await self._http_session.request(
             method, url, allow_redirects=False, raise_for_status=False, **kwargs
         )
 
 
-async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:
+async def _dial(http_session: aiohttp.ClientSession, options: Options) -> _WebSocket | APIError:
     """Connect. Return an error instead of raising one.
 
     The exceptions of aiohttp hold the URL, and so the key. A task shows the exception that ended
     it, in the log of asyncio's debug mode and in tracebacks with locals.
     """
-    if session.closed:
+    if http_session.closed:
         return errors.unusable_session("it is closed")
-    if session._loop is not asyncio.get_running_loop():
+    if http_session._loop is not asyncio.get_running_loop():
         return errors.unusable_session("it was made in another event loop")
-    if (socks := errors.socks(getattr(session, "_default_proxy", None), options.host)) is not None:
+    proxy = getattr(http_session, "_default_proxy", None)
+    if (socks := errors.socks(proxy, options.host)) is not None:
         return socks
     # Private to aiohttp, whose types of it change from version to version.
-    ws_connect: Callable[..., Awaitable[_WebSocket]] = type(session)._ws_connect
+    ws_connect: Callable[..., Awaitable[_WebSocket]] = type(http_session)._ws_connect
     try:
         return await ws_connect(
-            _OneAddress(session),
+            _OneAddress(http_session),
             options.url,
             params={"token": options.key},
             headers=options.extra_headers,
@@ -360,9 +362,9 @@ async def _dial(session: aiohttp.ClientSession, options: Options) -> _WebSocket 
         return not_reached(fault, options)
 
 
-def _limit_per_host(session: aiohttp.ClientSession) -> int:
+def _limit_per_host(http_session: aiohttp.ClientSession) -> int:
     """Return how many connections to one host there can be at a time; 0 for any number."""
-    connector = session.connector
+    connector = http_session.connector
     limits = (connector.limit, connector.limit_per_host) if connector is not None else ()
     return min(filter(None, limits), default=0)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Fraction of `conn_options.timeout` that it may take to get a connection. The base class resets its
 # retry count after an attempt that used the whole timeout, and would retry for ever; and a
 # `FallbackAdapter`, which makes two attempts, is to turn to the next STT within that time.
-HANDSHAKE_SHARE = 0.5
+ATTEMPT_SHARE = 0.5
 # s between the tries of one attempt to connect, doubled from the first to the last.
 _REDIAL_FIRST = 0.1
 _REDIAL_AT_MOST = 1.0
@@ -107,7 +107,7 @@ class Dialer:
     def _start_attempt(self, budget: Budget) -> float:
         """Return until when the attempt lasts; the first try starts it."""
         if self._deadline is None:
-            self._deadline = time.monotonic() + budget.timeout * HANDSHAKE_SHARE
+            self._deadline = time.monotonic() + budget.timeout * ATTEMPT_SHARE
             self._wait = _REDIAL_FIRST
         return self._deadline
 

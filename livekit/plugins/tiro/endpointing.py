@@ -116,7 +116,7 @@ class QuietWatch:
         """Note that the final of all up to a position was asked for, by whomever.
 
         Args:
-            position: The caller's sample.
+            position: That position.
             answer_due: Monotonic seconds by which the final is there, if there is one.
         """
         self._asked_to, self._answer_due = position, answer_due

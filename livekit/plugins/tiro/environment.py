@@ -9,6 +9,9 @@ from .options import Key, checked_key, websocket_url
 KEY_VARIABLES = ("TIRO_API_KEY", "TIRO_SPEECH_KEY")
 """Where a key is looked for, first to last."""
 
+EITHER_KEY = " or ".join(KEY_VARIABLES)
+"""Both, in words."""
+
 URL_VARIABLE = "TIRO_BASE_URL"
 """Where an address is looked for."""
 

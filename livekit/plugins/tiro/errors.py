@@ -1,6 +1,8 @@
 """What went wrong, said once: one table from status to `APIError`, and nothing secret in it.
 
-Every error that leaves this package is an `APIError` of the framework:
+Every failure of a call is an `APIError` of the framework; a mistake of the program is a
+`ValueError`, `TypeError` or `RuntimeError` where it is made.
+
 
 - `APIStatusError`: the service refused or failed; `status_code` is the HTTP status that fits.
 - `APITimeoutError`: it did not answer in time.
@@ -78,7 +80,8 @@ GRPC_STATUS = {
 
 ROTATION_CODES = frozenset({1, 4, 10, 11})
 """The codes that end a healthy connection without a fault: limits of length and time. The stream
-goes on with the next connection, and nobody is told; the rest of `GRPC_STATUS` is raised."""
+goes on with the next connection, and nobody is told. The rest of `GRPC_STATUS` is raised, but for
+16 with a key that was good before: it is asked for anew."""
 
 _ADVICE = {
     400: "Check the options given to tiro.STT (language, max_alternatives, extra_config).",

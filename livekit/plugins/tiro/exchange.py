@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .protocol import ServiceError
     from .transcript import Transcript
-    from .watch import PauseWatch
+    from .watch import MuteWatch
 
 ANSWERS_WITHIN = 1.0
 """Seconds after a service that keeps up has heard audio, by which it has said what is in it."""
@@ -56,11 +56,11 @@ _MAX_DIRECT = 4.0
 # s that the service may be behind a file: audio it has not heard must be kept for a replay.
 _MAX_BEHIND = 30.0
 # s of audio from ping to ping in a burst, so that a slow reader can show that it reads.
-_PING_INTERVAL = 2.0
+_BURST_PER_PING = 2.0
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
-    """Wake whoever waits for a future; it takes a third of the memory of an `asyncio.Event`."""
+    """Wake whoever waits for a future, which takes a third of the memory of an `Event`."""
     if not waiter.done():
         waiter.set_result(None)
 
@@ -73,7 +73,7 @@ class Parts(NamedTuple):
     transcript: Transcript
     outlet: Outlet
     journal: Journal
-    pause: PauseWatch
+    mute: MuteWatch
     take_rest: Callable[[], None]
     """Moves what the resampler still holds into the backlog."""
 
@@ -171,7 +171,7 @@ class Exchange:
         """Use other settings; end the exchange if the config that was sent no longer fits."""
         self._options = options
         self._flusher.set_endpointing(options.endpointing)
-        in_force = self._connection.configured
+        in_force = self._connection.sent_options
         if in_force is None or self._lookout.over.done():
             return
         self._has_new_phrases = in_force.phrases != options.phrases
@@ -258,7 +258,7 @@ class Exchange:
         """Look after the connection. Return why it ends, or in how many seconds to look again."""
         flusher, connection = self._flusher, self._connection
         flusher.ask_again()
-        flusher.notice_pause(time.monotonic())
+        flusher.notice_mute(time.monotonic())
         if not self.is_direct:
             self._parts.outlet.report_usage()
         reason = self._look_after()
@@ -338,7 +338,7 @@ class Exchange:
         connection, feed, backlog = self._connection, self._feed, self._parts.backlog
         is_first = True
         while True:
-            if connection.configured is None and feed.has_audio and not await self._configure():
+            if connection.sent_options is None and feed.has_audio and not await self._configure():
                 return False
             now = time.monotonic()
             chunk = feed.next_chunk(now)
@@ -351,9 +351,9 @@ class Exchange:
                 if feed.ahead(now) > _BURST:
                     await _keep_pace(connection, feed, backlog.sample_rate)
             elif self._ended:
-                return connection.configured is not None and await connection.end()
+                return connection.sent_options is not None and await connection.end()
             else:
-                self.is_direct = connection.configured is not None
+                self.is_direct = connection.sent_options is not None
                 self._more = more = asyncio.get_running_loop().create_future()
                 self._parts.outlet.report_usage()
                 # `send_now` looks for quiet in what it sends; what this task sent was not searched.
@@ -383,7 +383,7 @@ def _drain_patience(
     A service that works at the pace of speech is given the time to come to the end.
     """
     now = time.monotonic()
-    if connection.configured is None:
+    if connection.sent_options is None:
         return 0.0
     if not writable:
         return CLOSE_TIMEOUT - (now - connection.quiet_since)
@@ -394,7 +394,7 @@ def _drain_patience(
 
 async def _keep_pace(connection: Connection, feed: Feed, sample_rate: int) -> None:
     """Keep a burst from getting further ahead of the service than can be sent again."""
-    if feed.sent_to - connection.pinged_to > _PING_INTERVAL * sample_rate:
+    if feed.sent_to - connection.pinged_to > _BURST_PER_PING * sample_rate:
         connection.ping(feed.sent_to)
     # An error that has come in must be read before more audio goes out.
     wait = 0.0

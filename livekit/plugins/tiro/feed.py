@@ -50,7 +50,7 @@ class Segment(NamedTuple):
     sample: int
     """The connection's sample at which it starts."""
     position: int
-    """The caller's sample at which it starts; silence stays there."""
+    """The position at which it starts; silence stays there."""
     is_audio: bool
 
 
@@ -72,7 +72,7 @@ class Feed:
         self.left_out = replay.quiet
         """The samples of long quiet that are not sent again."""
         self.sent_to = replay.start
-        """The caller's sample up to which audio was handed out."""
+        """The position up to which audio was handed out."""
         self.heard_to = self.sent_to
         """The position up to which the service has said what is in the audio, as far as known."""
         self.drained_at = now
@@ -121,18 +121,18 @@ class Feed:
         return True
 
     def next_chunk(self, now: float) -> bytes | None:
-        """Return the samples of the next message, or None if there is not enough for one."""
+        """Hand out the next message, or None if there is too little audio; drop what may go."""
         backlog, start, first = self._backlog, self.sent_to, self.samples
         ready = (self._pending_flushes[0] if self._pending_flushes else backlog.end) - start
         chunk = backlog.chunk if first or not self._insist else backlog.sample_rate // 50
         if ready >= chunk and not self._silence_left:
             size_of_next = None
             if self._onset.is_gathering:
-                size_of_next = self._onset.size_while_gathering
+                size_of_next = self._onset.decide_while_gathering
             elif self.drained_at > now + _BEHIND and (first or not self._insist):
-                size_of_next = self._onset.size_while_behind
+                size_of_next = self._onset.decide_while_behind
             elif self._onset.is_pausing:
-                size_of_next = self._onset.size_in_pause
+                size_of_next = self._onset.decide_in_pause
             if size_of_next is not None:
                 chunk = size_of_next(start, start + ready, chunk, bool(self._pending_flushes))
         if self._silence_left or (ready < chunk and self._pending_flushes):
@@ -216,9 +216,9 @@ class Feed:
         return self.locate(sent - max(0.0, self.drained_at - moment))
 
     def throttle(self, now: float, most: float) -> float:
-        """Return the seconds to wait until the service is at most `most` seconds behind.
+        """Keep the service at most `most` seconds behind, so that what it has not heard is kept.
 
-        So the audio that it has not heard is still kept. Quiet audio counts as heard from now on.
+        Return the seconds to wait. If all that was sent is quiet, it is taken for heard now.
         """
         wait = self.ahead(now) - most
         if wait > 0 and self._backlog.first_sound(self._backlog.start, self.sent_to) is None:

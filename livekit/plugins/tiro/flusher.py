@@ -168,7 +168,7 @@ class Flusher:
     # -- what waits ------------------------------------------------------------------------------
 
     def _put_off_if_behind(self, now: float) -> bool:
-        """Send no silence now if the service is behind: it takes as long as the quiet in the call.
+        """Put the flush off if the service is behind: silence takes it as long as any other quiet.
 
         Return True until the service, counted from its last answer, has had the time to hear all
         that it was sent and to decide on it. The first call starts that wait.
@@ -199,7 +199,7 @@ class Flusher:
         return self._feed.drained_at + DECIDED_AFTER
 
     def _wait_for_more(self) -> None:
-        self._start_timer(self._look_whether_to_ask)
+        self._start_timer(self._ask_or_wait_on)
 
     def _start_timer(self, call: Callable[[int], None]) -> None:
         if not self._is_over:
@@ -207,7 +207,7 @@ class Flusher:
             wait = max(_NO_MORE_AFTER, frame + _FRAME_LATE)
             self._timer.start(wait, call, self._parts.backlog.end)
 
-    def _look_whether_to_ask(self, position: int) -> None:
+    def _ask_or_wait_on(self, position: int) -> None:
         """Ask for the final if no audio has come after a position, or no word in what came.
 
         Else wait on: for a pause, once the service has caught up or its time is over.
@@ -283,19 +283,19 @@ class Flusher:
                 self._ask()
         self.quiet.look_again(quiet_from, step)
 
-    def notice_pause(self, now: float) -> None:
+    def notice_mute(self, now: float) -> None:
         """Bring an utterance to its end when the caller's audio stops in the middle of it.
 
         The service's endpointer runs on audio: without any, it would wait for ever.
         """
-        clock, pause = self._parts.clock, self._parts.pause
+        clock, mute = self._parts.clock, self._parts.mute
         if self._is_over or not clock.is_paused(now):
             return
         self._parts.take_rest()
         if self._feed.release():
             self._wake()
-        if pause.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
-            pause.noticed()
+        if mute.look(clock.pushed, now) and self._parts.backlog.may_hold_words():
+            mute.noticed()
             self._ask(again=True)
 
 

@@ -24,7 +24,7 @@ class Lookout:
             look: Returns why the connection has to end, or in how many seconds to look again.
         """
         self.over: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
-        """Why it has to end, once it has to."""
+        """Done once the connection has to end; the result says why."""
         self._look = look
         self._next: asyncio.TimerHandle | None = None
 

@@ -51,7 +51,7 @@ class Onset:
 
     # -- what the next message is ----------------------------------------------------------------
 
-    def size_while_gathering(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+    def decide_while_gathering(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Decide on the next message. Return its samples, 0 to wait for more audio.
 
         Args:
@@ -75,14 +75,14 @@ class Onset:
         # If any of it is loud, all of it is one message.
         return min(size, held) if loud is None else size
 
-    def size_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+    def decide_in_pause(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Decide on the next message while the service may be about to decide. Return its samples.
 
         Its gate closes as soon as a pause is long enough, and the caller may go on before the
         service's answer is here. So quiet audio goes at once, and a sound after such a pause as one
         message that is long enough for the gate.
 
-        The arguments are those of `size_while_gathering`.
+        The arguments are those of `decide_while_gathering`.
         """
         if not self._backlog.is_loud(start, start + chunk):
             return chunk
@@ -97,14 +97,14 @@ class Onset:
         self.is_pausing = size == 0
         return size
 
-    def size_while_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
+    def decide_while_behind(self, start: int, stop: int, chunk: int, is_flushed: bool) -> int:
         """Return the samples of the next message while the service is behind.
 
         Its gate may close in any pause that is long enough. A service that is behind can wait for
         audio, so a sound after such a pause goes with what is right before it. That message is
         short: when the service decides, between messages, it drops what it has looked ahead over.
 
-        The arguments are those of `size_while_gathering`.
+        The arguments are those of `decide_while_gathering`.
         """
         loud = self._sound_after_pause(start, min(start + 2 * chunk, stop))
         if loud is not None and loud < start:

@@ -73,24 +73,24 @@ class OwnSessions:
         for loop, own in owned.items():
             if loop is asyncio.get_running_loop():
                 await own.close()
-            elif not _is_left_to(loop, own):
+            elif not _close_in(loop, own):
                 _abandon(own)
 
 
-def _is_left_to(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> bool:
-    """Have a session closed by its loop, in another thread. Return False if that does not run."""
+def _close_in(loop: asyncio.AbstractEventLoop, http_session: aiohttp.ClientSession) -> bool:
+    """Have an HTTP session closed in its loop, by another thread. Return False if that is over."""
     try:
-        loop.call_soon_threadsafe(_abandon, session)
+        loop.call_soon_threadsafe(_abandon, http_session)
     except RuntimeError:
         # It ended.
         return False
     return loop.is_running()
 
 
-def _abandon(session: aiohttp.ClientSession) -> None:
+def _abandon(http_session: aiohttp.ClientSession) -> None:
     """Close an HTTP session without waiting for its sockets."""
-    connector = session.connector
-    session.detach()
+    connector = http_session.connector
+    http_session.detach()
     if connector is not None:
         connector._close()
 

@@ -25,7 +25,8 @@ _MAX_WITHOUT_FINAL = 3
 _NOTHING_FOR_CERTAIN = 3
 # How often the patience after the end marker is doubled at most: to 20 s.
 _DRAIN_DOUBLINGS = 2
-# s; a connection this short counts as failed unless it brought a final.
+# s; a connection this short counts as failed unless it was of use: it brought a final, or heard
+# seconds in which there were no words.
 _SHORT_CONNECTION = 1.0
 # s; a connection that ends in silence sooner than this failed: limits for silence are longer.
 _SHORTEST_SILENCE = 5.0
@@ -36,9 +37,10 @@ _IDLE = 5.0
 _ON_ITS_WAY = 5.0
 # s of such audio, at most, that can be a word that just began: it is looked for once a second.
 _JUST_BEGUN = 1.5
-# s of quiet that the next replay leaves out in addition: from the first on, it counts as another
-# attempt; from the second on, the end of this connection in that quiet is no failure.
+# s of long quiet that this connection was sent and the next one will not be: with so much, the next
+# one does not repeat what this one tried.
 _OTHER_AUDIO = 1.0
+# s of the same; with so much, a limit for silence can have ended this connection: no failure.
 _IN_LONG_QUIET = 3.0
 
 
@@ -46,7 +48,7 @@ class Reason(Enum):
     """Why the exchange on a connection is over, unless the service sent an error."""
 
     CLOSED = auto()
-    """The peer closed it."""
+    """The peer closed it, a write failed, or the input ended before any audio was sent on it."""
     GONE = auto()
     """The peer takes nothing any more, and did not say so: the line is half-open."""
     OPTIONS_CHANGED = auto()
@@ -82,7 +84,7 @@ class Ending:
     idle: float = 0.0
     """Seconds from its opening to the config."""
     found_nothing: bool = False
-    """Whether the last answer, when all had been sent, was that it heard no word."""
+    """Whether the service last said that it heard no word, and no sound followed."""
     unanswered: float = 0.0
     """Seconds since audio was sent that may be speech, if there was no answer to it."""
     less_quiet: float = 0.0
@@ -128,7 +130,7 @@ class Budget(NamedTuple):
     timeout: float
     """Seconds; `conn_options.timeout`."""
     retries: int
-    """How many of them are used up."""
+    """How many retries are used up."""
     outlived: bool
     """Whether the attempt lasted longer than the timeout, which makes the base class start over."""
 
@@ -247,7 +249,7 @@ class Recovery:
         return errors.never_answered()
 
     def _after_silence(self, ending: Ending, progress: Progress) -> Next:
-        """Reconnect after a connection that did not respond; raise if it is not the first one."""
+        """Reconnect after a connection that did not respond; raise at the second in a row."""
         self._count_without_final(ending, progress)
         self._without_answer += 1
         # A dead line says nothing about how long a service takes to answer.

@@ -57,8 +57,8 @@ class Stats:
     flushes_given_up: int = 0
     """Flushes that it had not answered when the stream ended or was closed."""
     first_audio: float | None = None
-    """Seconds from the first frame that was pushed to the first audio that went out; for an `STT`
-    the longest of any stream."""
+    """Seconds from the first frame that was pushed until a connection was ready for audio; quiet
+    audio follows up to 0.3 s later. For an `STT` the longest of any stream."""
 
 
 class Tally:
@@ -110,7 +110,7 @@ class Tally:
             self._pushed_at = now
 
     def audio_out(self, now: float) -> None:
-        """Note when audio began to go out on a connection; monotonic seconds."""
+        """Note when a connection is ready for audio; monotonic seconds."""
         if self._first_audio is None and self._pushed_at is not None:
             self._first_audio = now - self._pushed_at
 

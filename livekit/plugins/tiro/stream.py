@@ -34,7 +34,7 @@ from .options import (
 from .outlet import EventStream, Outlet
 from .recovery import Budget, Ending, Next, Progress, Recovery
 from .transcript import Transcript
-from .watch import PauseWatch
+from .watch import MuteWatch
 
 if TYPE_CHECKING:
     import aiohttp
@@ -88,7 +88,7 @@ class SpeechStream(EventStream):
         self._dialer = Dialer(http_session, self._recovery, redact, journal)
         send, usage = self._event_ch.send_nowait, self._reports_usage
         self._outlet = outlet = Outlet(send, self.count, backlog, said, usage=usage)
-        self._parts = Parts(clock, backlog, said, outlet, journal, PauseWatch(), self._take_rest)
+        self._parts = Parts(clock, backlog, said, outlet, journal, MuteWatch(), self._take_rest)
         self._exchange: Exchange | None = None
         self._wanted = asyncio.get_running_loop().create_future()
         self._ended = False

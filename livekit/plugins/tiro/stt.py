@@ -14,7 +14,7 @@ from livekit.agents.types import NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer, is_given
 
 from . import errors
-from .environment import KEY_VARIABLES, key_of_environment, url_of_environment
+from .environment import EITHER_KEY, key_of_environment, url_of_environment
 from .log import logger
 from .options import (
     DEFAULT_BASE_URL,
@@ -45,8 +45,8 @@ class STT(stt.STT[Any]):
     """Icelandic speech recognition by Tiro, streaming.
 
     Guarantees: no word is lost or doubled when a connection ends, times run on over connections,
-    and every failure is an `APIError`. `stream` is for live audio. `recognize` takes a recording,
-    an `rtc.AudioFrame` or a list of them, of any length, and returns one final: all texts joined.
+    and every failure of a call is an `APIError`. `stream` is for live audio. `recognize` takes a
+    recording, one `rtc.AudioFrame` or a list, of any length, and joins all texts to one final.
     """
 
     # How many reports of metrics are being handed out, one within the other.
@@ -201,8 +201,8 @@ class STT(stt.STT[Any]):
 
         Args:
             language: The language of this stream alone.
-            conn_options: Retries, and the seconds for connecting; a handshake may take half of
-                them.
+            conn_options: Retries, and the seconds for connecting; an attempt (key,
+                handshake, further tries) may take half of them.
 
         Raises:
             ValueError: `language` is not a language tag.
@@ -380,8 +380,7 @@ def _find_key(api_key: NotGivenOr[ApiKey]) -> Key | KeySource:
         return found
     held = key_of_environment()
     if held is None:
-        names = " or ".join(KEY_VARIABLES)
-        raise ValueError(f"Tiro needs a key: pass api_key, or set {names} in the environment")
+        raise ValueError(f"Tiro needs a key: pass api_key, or set {EITHER_KEY} in the environment")
     return held[1]
 
 

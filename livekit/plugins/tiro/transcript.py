@@ -1,4 +1,4 @@
-"""What the service says, turned into the events of one conversation; no I/O.
+"""What the service says, turned into the events of one conversation. No socket.
 
 START, then interims and finals, then END, strictly alternating, over any number of connections.
 """

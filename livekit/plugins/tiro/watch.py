@@ -17,7 +17,7 @@ slow service may be on their way for longer."""
 
 DRAIN_AT_MOST = 120.0
 """Seconds to wait after the end marker for a service that always has something new to say. At most
-30 s are sent ahead, and no service that works is slower than half the pace of speech."""
+30 s are sent ahead, for which a service at half the pace of speech takes 60 s: twice that."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to keep reading after a write failed."""
@@ -75,8 +75,8 @@ class AnswerWatch:
         self.unanswered = 0.0
 
 
-class PauseWatch:
-    """Notices that the caller's audio has stopped, once for each pause."""
+class MuteWatch:
+    """Notices that no audio comes from the caller any more, once for each such mute."""
 
     def __init__(self) -> None:
         """Start before any audio."""
@@ -85,9 +85,9 @@ class PauseWatch:
         self._certain_at = inf
 
     def look(self, pushed: float, now: float) -> bool:
-        """Return True if this pause was first seen a while ago, until `noticed` is called.
+        """Return True if this mute was first seen a while ago, until `noticed` is called.
 
-        A stalled event loop looks like a pause, but only at first.
+        A stalled event loop looks like one, but only at first.
 
         Args:
             pushed: Seconds of audio so far.
@@ -98,5 +98,5 @@ class PauseWatch:
         return not self._noticed and now >= self._certain_at
 
     def noticed(self) -> None:
-        """Ask for nothing more in this pause."""
+        """Ask for nothing more in this mute."""
         self._noticed = True

@@ -62,10 +62,10 @@ class WatchedConnection(Connection):
 
     @classmethod
     async def open(
-        cls, session: aiohttp.ClientSession, options: Options, timeout: float
+        cls, http_session: aiohttp.ClientSession, options: Options, timeout: float
     ) -> WatchedConnection:
         """Connect, as `Connection.open` does."""
-        connection = await super().open(session, options, timeout)
+        connection = await super().open(http_session, options, timeout)
         assert isinstance(connection, cls)
         return connection
 

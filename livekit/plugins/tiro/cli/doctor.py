@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from email.utils import mktime_tz, parsedate_tz
 from importlib.metadata import version
-from typing import Annotated, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,9 +18,9 @@ import typer
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIError
 
 from .. import errors
-from ..dial import HANDSHAKE_SHARE
+from ..dial import ATTEMPT_SHARE
 from ..environment import (
-    KEY_VARIABLES,
+    EITHER_KEY,
     URL_VARIABLE,
     key_of_environment,
     url_of_environment,
@@ -31,7 +31,7 @@ from ..watch import DRAIN_TIMEOUT
 from .call import Call, WatchedConnection, faint_noise
 from .exits import CliError, Exit, exits, redact, writing
 from .formats import printable
-from .transcribe import BaseUrl
+from .transcribe import BaseUrl, Language
 from .wording import OF_TRANSCRIBE, in_options
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ _PACKAGES = ("livekit-plugins-tiro", "livekit-agents", "livekit", "aiohttp", "nu
 # s for each step on the network.
 _TIMEOUT = 10.0
 # s that an agent allows for a connection, by the framework's default.
-_AGENT_TIMEOUT = DEFAULT_API_CONNECT_OPTIONS.timeout * HANDSHAKE_SHARE
+_AGENT_TIMEOUT = DEFAULT_API_CONNECT_OPTIONS.timeout * ATTEMPT_SHARE
 # s to wait for a refusal: sending audio while the service closes the connection would destroy it.
 _REFUSAL_PATIENCE = 0.5
 # s that this machine's clock may be off; access tokens of LiveKit allow for about as much.
@@ -51,15 +51,8 @@ _SAMPLE_RATE = 16000
 _SILENCE = 1.0
 _WELL = "all is well; `probe` measures how the service behaves"
 
-_Language = Annotated[
-    str,
-    typer.Option(
-        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
-    ),
-]
 
-
-def doctor(base_url: BaseUrl = None, language: _Language = "is-IS") -> None:
+def doctor(base_url: BaseUrl = None, language: Language = "is-IS") -> None:
     """Check all that an agent needs, and stream a second of silence to the service.
 
     Each line is a check: ok, failed (with what to do), or skipped.
@@ -182,8 +175,7 @@ class _Examination:
         except ValueError as error:
             raise _Failed(str(error)) from None
         if found is None:
-            names = " or ".join(KEY_VARIABLES)
-            raise _Failed(f"there is none: set {names} to the one that Tiro gave you")
+            raise _Failed(f"there is none: set {EITHER_KEY} to the one that Tiro gave you")
         source, self._key = found
         return f"from {source}"
 

@@ -13,7 +13,7 @@ import typer
 
 from livekit.agents import APIError, APIStatusError
 
-from ..environment import KEY_VARIABLES
+from ..environment import EITHER_KEY, KEY_VARIABLES
 from ..errors import Redactor
 from .formats import printable
 from .wording import in_options
@@ -43,7 +43,7 @@ MEANINGS = {
     0: "all went well",
     Exit.UNEXPECTED: "internal error",
     Exit.USAGE: "the command line is wrong",
-    Exit.NO_KEY: f"no key ({' or '.join(KEY_VARIABLES)})",
+    Exit.NO_KEY: f"no key ({EITHER_KEY})",
     Exit.NO_FILE: "no such file, or not readable",
     Exit.NO_AUDIO: "no audio in the file, or not decodable",
     Exit.KEY_REFUSED: "the service refused the key",

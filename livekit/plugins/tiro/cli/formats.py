@@ -143,7 +143,7 @@ def text_line(segment: Segment, *, timestamps: bool = False) -> str:
     speaker = f"Speaker {segment.speaker}: " if segment.speaker else ""
     times = ""
     if timestamps:
-        times = f"[{stamp(_ms(segment.start))} --> {stamp(_ms(segment.end))}] "
+        times = f"[{stamp(in_ms(segment.start))} --> {stamp(in_ms(segment.end))}] "
     return f"{times}{speaker}{segment.text}\n"
 
 
@@ -159,7 +159,7 @@ def json_document(transcripts: Sequence[Transcript], *, many: bool) -> str:
 def tsv_document(transcript: Transcript) -> str:
     """Return a transcript as a table: start and end in milliseconds, and the text."""
     rows = (
-        f"{_ms(segment.start)}\t{_ms(segment.end)}\t{segment.text}\n"
+        f"{in_ms(segment.start)}\t{in_ms(segment.end)}\t{segment.text}\n"
         for segment in transcript.segments
     )
     return "".join(["start\tend\ttext\n", *rows])
@@ -198,7 +198,8 @@ def _seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _ms(seconds: float) -> int:
+def in_ms(seconds: float) -> int:
+    """Round a time to milliseconds; none is before the start."""
     return max(0, round(seconds * 1000))
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..environment import KEY_VARIABLES
+from ..environment import EITHER_KEY, KEY_VARIABLES
 from ..options import wire_language
 from ..stt import STT
 from .exits import CliError, Exit, note
@@ -18,8 +18,7 @@ from .wording import in_options
 # The server of `--local` listens on loopback for this run only: its key guards nothing.
 _LOCAL_KEY = "local"
 _NO_KEY = (
-    "no key: set TIRO_API_KEY (or TIRO_SPEECH_KEY) to the one that Tiro gave you, "
-    "or try --local, which needs none"
+    f"no key: set {EITHER_KEY} to the one that Tiro gave you, or try --local, which needs none"
 )
 
 

@@ -93,6 +93,13 @@ BaseUrl = Annotated[
         help="Where the service is; else TIRO_BASE_URL, else Tiro's own address.",
     ),
 ]
+# Of the commands that ask for one language.
+Language = Annotated[
+    str,
+    typer.Option(
+        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
+    ),
+]
 _Realtime = Annotated[
     bool,
     typer.Option("--realtime", metavar=FLAG, help="Send the audio at the pace of live speech."),

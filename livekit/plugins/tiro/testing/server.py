@@ -195,7 +195,7 @@ class TiroServer:
 
     @property
     def sessions(self) -> list[ConnectionRecord]:
-        """Another name of `connections`."""
+        """The former name of `connections`."""
         return self.connections
 
     @property

@@ -260,7 +260,7 @@ class TimedRecognition:
 
     def place(self, samples: Samples, start: float) -> bool:
         """Take note of where the connection is in the call."""
-        added = self._added_silence(samples)
+        added = self._measure_added_silence(samples)
         size = len(samples) - round(added * RECOGNIZER_RATE)
         self._silences.append(added)
         end = start + size / RECOGNIZER_RATE - self._silence_placed
@@ -402,8 +402,11 @@ class TimedRecognition:
         if self._ahead and self._ahead[0].start < now:
             self._ahead[0] = replace(self._ahead[0], start=now)
 
-    def _added_silence(self, samples: Samples) -> float:
-        """Return the seconds of zeros at the end of a message that a client adds to get a final."""
+    def _measure_added_silence(self, samples: Samples) -> float:
+        """Return the seconds of zeros at the end of a message that a client adds to get a final.
+
+        They are told from the caller's own by the usual length of messages, which this learns.
+        """
         size = len(samples)
         self._usual = min(self._usual or size, size)
         shortest, longest = (seconds * RECOGNIZER_RATE for seconds in ADDED_SILENCE)

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from ..formats import LineEvent, Segment, Timed, Transcript, clock, timed
+from ..formats import LineEvent, Segment, Timed, Transcript, clock, in_ms, timed
 from .recording import PEAKS_PER_SECOND, Sound
 from .texts import texts_for
 
@@ -82,7 +82,7 @@ class _Page:
             "script": script,
             "about": escape(self._about()),
             "remarks": "\n".join(f"<p>{escape(remark)}</p>" for remark in self._remarks()),
-            "length": str(_ms(self._length)),
+            "length": str(in_ms(self._length)),
             "total": clock(self._length),
             "overview": self._overview(),
             "paragraphs": "\n".join(self._paragraphs()),
@@ -115,7 +115,7 @@ class _Page:
         found.sort(key=lambda paragraph: (paragraph.at, paragraph.rank))
         for number, paragraph in enumerate(found, 1):
             time = (
-                f'<a class="time" href="#p{number}" data-at="{_ms(paragraph.at)}">'
+                f'<a class="time" href="#p{number}" data-at="{in_ms(paragraph.at)}">'
                 f"{clock(paragraph.at)}</a>"
             )
             yield (
@@ -158,8 +158,9 @@ class _Page:
 
     def _mark(self, event: LineEvent) -> str:
         return (
-            f'<span class="mark {event.kind}"{self._lang} data-event="{event.kind} {_ms(event.at)} '
-            f'{_ms(event.seconds)}">{escape(self._count(event.kind, event.seconds))}</span>'
+            f'<span class="mark {event.kind}"{self._lang} '
+            f'data-event="{event.kind} {in_ms(event.at)} {in_ms(event.seconds)}">'
+            f"{escape(self._count(event.kind, event.seconds))}</span>"
         )
 
     def _count(self, name: str, seconds: float) -> str:
@@ -207,7 +208,7 @@ class _Page:
 
 
 def _word(word: Timed) -> str:
-    return f'<span data-t="{_ms(word.start)} {_ms(word.end)}">{escape(word.text)}</span>'
+    return f'<span data-t="{in_ms(word.start)} {in_ms(word.end)}">{escape(word.text)}</span>'
 
 
 def _within(segment: Segment, event: LineEvent) -> bool:
@@ -224,10 +225,6 @@ def _svg(name: str, content: str) -> str:
         f'<svg class="{name}" viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" '
         f'aria-hidden="true">{content}</svg>'
     )
-
-
-def _ms(seconds: float) -> int:
-    return max(0, round(1000 * seconds))
 
 
 def _piece(name: str) -> str:

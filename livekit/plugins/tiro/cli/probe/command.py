@@ -15,13 +15,13 @@ from rich.console import Console
 
 from livekit.agents import APIError
 
-from ...environment import KEY_VARIABLES, key_of_environment, url_of_environment
+from ...environment import EITHER_KEY, key_of_environment, url_of_environment
 from ...options import DEFAULT_BASE_URL, Options
 from ...reach import new_http_session
 from ..exits import CliError, Exit, complain, exits, from_api, note, writing
 from ..look import FLAG
 from ..screen import Screen
-from ..transcribe import BaseUrl
+from ..transcribe import BaseUrl, Language
 from ..wording import OF_TRANSCRIBE, in_options
 from .lab import Lab, Probe
 from .plan import cost, measure, plan
@@ -29,12 +29,6 @@ from .refusals import check_in
 from .report import Report, console_for
 from .sample import Sample, own_sample, sample_from
 
-_Language = Annotated[
-    str,
-    typer.Option(
-        "--language", "-l", metavar="TAG", help="The language to ask for, as a BCP-47 tag."
-    ),
-]
 _Speech = Annotated[
     Path | None,
     typer.Option(
@@ -71,7 +65,7 @@ _Yes = Annotated[bool, typer.Option("--yes", "-y", metavar=FLAG, help="Start wit
 
 def probe(
     base_url: BaseUrl = None,
-    language: _Language = "is-IS",
+    language: Language = "is-IS",
     speech: _Speech = None,
     limits: _Limits = None,
     json: _Json = None,
@@ -117,8 +111,7 @@ def _options(base_url: str | None, language: str) -> Options:
     try:
         found = key_of_environment()
         if found is None:
-            names = " or ".join(KEY_VARIABLES)
-            raise CliError(Exit.NO_KEY, f"no key: set {names} to the one that Tiro gave you")
+            raise CliError(Exit.NO_KEY, f"no key: set {EITHER_KEY} to the one that Tiro gave you")
         url = url_of_environment() or DEFAULT_BASE_URL if base_url is None else base_url
         return Options(api_key=found[1], base_url=url, language=language)
     except ValueError as error:

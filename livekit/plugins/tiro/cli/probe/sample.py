@@ -65,11 +65,6 @@ class Sample:
     broken: Utterance
     """A sentence that breaks off."""
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the words are known, as those of the package's own sample are."""
-        return bool(self.whole.words)
-
 
 def own_sample() -> Sample:
     """Return the sample that comes with the package."""
