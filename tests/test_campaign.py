@@ -1,4 +1,4 @@
-"""A thousand streams, one to six random faults each: no word lost, none doubled."""
+"""Some hundred streams, one to six random faults each: no word lost, none doubled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from .support.draws import BESIDE, KINDS, LATE_FLUSH, draw
 if TYPE_CHECKING:
     from livekit.plugins.tiro.backlog import Backlog
 
-STREAMS = 1000
+# Of 53 random mistakes in the core, 1,000 streams showed 19, and each of these in the first 360.
+# The nightly workflow has 20,000, which are others each time.
+STREAMS = 480
 # A batch each, so that all processes of the tests have a share.
 PARTS = STREAMS // campaign.BATCH
 SEED = 4711
