@@ -33,9 +33,7 @@ from .support.command import (
     FOX,
     ICELANDIC,
     KEY,
-    SAYS_FOX,
     SAYS_ICELANDIC,
-    SAYS_TWO,
     SILENCE,
     TWO,
     Forked,
@@ -68,18 +66,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TiroServer]:
 # -- what is heard -------------------------------------------------------------------------------
 
 
-def test_english_is_recognised_by_the_local_server() -> None:
-    result = transcribe("--local", "--language", "en-US", FOX)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{SAYS_FOX}\n", "")
-
-
-def test_word_times_rise_and_lie_inside_the_file() -> None:
-    result = transcribe("--local", "--language", "en-US", "--format", "json", TWO)
-    record = json.loads(result.stdout)
+def test_word_times_rise_and_lie_inside_the_file(server: TiroServer) -> None:
+    record = json.loads(transcribe(TWO, "--language", "is", "--format", "json").stdout)
     first, second = record["segments"]
-    assert second["text"] == SAYS_TWO
-    assert record["text"] == f"{first['text']} {SAYS_TWO}"
-    assert record["language"] == "en-US"
+    assert record["text"] == f"{first['text']} {second['text']}"
+    assert record["language"] == "is-IS"
     assert record["complete"] is True
     words = [*first["words"], *second["words"]]
     assert " ".join(word["word"] for word in words) == record["text"]
@@ -139,7 +130,7 @@ def test_subtitles(server: TiroServer) -> None:
     assert transcribe(TWO, "--format", "vtt").stdout.startswith("WEBVTT\n\n00:00:0")
 
 
-@pytest.mark.parametrize("form", list(Format))
+@pytest.mark.parametrize("form", [Format.TEXT, Format.HTML])
 def test_output_to_a_file(tmp_path: Path, server: TiroServer, form: Format) -> None:
     path = tmp_path / "out"
     path.write_text("x" * 10_000)
@@ -250,21 +241,21 @@ class FailsAfterFirstFinal(Hooks):
 
 
 @pytest.mark.usefixtures("_asyncio_debug")
-@pytest.mark.parametrize("form", list(Format))
 def test_what_was_heard_before_a_failure_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Format
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIRO_API_KEY", KEY)
-    path = tmp_path / "out"
+    place = tmp_path / "out"
     with ServerThread(hooks=FailsAfterFirstFinal()) as server:
-        result = transcribe(TWO, "--base-url", server.base_url, "-f", form.value, "-o", str(path))
+        result = transcribe(TWO, "--base-url", server.base_url, "-f", "all", "-o", f"{place}/")
     assert_failed(result, Exit.SERVICE, "400")
-    # In a page each word is an element.
-    assert "Góðan daginn" in re.sub("<[^>]*>", "", path.read_text("utf-8"))
-    if form is Format.JSON:
-        record = json.loads(path.read_text("utf-8"))
-        assert record["complete"] is False
-        assert len(record["segments"]) == 1
+    for form in Format:
+        document = (place / f"two{form.suffix}").read_text("utf-8")
+        # In a page each word is an element.
+        assert "Góðan daginn" in re.sub("<[^>]*>", "", document), form
+    record = json.loads((place / "two.json").read_text("utf-8"))
+    assert record["complete"] is False
+    assert len(record["segments"]) == 1
 
 
 def test_a_failure_before_anything_was_heard_leaves_the_output_alone(
@@ -322,7 +313,7 @@ def test_every_recording_that_can_be_heard_is(server: TiroServer, tmp_path: Path
 def test_a_batch_with_all_that_goes_wrong_does_what_can_be_done(
     server: TiroServer, tmp_path: Path
 ) -> None:
-    files = recordings(tmp_path)
+    files = {name: path for name, path in recordings(tmp_path).items() if name in ("cut", "lossy")}
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(1000))
     gone = tmp_path / "gone.wav"

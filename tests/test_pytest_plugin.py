@@ -6,11 +6,13 @@ import re
 import textwrap
 import threading
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 # Loaded before, so that it stays loaded when a small suite is over and its modules are dropped.
 import livekit.plugins.tiro.testing  # noqa: F401
+
+if TYPE_CHECKING:
+    import pytest
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +47,7 @@ def test_an_agents_own_stt_finds_the_server(pytester: pytest.Pytester) -> None:
         @pytest.mark.asyncio
         async def test_hears(tiro_server):
             assert await hear() == "Góðan daginn"
-            assert tiro_server.sessions[0].seconds > 1
+            assert tiro_server.connections[0].seconds > 1
             assert os.environ["TIRO_BASE_URL"] == tiro_server.base_url
 
         @pytest.mark.asyncio
@@ -149,23 +151,24 @@ def test_a_fixture_in_another_loop_is_told_what_to_set(pytester: pytest.Pytester
     outcome.stdout.fnmatch_lines(["*'heard' uses tiro_server*set loop_scope=\"module\"*"])
 
 
-@pytest.mark.parametrize("options", ['{"scrip": "Halló."}', '{"script": ""}', '{"port": 99999}'])
-@pytest.mark.parametrize("kind", ["def", "async def"])
 def test_options_that_it_does_not_take_leave_nothing_that_runs_on(
-    pytester: pytest.Pytester, kind: str, options: str
+    pytester: pytest.Pytester,
 ) -> None:
     """A thread would keep the run from ending."""
     pytester.makeconftest(ASK)
-    suite = f"""
-        @pytest.fixture
-        def tiro_server_options():
-            return {options}
+    suite = """
+        wrong = [{"scrip": "Halló."}, {"script": ""}, {"port": 99999}]
 
-        {kind} test_nothing(tiro_server):
+        @pytest.mark.parametrize("tiro_server_options", wrong)
+        def test_nothing(tiro_server):
+            pass
+
+        @pytest.mark.parametrize("tiro_server_options", wrong)
+        async def test_nothing_either(tiro_server):
             pass
     """
     before = set(threading.enumerate())
-    run(pytester, suite, "-o", "asyncio_mode=auto").assert_outcomes(errors=1)
+    run(pytester, suite, "-o", "asyncio_mode=auto", "--tb=no").assert_outcomes(errors=6)
     assert set(threading.enumerate()) <= before
 
 

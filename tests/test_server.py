@@ -214,6 +214,7 @@ async def test_connections_are_numbered_as_they_come() -> None:
         clients = [stack.enter_async_context(connect(server, TEST)) for _ in range(10)]
         await asyncio.gather(*clients)
         assert [connection.number for connection in server.connections] == list(range(10))
+        assert server.sessions is server.connections
 
 
 async def test_starting_twice_is_starting_once() -> None:

@@ -56,13 +56,16 @@ def zeros(seconds: float) -> Samples:
     return np.zeros(round(16000 * seconds), np.int16)
 
 
-@pytest.mark.parametrize(("lead", "trail"), [(0.0, 1.0), (1.0, 1.5), (1.33, 1.0)])
-async def test_sphinx_hears_the_fox(sphinx: None, lead: float, trail: float) -> None:
-    client = await recognise(np.concatenate([zeros(lead), samples("fox.wav"), zeros(trail)]))
+async def test_sphinx_hears_the_fox(sphinx: None) -> None:
+    client = await recognise(np.concatenate([zeros(1.33), samples("fox.wav"), zeros(1.5)]))
     assert texts(client) == [FOX]
-    heard = words(client.settled[0])
+    assert_rising(words(client.settled[0]), after=1.33)
+
+
+def assert_rising(heard: list[tuple[str, float, float]], *, after: float) -> None:
+    """The words of the fox, one after the other in the 3 s of the recording."""
     edges = [time for _, *span in heard for time in span]
-    assert edges == sorted(edges) and lead < edges[0] and edges[-1] < lead + 2.97
+    assert edges == sorted(edges) and after < edges[0] and edges[-1] < after + 2.97
 
 
 @in_virtual_time
@@ -107,11 +110,13 @@ async def test_sphinx_does_not_hear_the_tail(sphinx: None, scenario: str, paddin
 
 
 async def test_sphinx_has_alternatives(sphinx: None) -> None:
+    """In a recording that begins with the words."""
     speech = np.concatenate([samples("fox.wav"), zeros(1.0)])
     client = await recognise(speech, maxAlternatives=3)
     (result,) = json.loads(client.settled[0])["result"]["results"]
     first, *others = result["alternatives"]
     assert first["transcript"] == FOX and len(first["words"]) == 9
+    assert_rising(words(client.settled[0]), after=0.0)
     assert len({each["transcript"] for each in result["alternatives"]}) == 3
     assert [each["words"] for each in others] == [[], []]
 
@@ -184,13 +189,12 @@ def at_rate(audio: Samples, rate: int) -> Samples:
 @pytest.mark.many
 @pytest.mark.parametrize("rate", [44100])
 async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> None:
-    speech = np.concatenate([samples("fox.wav"), zeros(1.0)])
-    speech = speech[: len(speech) // 10 * 10]
+    speech = np.concatenate([samples("fox.wav")[:19200], zeros(1.0)])
     client = await recognise(at_rate(speech, rate), rate=rate)
     # The resampler at the client leaves a little noise, so an empty response may come last.
-    assert texts(client)[:1] == [FOX] and not any(texts(client)[1:])
+    assert texts(client)[:1] == ["the quick brown fox"] and not any(texts(client)[1:])
     heard = words(client.settled[0])
-    assert (heard[0][1], heard[-1][2]) == pytest.approx((0.15, 2.85), abs=0.06)
+    assert (heard[0][1], heard[2][2]) == pytest.approx((0.15, 0.91), abs=0.06)
 
 
 # -- without PocketSphinx: what it is given, and when ----------------------------------------------

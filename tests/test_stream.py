@@ -131,7 +131,7 @@ async def test_a_cut_at_any_moment_changes_nothing(cut: float, paced: bool) -> N
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 @in_virtual_time
 async def test_many_cuts_change_nothing(seed: int) -> None:
     chance = random.Random(seed)
@@ -176,8 +176,9 @@ def bursts(rate: int) -> npt.NDArray[Any]:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 24000, 44100, 48000])
+@pytest.mark.parametrize(
+    ("rate", "channels"), [(8000, 1), (16000, 1), (22050, 1), (24000, 1), (44100, 1), (48000, 2)]
+)
 @in_virtual_time
 async def test_any_rate_mono_or_stereo(rate: int, channels: int) -> None:
     script = "einn tveir þrír fjórir fimm sex sjö átta níu tíu"
@@ -213,7 +214,10 @@ async def test_a_sample_rate_that_is_asked_for_is_sent() -> None:
 @pytest.mark.many
 @in_virtual_time
 async def test_a_hundred_streams_each_with_its_own_words() -> None:
-    said = [talk(3, 2, word=0.2 + 0.01 * (n % 20), lead=0.3 + 0.01 * n) for n in range(100)]
+    said = [
+        talk(2, word=0.2 + 0.01 * (n % 20), gap=0.7, lead=0.3 + 0.01 * (n // 20))
+        for n in range(100)
+    ]
 
     def recognizer(config: SpeechConfig) -> NumberedRecognition:
         return NumberedRecognizer(said[int(config.language.rpartition("-")[2])])(config)
@@ -749,16 +753,6 @@ async def test_a_change_of_language_decodes_the_utterance_again() -> None:
         assert stt.model == "is-IS"
     assert words(events) == said.texts
     assert_times(events, said)
-    assert_alternating(events)
-
-
-@pytest.mark.usefixtures("no_leaked_tasks")
-async def test_real_speech_is_recognised() -> None:
-    """At its own pace, in threads: not in virtual time."""
-    pytest.importorskip("pocketsphinx")
-    async with TiroServer() as server, new_stt(server, language="en-US") as stt:
-        events = await collect(stt.stream(), frames(read_wav("fox.wav")))
-    assert finals(events) == ["the quick brown fox jumps over the lazy dog"]
     assert_alternating(events)
 
 

@@ -32,8 +32,6 @@ FOX = str(DATA / "fox.wav")
 TWO = str(DATA / "two.wav")
 ICELANDIC = str(DATA / "is.wav")
 SILENCE = str(DATA / "silence.wav")
-SAYS_FOX = "the quick brown fox jumps over the lazy dog"
-SAYS_TWO = "the weather is very nice today and the sun is shining"
 SAYS_ICELANDIC = "Góðan daginn og velkomin í prófunina. Veðrið er milt"
 
 
