@@ -319,6 +319,7 @@ def test_equal_settings_are_equal() -> None:
     [
         *((value, "not be empty") for value in ("", "  ", "\n")),
         *((value, "be one line without control") for value in ("a\nb", "a\x00b", "a\ud800")),
+        *((value, "not be in quotation marks") for value in (f'"{KEY}"', f" '{KEY}'\n")),
     ],
 )
 def test_a_key_that_can_be_none_is_refused(value: Any, said: str) -> None:

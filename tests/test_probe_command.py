@@ -208,6 +208,14 @@ def test_a_key_that_can_be_none(invoke: Invoke, monkeypatch: pytest.MonkeyPatch)
     assert result.stderr.startswith("error: TIRO_API_KEY must not be empty")
 
 
+def test_json_is_not_written_over_a_recording(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "a.WAV"
+    result = invoke("--yes", "--json", str(path))
+    assert result.exit_code == Exit.USAGE
+    assert f"--json {path} has the name of a recording" in result.stderr
+    assert str(tmp_path / "a.json") in result.stderr
+
+
 def test_json_that_cannot_be_written(
     invoke: Invoke, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

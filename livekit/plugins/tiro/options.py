@@ -284,7 +284,13 @@ def checked_key(key: Any) -> Key:
             "api_key must be one line without control characters: copy the key again, without what "
             "comes before or after it"
         )
-    return Key(key.strip())
+    hidden = Key(key.strip())
+    if len(hidden) > 1 and hidden[0] == hidden[-1] and hidden[0] in "\"'":
+        raise ValueError(
+            "api_key must not be in quotation marks: leave them out (not every program that reads "
+            "an .env file does)"
+        )
+    return hidden
 
 
 def _checked_headers(headers: Any) -> dict[str, Key]:

@@ -132,7 +132,9 @@ class FileTarget:
                 raise self._error(error) from None
 
     def _error(self, error: OSError) -> CliError:
-        return CliError(Exit.OUTPUT, f"cannot write {self._place}: {error.strerror}")
+        gone = isinstance(error, FileNotFoundError) and not self._place.parent.exists()
+        advice = f" (make {self._place.parent} first)" if gone else ""
+        return CliError(Exit.OUTPUT, f"cannot write {self._place}: {error.strerror}{advice}")
 
 
 class Document:

@@ -20,6 +20,7 @@ from ...options import DEFAULT_BASE_URL, Options
 from ...reach import new_http_session
 from ..exits import CliError, Exit, complain, exits, from_api, note, writing
 from ..look import FLAG
+from ..plan import RECORDINGS
 from ..screen import Screen
 from ..transcribe import BaseUrl, Language
 from ..wording import OF_TRANSCRIBE, in_options
@@ -149,6 +150,12 @@ def _check_writable(path: Path | None) -> None:
     """Raise CliError if the file cannot be written: else minutes of work would be for nothing."""
     if path is None:
         return
+    if path.suffix.lower() in RECORDINGS:
+        raise CliError(
+            Exit.USAGE,
+            f"--json {path} has the name of a recording: name another file, such as "
+            f"{path.with_suffix('.json')}",
+        )
     place = path if path.exists() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):
         raise CliError(Exit.OUTPUT, f"--json {path}: no file can be written there")
