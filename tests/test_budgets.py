@@ -390,12 +390,12 @@ async def test_music_on_hold_outlasts_the_limits_of_the_service() -> None:
         failures: list[object] = []
         stt.on("error", failures.append)
         # Steady noise would be taken for the noise of the line.
-        music = np.frombuffer((noise(0.8, 9000) + noise(0.2, 100)) * 142, np.int16)
+        music = np.frombuffer((noise(0.8, 9000) + noise(0.2, 100)) * 86, np.int16)
         call = frames(np.append(music, said.pcm()))
         events = await collect(stt.stream(), call, pace=0.05)
     assert words(events) == said.texts
     assert not failures
-    assert len(server.connections) > 6
+    assert len(server.connections) > 4, "more than may be without a final"
 
 
 @pytest.mark.parametrize("softer", [4, 12])

@@ -63,9 +63,14 @@ SHORTENED = {
 }
 
 
-@pytest.mark.parametrize("recorded", recordings(SPOKEN))
+@pytest.mark.parametrize(
+    "recorded", [*recordings(SPOKEN, "full"), *recordings(["happy_is"], "sparse")]
+)
 async def test_server_answers_as_recorded(recorded: Recording) -> None:
-    """Over a socket: the same finals and events, and no interim missing."""
+    """Over a socket: the same finals and events, and no interim missing.
+
+    What is in a frame in the other mode is up to the backend, whose tests have them all.
+    """
     held = Held()
     path, options = options_of(recorded)
     async with like(recorded, hooks=held) as server, connect(server, path, **options) as client:

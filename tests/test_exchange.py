@@ -713,9 +713,9 @@ class LimitInNoise(SilenceLimit):
         await super().audio(connection, pcm if samples(pcm).max(initial=0) > 2000 else b"")
 
 
-@pytest.mark.parametrize("noise", [0, 100])
-@pytest.mark.parametrize("pace", [2.0, 10.0])
-@pytest.mark.parametrize("code", [None, 11])
+@pytest.mark.parametrize(
+    ("code", "pace", "noise"), [(None, 2.0, 0), (None, 10.0, 100), (11, 2.0, 100), (11, 10.0, 0)]
+)
 def test_a_file_gets_past_a_pause_that_is_longer_than_the_limit(
     code: int | None, pace: float, noise: int
 ) -> None:

@@ -127,14 +127,14 @@ def test_what_was_not_sent_yet_is_sent_on_the_next_connection(caller: Caller) ->
 @pytest.mark.many
 def test_a_long_frame_is_sent_whole(caller: Caller) -> None:
     """`recognize` pushes its buffer at once, however long it is."""
-    caller.push(300.0, waits=False)
+    caller.push(130.0, waits=False)
     assert caller.reconnect() == 0
     caller.backlog.set_speaking(True)
-    caller.send(limit=4000)
-    assert caller.feed.sent_to == 200 * RATE
-    assert caller.reconnect() == pytest.approx(200 - KEEP_AT_MOST, abs=TRIM_INTERVAL)
+    caller.send(limit=1600)
+    assert caller.feed.sent_to == 80 * RATE
+    assert caller.reconnect() == pytest.approx(80 - KEEP_AT_MOST, abs=TRIM_INTERVAL)
     kept = caller.backlog.start
-    assert b"".join(caller.send()) == numbered(kept, 300 * RATE - kept)
+    assert b"".join(caller.send()) == numbered(kept, 130 * RATE - kept)
 
 
 def test_whether_a_chunk_waits(caller: Caller) -> None:

@@ -432,8 +432,9 @@ def test_the_sample_at_another_rate(rate: int) -> None:
     assert likeness > (0.85 if rate == 8000 else 0.99)
 
 
-def test_any_file_is_speech(tmp_path: Path) -> None:
-    parts = silence(1.0, 44100), tone(9.0, 44100), silence(50.0, 44100), tone(5.0, 44100)
+def test_any_file_is_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[sample_from.__module__], "_SEARCHED", 10.0)
+    parts = silence(1.0, 44100), tone(9.0, 44100), silence(1.0, 44100), tone(2.0, 44100)
     sound = np.repeat(np.concatenate(parts, axis=1), 2, axis=0)
     path = write(tmp_path / "a.mka", Sound(sound, "flac", 44100, "stereo"))
     sample = sample_from(path)

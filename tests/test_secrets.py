@@ -127,7 +127,7 @@ class Spy:
     """Gathers what anybody could see of a run."""
 
     def __init__(self, log: Records, output: pytest.CaptureFixture[str]) -> None:
-        self._log, self._output = log, output
+        self.log, self._output = log, output
         self.seen: dict[str, str] = {}
         """Texts, and where each was seen first."""
         self.errors = 0
@@ -161,9 +161,17 @@ class Spy:
 
     def look(self) -> None:
         """Raise AssertionError if a canary is anywhere."""
-        for record in self._log.records:
-            self.see(f"{record.name}: {record.msg}", record.getMessage(), record.args)
+        known: set[tuple[str, str]] = set()
+        for record in self.log.records:
+            self.see(f"{record.name}: {record.msg}", record.getMessage())
             for name, value in vars(record).items():
+                # Numbers hold no canary, and most texts are those of thousands of records.
+                if value is None or isinstance(value, int | float):
+                    continue
+                if isinstance(value, str):
+                    if (name, value) in known:
+                        continue
+                    known.add((name, value))
                 if "pii" not in name.split("."):
                     self.see(f"{name} of {record.name}: {record.msg}", value)
                 # There may be words, but no key.
@@ -253,7 +261,9 @@ def run(spy: Spy, trial: Coroutine[Any, Any, None], *, debug: bool = True) -> No
         # The loop is told of an exception that nobody saw when its task is collected.
         gc.collect()
 
-    virtual.run(whole(), debug=debug)
+    # pytest has its own handlers again since the fixture was made: to format it all takes a while.
+    with mock.patch.object(logging.root, "handlers", [spy.log]):
+        virtual.run(whole(), debug=debug)
     spy.look()
 
 
