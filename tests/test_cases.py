@@ -216,8 +216,17 @@ def quiet_talks() -> list[Talk]:
     return [Talk(SAID.words, SAID.blocks, peak, noise) for peak, noise in levels]
 
 
-@pytest.mark.parametrize("moment", [0.7, 1.3, Moment.INTERIM, Moment.FINAL, Moment.END], ids=str)
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(
+    ("moment", "live"),
+    [
+        (0.7, False),
+        (1.3, True),
+        (Moment.INTERIM, False),
+        (Moment.FINAL, True),
+        (Moment.END, False),
+    ],
+    ids=str,
+)
 def test_quiet_speech_survives_a_drop(moment: float | Moment, live: bool) -> None:
     exact(
         [

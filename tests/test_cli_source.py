@@ -106,8 +106,16 @@ def test_stop_comes_before_what_is_there(pipe: int, opened: Source) -> None:
 
 
 def test_stop_after_the_end_touches_nothing(opened: Source) -> None:
+    """The number of the pipe that it wakes a reader by may be another file's by then."""
     opened.close()
-    opened.stop()
+    there, here = os.pipe()
+    number = os.dup2(here, opened._wake_write)
+    try:
+        opened.stop()
+        assert select.select([there], [], [], 0)[0] == []
+    finally:
+        for each in {there, here, number}:
+            os.close(each)
 
 
 def test_what_somebody_else_took_is_waited_for(pipe: int, opened: Source) -> None:

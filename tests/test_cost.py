@@ -233,27 +233,27 @@ def test_a_chunk_is_copied_once_and_put_into_its_message() -> None:
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_ten_minutes_of_silence_leave_nothing_behind() -> None:
+async def test_six_minutes_of_silence_leave_nothing_behind() -> None:
     held = await _held(frame(1000, 0), finals=False)
     # 7 s of audio: the possible start of speech, audio that the peer may not have taken, and audio
     # that is held back. The rest is the framework, and Python 3.13, which holds more than others.
     assert max(held) <= 8.5 * SECOND_BYTES
-    # Not 5 bytes a chunk.
-    assert held[-1] - held[1] <= 40_000, held
+    # Not 8 bytes a message. At the end of some minutes 3 s more of the audio are held.
+    assert min(held[-2:]) - min(held[:2]) <= 10_000, held
 
 
 @pytest.mark.slow
 @in_virtual_time
-async def test_ten_minutes_of_speech_leave_nothing_behind() -> None:
+async def test_six_minutes_of_speech_leave_nothing_behind() -> None:
     held = await _held(frame(1000), finals=True)
     # Audio waits for its final for 1 s or more here, and is dropped then.
     assert max(held) <= 3.5 * SECOND_BYTES
     # Not 5 bytes a chunk, and not 250 a final.
-    assert held[-1] - held[1] <= 40_000, held
+    assert held[-1] - held[1] <= 20_000, held
 
 
 async def _held(pushed: rtc.AudioFrame, *, finals: bool) -> list[int]:
-    """Return the bytes that a call came to hold since its start, after each minute of ten."""
+    """Return the bytes that a call came to hold since its start, after each minute of six."""
     held: list[int] = []
     set_aside()
     # pytest keeps what is logged.
@@ -261,7 +261,7 @@ async def _held(pushed: rtc.AudioFrame, *, finals: bool) -> list[int]:
         async with calling(pushed) as call:
             tracemalloc.start()
             try:
-                for second in range(1, 601):
+                for second in range(1, 361):
                     await call.push(pushed)
                     if finals and second % 3 == 0:
                         await call.hear(phrase(second, float(second), final=True))

@@ -54,7 +54,7 @@ def test_it_is_put_right_whatever_the_recogniser_takes_for_the_end_of_a_word(
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("habit", [-0.4, -HABIT, HABIT, 0.4])
+@pytest.mark.parametrize("habit", [-0.4, 0.4])
 def test_a_clock_that_is_right_stays_as_it_is(habit: float) -> None:
     """The times of words are the service's; where sounds end says less."""
     drift = Drift()
@@ -160,8 +160,7 @@ def times_wrong_by(outcome: Outcome, since: float) -> float:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("rate", [-0.05, 0.05])
-@pytest.mark.parametrize("drops", [[], [40.0, 8.3, 2.0]], ids=str)
+@pytest.mark.parametrize(("rate", "drops"), [(-0.05, [40.0, 8.3, 2.0]), (0.05, [])])
 def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(
     rate: float, drops: list[float]
 ) -> None:
@@ -173,7 +172,7 @@ def test_no_word_is_lost_or_doubled_by_a_clock_that_is_wrong(
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_breaths_in_a_call_leave_the_times_of_words_as_they_are(seed: int) -> None:
     outcome = virtual.run(_draw_breaths(seed, Random(seed)).run())
     assert outcome.is_exact, str(outcome)

@@ -176,8 +176,10 @@ async def test_so_it_does_on_a_new_connection(second: float) -> None:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("granted_in", [0.02, 0.1, 0.3, 1.0])
-@pytest.mark.parametrize("asked", [1.22, 1.24, 1.26])
+@pytest.mark.parametrize(
+    ("asked", "granted_in"),
+    [(1.22, 0.02), (1.22, 0.3), (1.24, 0.1), (1.24, 1.0), (1.26, 0.02), (1.26, 0.3)],
+)
 @in_virtual_time
 async def test_so_it_does_while_there_is_no_connection(asked: float, granted_in: float) -> None:
     hooks = PerConnection(Disconnect(1.15), StalledHandshake(granted_in))
@@ -258,8 +260,7 @@ async def test_who_asks_again_waits_too(ms: int, again_in: float) -> None:
 
 @pytest.mark.many
 @pytest.mark.parametrize("pause", [110, 150, 310])
-@pytest.mark.parametrize("ms", [10, 50])
-@pytest.mark.parametrize("lead", [0, 10, 50])
+@pytest.mark.parametrize(("lead", "ms"), [(0, 10), (10, 50), (50, 10)])
 @in_virtual_time
 async def test_a_late_flush_cuts_no_word_after_a_final(lead: int, ms: int, pause: int) -> None:
     """An end-of-turn detector flushes late, when the service has decided by itself.
@@ -578,7 +579,7 @@ async def test_the_service_is_asked_in_a_monologue() -> None:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("dropped_at", [3.0, 5.5, 8.0, 11.0])
+@pytest.mark.parametrize("dropped_at", [5.5, 8.0])
 @in_virtual_time
 async def test_the_service_is_asked_in_a_monologue_that_is_sent_again(dropped_at: float) -> None:
     """Open speech counts from where the new connection is fed, not from where the caller is."""

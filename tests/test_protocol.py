@@ -119,12 +119,15 @@ def finals(name: str) -> list[Result]:
     return [r for response in decoded(name) for r in response.results if r.is_final]
 
 
-@pytest.mark.parametrize(
-    "scenario", sorted({name.partition(".")[0] for name in RECORDINGS} - {"long_final_200"})
-)
-def test_the_finals_are_the_same_in_every_mode(scenario: str) -> None:
-    modes = [finals(name) for name in RECORDINGS if name.partition(".")[0] == scenario]
-    assert all(mode == modes[0] for mode in modes)
+def test_the_finals_are_the_same_in_every_mode() -> None:
+    modes: dict[str, list[list[Result]]] = {}
+    for name in RECORDINGS:
+        modes.setdefault(name.partition(".")[0], []).append(finals(name))
+    # They were not recorded with the same words.
+    del modes["long_final_200"]
+    for scenario, (first, *others) in modes.items():
+        assert all(other == first for other in others), scenario
+    assert sum(bool(first and others) for first, *others in modes.values()) > 40
 
 
 @pytest.mark.parametrize("mode", ["full", "sparse", "v2"])
