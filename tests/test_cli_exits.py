@@ -309,3 +309,12 @@ def test_the_help_of_doctor_says_that_a_missing_key_is_a_failed_check() -> None:
 def test_the_help_names_both_places_of_the_key(command: str) -> None:
     shown = run(command, "--help").stdout
     assert "The key is read from TIRO_API_KEY, else TIRO_SPEECH_KEY." in shown
+
+
+def test_the_key_of_the_local_server_is_left_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no secret, and a person would take the path for another one."""
+    monkeypatch.setenv("TIRO_API_KEY", "local")
+    result = run("transcribe", "/usr/local/none/a.wav")
+    assert result.stderr == "error: /usr/local/none/a.wav: no such file\n"
+    monkeypatch.setenv("TIRO_API_KEY", KEY)
+    assert KEY not in run("transcribe", f"/none/{KEY}.wav").stderr

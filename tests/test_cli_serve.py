@@ -140,7 +140,8 @@ def test_an_address_that_is_empty(host: str) -> None:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("", "--api-key must not be empty"),
+        ("", "--api-key must not be empty: give any, or leave --api-key out"),
+        ("'a'", "--api-key must not be in quotation marks"),
         ("  ", "--api-key must not be empty"),
         ("a\tb", "--api-key must be one line without control characters"),
     ],

@@ -146,6 +146,11 @@ def test_a_text_that_is_no_fault(spec: str, message: str) -> None:
     assert result.stderr == f"error: {caught.value}\n"
 
 
+def test_a_text_instead_of_a_list_of_faults() -> None:
+    with pytest.raises(ValueError, match=r"a list of texts, such as \['mute'\]"):
+        parse_faults("mute")
+
+
 def test_faults_are_listed() -> None:
     """All of them, each as it can be written with its defaults, and nothing is served then."""
     result = CliRunner().invoke(app, ["serve", "--fault", "help"])

@@ -107,6 +107,7 @@ async def later(value: Any) -> Any:
         (7, "returned a value of type int, which is not a key"),
         (KEY.encode(), "returned a value of type bytes, which is not a key"),
         ([KEY], "returned a value of type list, which is not a key"),
+        (f"'{KEY}'", "returned it in quotation marks"),
     ],
 )
 @pytest.mark.parametrize("plain", [True, False])

@@ -209,6 +209,12 @@ def test_what_is_no_address_is_refused(base_url: Any) -> None:
         options(base_url=base_url)
 
 
+def test_an_address_in_quotation_marks_is_told_of_them() -> None:
+    for quoted in ('"wss://host"', "'wss://host'"):
+        with pytest.raises(ValueError, match="base_url must not be in quotation marks"):
+            options(base_url=quoted)
+
+
 @pytest.mark.parametrize(
     "base_url",
     ["wss://host:99999", "ws://host:abc/", "ws://host:0", "ws://host:-1", "ws://[::1]:x"]

@@ -222,6 +222,7 @@ def test_json_that_cannot_be_written(
     for place in (tmp_path, tmp_path / "nowhere" / "a.json"):
         result = invoke("--yes", "--json", str(place))
         assert result.exit_code == Exit.OUTPUT and "is it so?" not in result.output
+    assert f"(make {tmp_path / 'nowhere'} first)" in result.stderr
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -116,12 +116,23 @@ NO_NUMBERS: list[Any] = ["1", None, True, -1, math.nan, math.inf]
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
+        ("api_key", ["'key'"], "api_key must not be in quotation marks"),
+        ("recognizers", [5], "recognizers must be a mapping .* not a int$"),
+        (
+            "recognizers",
+            [{"is": "já"}],
+            "recognizers must have factories, .* for 'is' there is 'já'",
+        ),
         ("api_key", [7, b"key"], "api_key must be a text, .* not of type (int|bytes)$"),
         ("host", ["", " ", None, 7], "host must be an address or a name, such as 127.0.0.1, not"),
         ("port", [65536, 80.0, *NO_NUMBERS], "port must be a whole number from 0 to 65535, not"),
         ("error_style", ["v3", None], "error_style must be one of v1, v2, not"),
         ("recorded_bytes", [1.5, *NO_NUMBERS], "recorded_bytes must be a whole number of 0 or"),
-        ("max_connections", [1.5, *NO_NUMBERS], "max_connections must be a whole number of 0 or"),
+        (
+            "max_connections",
+            [0, 1.5, *NO_NUMBERS],
+            "max_connections must be a whole number of 1",
+        ),
         ("endpoint_silence", NO_NUMBERS, "endpoint_silence must be a number of 0 or more, not"),
         ("interim_interval", NO_NUMBERS, "interim_interval must be a number of 0 or more, not"),
         (

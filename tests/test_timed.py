@@ -649,7 +649,7 @@ def starts_at(recognizer: TimedRecognizer, audio: Pcm | None = None) -> float:
         (lambda: At(float("nan"), "já"), "time"),
         (lambda: At("x", "a"), "'x' is no time .*: give seconds"),  # type: ignore[arg-type]
         (lambda: At(True, "a"), "True is no time"),
-        (lambda: At(1, 7), "no sentence"),  # type: ignore[arg-type]
+        (lambda: At(1, 7), "7 is nothing to say: give a sentence"),  # type: ignore[arg-type]
         (lambda: At(1, "a", "b"), "speakers are numbered from 1"),  # type: ignore[arg-type]
         (lambda: At(1, " ... "), "no words"),
         (lambda: At(1, "já", -2), "speakers"),

@@ -337,7 +337,7 @@ def no_key(why: str, *, retryable: bool = True) -> APIConnectionError:
     """
     return APIConnectionError(
         f"no key for Tiro: the function given as api_key {why}. It must return the key as one "
-        "line of text, or be async and return that; run it by itself to see what is wrong.",
+        "line of plain text, or be async and return that; run it by itself to see what is wrong.",
         retryable=retryable,
     )
 

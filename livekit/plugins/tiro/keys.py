@@ -68,8 +68,11 @@ async def _ask(source: Callable[[], str | Awaitable[str]]) -> Key | APIConnectio
     try:
         return checked_key(key)
     except ValueError:
-        what = "more than one line, or a control character" if key.strip() else "nothing"
-        return errors.no_key(f"returned {what}")
+        if not key.strip():
+            return errors.no_key("returned nothing")
+        if key.strip().isprintable():
+            return errors.no_key("returned it in quotation marks", retryable=False)
+        return errors.no_key("returned more than one line, or a control character")
 
 
 def _kind(value: object) -> str:

@@ -375,6 +375,8 @@ def websocket_url(url: str) -> str:
             f"base_url must not be empty: give an address such as {DEFAULT_BASE_URL}, or leave "
             "base_url out"
         )
+    if isinstance(url, str) and url.strip()[0] in "\"'":
+        raise ValueError("base_url must not be in quotation marks: leave them out")
     parts = _split(url)
     schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
     if parts is None or parts.scheme.lower() not in schemes:

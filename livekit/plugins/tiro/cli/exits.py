@@ -18,6 +18,9 @@ from ..errors import Redactor
 from .formats import printable
 from .wording import in_options
 
+LOCAL_KEY = "local"
+"""The key of the local server, unless another is given. It guards nothing."""
+
 
 class Exit(IntEnum):
     """The exit codes. They are part of the command line's interface."""
@@ -239,6 +242,8 @@ def _speak_utf8() -> None:
 def redact(text: str) -> str:
     """Take the keys of the environment out of a text, in case one got into it."""
     for name in KEY_VARIABLES:
-        if key := os.environ.get(name, "").strip():
+        key = os.environ.get(name, "").strip()
+        # It is in paths such as /usr/local.
+        if key and key != LOCAL_KEY:
             text = Redactor(key)(text)
     return text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..options import checked_key
-from .exits import CliError, Exit, exits, note, writing
+from .exits import LOCAL_KEY, CliError, Exit, exits, note, writing
 
 if TYPE_CHECKING:
     from ..testing import At, Hooks
@@ -66,7 +66,7 @@ _MOST_CONNECTIONS = 200
 def serve(
     host: _Host = "127.0.0.1",
     port: _Port = 8765,
-    api_key: _Key = "local",
+    api_key: _Key = LOCAL_KEY,
     script: _Script = None,
     fault: _Fault = None,
 ) -> None:
@@ -160,7 +160,9 @@ def _checked(api_key: str) -> str:
     try:
         return checked_key(api_key)
     except ValueError as error:
-        raise CliError(Exit.USAGE, str(error).replace("api_key", "--api-key")) from None
+        # It need not be Tiro's.
+        said = str(error).replace("api_key", "--api-key").replace("give Tiro's key", "give any")
+        raise CliError(Exit.USAGE, said) from None
 
 
 def _read(script: Path) -> list[str] | list[At]:

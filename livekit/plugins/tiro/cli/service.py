@@ -12,11 +12,9 @@ from typing import Any
 from ..environment import EITHER_KEY, KEY_VARIABLES
 from ..options import wire_language
 from ..stt import STT
-from .exits import CliError, Exit, note
+from .exits import LOCAL_KEY, CliError, Exit, note
 from .wording import in_options
 
-# The server of `--local` listens on loopback for this run only: its key guards nothing.
-_LOCAL_KEY = "local"
 _NO_KEY = (
     f"no key: set {EITHER_KEY} to the one that Tiro gave you, or try --local, which needs none"
 )
@@ -49,8 +47,8 @@ class Service:
         _check_local(self.language)
         from ..testing import TiroServer
 
-        async with TiroServer(api_key=_LOCAL_KEY) as server:
-            settings = {**self._address(server.base_url), "api_key": _LOCAL_KEY}
+        async with TiroServer(api_key=LOCAL_KEY) as server:
+            settings = {**self._address(server.base_url), "api_key": LOCAL_KEY}
             async with self._stt(settings) as engine:
                 yield engine
 

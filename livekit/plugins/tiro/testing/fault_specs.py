@@ -38,8 +38,10 @@ def parse_faults(specs: Sequence[str]) -> Hooks:
     those followed by `@` and the number of a connection: `refuse:503@1` refuses the first only.
 
     Raises:
-        ValueError: There is no such fault, or a setting is none of its.
+        ValueError: There is no such fault, or a setting is none of its, or this is no list.
     """
+    if isinstance(specs, str):
+        raise ValueError(f"the faults are to be a list of texts, such as [{specs!r}]")
     everywhere: list[Hooks] = []
     alone: dict[int, list[Hooks]] = {}
     for spec in specs:

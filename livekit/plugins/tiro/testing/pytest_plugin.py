@@ -36,7 +36,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-import pytest_asyncio
+
+try:
+    import pytest_asyncio
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "the fixtures need pytest-asyncio: install livekit-plugins-tiro with the extra 'testing'"
+    ) from None
 
 from .server import TiroServer
 

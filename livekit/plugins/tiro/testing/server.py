@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,7 +27,7 @@ from .timed import At, TimedRecognizer
 from .wire import NOT_FOUND, UNIMPLEMENTED, ErrorStyle, FrameStyle, SpeechConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
 # What the service's own base URL ends in.
@@ -104,7 +105,8 @@ class TiroServer:
         check_number("endpoint_silence", endpoint_silence)
         check_number("interim_interval", interim_interval)
         check_whole("recorded_bytes", recorded_bytes)
-        check_whole("max_connections", max_connections)
+        check_whole("max_connections", max_connections, 1)
+        _check_recognizers(recognizers)
         self._api_key = api_key
         self._style = FrameStyle(error_style, emit_unpopulated)
         self._timing = Timing(endpoint_silence, interim_interval)
@@ -350,6 +352,20 @@ def _check_key(api_key: Any) -> None:
         raise ValueError(f"api_key must be a text, or None to take any, not of type {kind}")
     if not api_key.strip():
         raise ValueError("api_key must not be empty: give a key, or None to take any")
+    if api_key.strip()[0] in "\"'":
+        raise ValueError("api_key must not be in quotation marks: no client sends such a key")
+
+
+def _check_recognizers(recognizers: Any) -> None:
+    if not isinstance(recognizers or {}, Mapping):
+        kind = type(recognizers).__name__
+        raise ValueError(f"recognizers must be a mapping of languages to factories, not a {kind}")
+    for language, factory in (recognizers or {}).items():
+        if not callable(factory):
+            raise ValueError(
+                f"recognizers must have factories, such as SphinxRecognizer(): for {language!r} "
+                f"there is {factory!r}"
+            )
 
 
 def _check_address(host: Any, port: Any) -> None:

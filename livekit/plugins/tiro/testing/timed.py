@@ -75,6 +75,8 @@ class At:
             raise ValueError(
                 f"{self.seconds!r} is no time to say something at: give seconds, 0 or more"
             )
+        if not isinstance(self.text, str):
+            raise ValueError(f"{self.text!r} is nothing to say: give a sentence as text")
         if not isinstance(self.speaker, int) or self.speaker < 0:
             raise ValueError(f"speakers are numbered from 1, and 0 is nobody, not {self.speaker!r}")
         if not self.words:

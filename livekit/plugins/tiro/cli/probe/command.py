@@ -158,7 +158,8 @@ def _check_writable(path: Path | None) -> None:
         )
     place = path if path.exists() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):
-        raise CliError(Exit.OUTPUT, f"--json {path}: no file can be written there")
+        advice = "" if place.exists() else f" (make {place} first)"
+        raise CliError(Exit.OUTPUT, f"--json {path}: no file can be written there{advice}")
 
 
 def _deliver(report: Report, path: Path | None) -> None:
