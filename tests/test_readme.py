@@ -265,7 +265,7 @@ def test_it_has_every_option() -> None:
 
 async def test_it_says_who_closes_the_http_session_outside_a_job() -> None:
     (row,) = re.findall(r"\| `http_session` \|.*", README)
-    assert "an `AgentSession` does not close: `await stt.aclose()`" in row
+    assert "neither an `AgentSession` nor an adapter closes: `await stt.aclose()`" in row
     stt = tiro.STT(api_key="test")
     http = stt._http_session()
     async with AgentSession(stt=stt, turn_handling={"turn_detection": "vad"}):
