@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.metadata
+import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -414,14 +417,10 @@ async def test_host_that_speaks_no_tls() -> None:
     assert told.count(advice) == told.count("WRONG_VERSION_NUMBER")
 
 
-async def test_certificate_that_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The authority is one of the machine's."""
+async def test_certificate_that_is_trusted(tmp_path: Path) -> None:
+    """In a process of its own, where the authority is one of the machine's."""
     authority, trusted = trustme.CA(), tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(trusted))
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    # aiohttp reads them when it is imported.
-    known = ssl.create_default_context()
-    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", known)
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = int(server.base_url.rpartition(":")[2].partition("/")[0])
@@ -435,7 +434,14 @@ async def test_certificate_that_is_trusted(tmp_path: Path, monkeypatch: pytest.M
 
     async with TiroServer(api_key=KEY) as server:
         async with listener(relay, tls_context(authority)) as host:
-            found = await examine("--base-url", f"wss://{host}/v2beta1")
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "livekit.plugins.tiro", "doctor"),
+                *("--base-url", f"wss://{host}/v2beta1"),
+                stdout=subprocess.PIPE,
+                env={**os.environ, "SSL_CERT_FILE": str(trusted)},
+            )
+            output, _ = await asyncio.wait_for(process.communicate(), 30)
+    found = findings(output.decode(), process.returncode or 0)
     assert failures(found) == {}
     assert found["tls"][1] == "the certificate is valid"
 
