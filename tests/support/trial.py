@@ -79,7 +79,7 @@ _AT_ONCE = 0.05
 # s for which the framework waits for the answer to a flush.
 _IN_TIME = 2.0
 # s of quiet; with such a pause before words that were heard, the noise of the line is known.
-_CALM = 0.5
+CALM = 0.5
 _FASTEST_CLOCK = 1.06
 _SAMPLE = 1 / RATE
 # s for which the microphone is off after the answer to a press: more than `clock.PAUSE`.
@@ -466,9 +466,9 @@ class Speaker:
         outcome = self._outcome
         said, open_words = self._said_and_open()
         since = outcome.pushed - max((word.end for word in said), default=0.0)
-        pauses = sum(after.start - word.end > _CALM for word, after in pairwise(said))
+        pauses = sum(after.start - word.end > CALM for word, after in pairwise(said))
         is_talking = any(word.start < outcome.pushed < word.end for word in outcome.said.words)
-        is_calm = not open_words and not is_talking and since > _CALM and pauses > 0
+        is_calm = not open_words and not is_talking and since > CALM and pauses > 0
         now = asyncio.get_running_loop().time()
         outcome.flushed.append(
             Flush(now, len(outcome.events), len(said), open_words, is_calm and outcome.timed)
