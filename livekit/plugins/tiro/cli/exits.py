@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from pathlib import Path
 
 import typer
 
@@ -237,6 +238,11 @@ def _speak_utf8() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="replace")
+
+
+def advice_to_make(folder: Path) -> str:
+    """Return what to add to an error if a folder is not there; nothing if it is."""
+    return "" if folder.exists() else f" (make {folder} first)"
 
 
 def redact(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from .exits import CliError, Exit, writing
+from .exits import CliError, Exit, advice_to_make, writing
 from .formats import (
     Format,
     Segment,
@@ -132,8 +132,8 @@ class FileTarget:
                 raise self._error(error) from None
 
     def _error(self, error: OSError) -> CliError:
-        gone = isinstance(error, FileNotFoundError) and not self._place.parent.exists()
-        advice = f" (make {self._place.parent} first)" if gone else ""
+        is_gone = isinstance(error, FileNotFoundError)
+        advice = advice_to_make(self._place.parent) if is_gone else ""
         return CliError(Exit.OUTPUT, f"cannot write {self._place}: {error.strerror}{advice}")
 
 

@@ -24,7 +24,7 @@ _FOREIGN = frozenset(
     ".xlsx .xml".split()
 )
 # Endings of recordings: a document is none, and may well be written over one.
-RECORDINGS = frozenset(
+_RECORDINGS = frozenset(
     ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .asf .au .avi .awb .caf .dts .eac3 .f4v .flac "
     ".flv .gsm .m2ts .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf .nut .oga "
     ".ogg .ogv .opus .pcm .ra .raw .rm .snd .spx .ts .tta .vob .voc .w64 .wav .wave .webm .wma "
@@ -146,13 +146,18 @@ def _check_endings(found: Plan) -> None:
     """Raise CliError if a document would have the name of a recording."""
     for place in (place for group in found.groups for place in group.places):
         path = place.path
-        if path is not None and path.suffix.lower() in RECORDINGS:
+        if path is not None and is_named_as_recording(path):
             other = path.with_suffix(place.form.suffix)
             raise CliError(
                 Exit.USAGE,
                 f"{path} has the name of a recording, and gets {place.form.value}: "
                 f"name another file with --output, such as {other}",
             )
+
+
+def is_named_as_recording(path: Path) -> bool:
+    """Tell whether a file's ending is that of a recording, which is not to be written over."""
+    return path.suffix.lower() in _RECORDINGS
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -18,9 +18,9 @@ from livekit.agents import APIError
 from ...environment import EITHER_KEY, key_of_environment, url_of_environment
 from ...options import DEFAULT_BASE_URL, Options
 from ...reach import new_http_session
-from ..exits import CliError, Exit, complain, exits, from_api, note, writing
+from ..exits import CliError, Exit, advice_to_make, complain, exits, from_api, note, writing
 from ..look import FLAG
-from ..plan import RECORDINGS
+from ..plan import is_named_as_recording
 from ..screen import Screen
 from ..transcribe import BaseUrl, Language
 from ..wording import OF_TRANSCRIBE, in_options
@@ -150,7 +150,7 @@ def _check_writable(path: Path | None) -> None:
     """Raise CliError if the file cannot be written: else minutes of work would be for nothing."""
     if path is None:
         return
-    if path.suffix.lower() in RECORDINGS:
+    if is_named_as_recording(path):
         raise CliError(
             Exit.USAGE,
             f"--json {path} has the name of a recording: name another file, such as "
@@ -158,7 +158,7 @@ def _check_writable(path: Path | None) -> None:
         )
     place = path if path.exists() else path.parent
     if path.is_dir() or not os.access(place, os.W_OK):
-        advice = "" if place.exists() else f" (make {place} first)"
+        advice = advice_to_make(path.parent)
         raise CliError(Exit.OUTPUT, f"--json {path}: no file can be written there{advice}")
 
 
