@@ -92,7 +92,7 @@ def imports(path: Path) -> Imports:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_trees() -> Iterator[None]:
-    """Half a million objects, through which each garbage collection of later tests would look."""
+    """Some 170,000 objects, through which each garbage collection of later tests would look."""
     yield
     tree.cache_clear()
     imports.cache_clear()

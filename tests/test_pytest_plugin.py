@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 # Loaded before, so that it stays loaded when a small suite is over and its modules are dropped.
-import livekit.plugins.tiro.testing  # noqa: F401
-
-if TYPE_CHECKING:
-    import pytest
+import livekit.plugins.tiro.testing as local
 
 pytest_plugins = ["pytester"]
 
@@ -191,3 +191,10 @@ def test_it_is_loaded_only_when_asked_for(pytester: pytest.Pytester) -> None:
     without.stdout.fnmatch_lines(["*fixture 'tiro_server' not found*"])
     plugin = "livekit.plugins.tiro.testing.pytest_plugin"
     run(pytester, suite, "-o", "asyncio_mode=auto", "-p", plugin).assert_outcomes(passed=1)
+
+
+def test_without_pytest_asyncio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = local.__path__
+    monkeypatch.setitem(sys.modules, "pytest_asyncio", None)
+    with pytest.raises(ModuleNotFoundError, match="need pytest-asyncio: .* extra 'testing'$"):
+        runpy.run_path(f"{path}/pytest_plugin.py")

@@ -187,10 +187,9 @@ def at_rate(audio: Samples, rate: int) -> Samples:
 
 
 @pytest.mark.many
-@pytest.mark.parametrize("rate", [44100])
-async def test_sphinx_hears_the_fox_at_other_rates(sphinx: None, rate: int) -> None:
+async def test_sphinx_hears_the_fox_at_another_rate(sphinx: None) -> None:
     speech = np.concatenate([samples("fox.wav")[:19200], zeros(1.0)])
-    client = await recognise(at_rate(speech, rate), rate=rate)
+    client = await recognise(at_rate(speech, 44100), rate=44100)
     # The resampler at the client leaves a little noise, so an empty response may come last.
     assert texts(client)[:1] == ["the quick brown fox"] and not any(texts(client)[1:])
     heard = words(client.settled[0])
